@@ -1,0 +1,97 @@
+"""The container network model, as the rest of the engine sees it.
+
+    Sandbox   one network namespace with its links, routes and name resolution files
+    Endpoint  one link of a sandbox in one network, with its addresses
+    Network   a set of endpoints that reach each other; made and kept by a driver
+
+`Networks` (controller.py) is the only entry. It blocks and is thread-safe. A sandbox lives as long as a
+process or an open descriptor holds its namespace, so nothing has to be undone when the engine dies between
+`open_sandbox` and the start of the container; addresses are rows of the store and are given back by
+`close_sandbox` or, after a crash, by `restore`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRequest:
+    """What a container asks of one network (name or id)."""
+
+    network: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+    gw_priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest:
+    """What a container asks of networking: its own namespace with these endpoints (none: loopback only)."""
+
+    container_id: str
+    endpoints: tuple[EndpointRequest, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint that exists. Addresses are text without prefix length; "" where there is none."""
+
+    network_id: str
+    network_name: str
+    endpoint_id: str
+    interface: str
+    mac: str
+    ipv4: str = ""
+    ipv4_prefix: int = 0
+    gateway4: str = ""
+    ipv6: str = ""
+    ipv6_prefix: int = 0
+    gateway6: str = ""
+
+
+class Sandbox(Protocol):
+    """An open sandbox. The holder closes it once the container's first process is in the namespace."""
+
+    container_id: str
+    sandbox_id: str
+    netns_fd: int
+    endpoints: tuple[Endpoint, ...]
+
+    def close(self) -> None:
+        """Close netns_fd; the namespace goes on while a process is in it."""
+        ...
+
+
+class NetworksApi(Protocol):
+    """The controller. Errors: NotFound("network x not found"), InvalidArgument, Conflict, SystemFailure."""
+
+    def start(self) -> None:
+        """Bring up the default networks (bridge, host, none), their links and rules."""
+        ...
+
+    def restore(self, running: Iterable[str]) -> None:
+        """After a restart: keep the endpoints of these container ids, release those of all others."""
+        ...
+
+    def open_sandbox(self, request: SandboxRequest) -> Sandbox:
+        """Make (or take from the pool) a namespace with the endpoints asked for, ready for use. All or nothing."""
+        ...
+
+    def close_sandbox(self, container_id: str) -> None:
+        """Give back links and addresses of a container that ended. Idempotent."""
+        ...
+
+    def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
+        """Return the endpoints a container has now."""
+        ...
+
+    def stop(self, *, remove: bool) -> None:
+        """Empty the pools; with remove also take away bridge and rules (no container runs)."""
+        ...

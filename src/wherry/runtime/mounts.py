@@ -1,0 +1,30 @@
+"""The shared `Mount` value: producers (snapshots, volumes, oci) describe, the runtime mounts.
+
+Modelled on mount(8) and on the OCI runtime spec's ``mounts`` entries, so that a list of them
+converts to ``config.json`` without loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount as data.
+
+    type: file system type as mount(2) takes it ("overlay", "tmpfs", "proc", "cgroup", "bind", ...).
+    source: device, directory or file system name; for "bind" a path on the host.
+    target: absolute path inside the rootfs; "" for a mount that makes the rootfs itself.
+    options: as in fstab(5) and the OCI spec: "ro", "nosuid", "rbind", "rprivate", "mode=755",
+        "lowerdir+=/path" ...
+    """
+
+    type: str
+    source: str
+    target: str = ""
+    options: tuple[str, ...] = ()
+
+    def to_oci(self) -> dict[str, object]:
+        """Return the entry of this mount in an OCI runtime spec's ``mounts``."""
+        return {"destination": self.target, "type": self.type, "source": self.source, "options": list(self.options)}
