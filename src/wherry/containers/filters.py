@@ -1,0 +1,79 @@
+"""The filters of docker ps. Each is one small test; several values of one filter are alternatives."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from wherry.containers.record import Record
+from wherry.errors import InvalidArgument
+
+STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+
+
+def _matches_name(record: Record, value: str) -> bool:
+    try:
+        pattern = re.compile(value)
+    except re.error as error:
+        raise InvalidArgument(f"invalid filter 'name={value}': {error}") from error
+    return bool(pattern.search(record.name) or pattern.search(f"/{record.name}"))
+
+
+def label(labels: Mapping[str, str], value: str) -> bool:
+    """Return whether "key" is there, or "key=value" holds."""
+    key, equals, wanted = value.partition("=")
+    return key in labels and (not equals or labels[key] == wanted)
+
+
+def _matches_status(record: Record, value: str) -> bool:
+    if value not in STATUSES:
+        raise InvalidArgument(f"invalid filter 'status={value}'")
+    return record.state.status == value
+
+
+def _matches_exited(record: Record, value: str) -> bool:
+    if not value.lstrip("-").isdigit():
+        raise InvalidArgument(f"invalid filter 'exited={value}'")
+    return record.state.status == "exited" and record.state.exit_code == int(value)
+
+
+def _matches_network(record: Record, value: str) -> bool:
+    return value in (record.networking.endpoints_config or {}) or value == record.host_config.network_mode
+
+
+def _matches_volume(record: Record, value: str) -> bool:
+    return any(value in (bind.source, bind.destination) for bind in record.mounts)
+
+
+Test = Callable[[Record, str], bool]
+TESTS: Mapping[str, Test] = {
+    "id": lambda record, value: record.id.startswith(value),
+    "name": _matches_name,
+    "status": _matches_status,
+    "exited": _matches_exited,
+    "network": _matches_network,
+    "volume": _matches_volume,
+}
+ELSEWHERE = frozenset({"label", "ancestor", "before", "since", "health", "isolation", "is-task", "publish", "expose"})
+
+
+def check(filters: Mapping[str, Sequence[str]]) -> None:
+    """Raise InvalidArgument for a filter that docker ps does not know."""
+    for name in filters:
+        if name not in TESTS and name not in ELSEWHERE:
+            raise InvalidArgument(f"invalid filter '{name}'")
+
+
+def accepts(record: Record, filters: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a container passes the filters that its own record decides; labels must all hold."""
+    if not all(label(record.config.labels or {}, value) for value in filters.get("label", ())):
+        return False
+    if filters.get("health") and "none" not in filters["health"]:
+        return False
+    if any(filters.get(name) for name in ("publish", "expose")):
+        return False
+    return all(
+        any(TESTS[name](record, value) for value in values)
+        for name, values in filters.items()
+        if name in TESTS and values
+    )

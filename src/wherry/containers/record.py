@@ -1,0 +1,60 @@
+"""What the engine remembers of a container: the JSON of ``containers.record``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import json, structs
+
+from wherry.containers.state import State, check_move
+from wherry.models.base import Model
+from wherry.models.container import ContainerConfig, HostConfig, NetworkingConfig
+
+
+class BindRecord(Model, frozen=True):
+    """A resolved mount of the host into the container. type: bind or tmpfs; options as in Mount."""
+
+    type: str
+    source: str
+    destination: str
+    mode: str = ""
+    rw: bool = True
+    propagation: str = ""
+    options: tuple[str, ...] = ()
+
+
+class Record(Model, frozen=True):
+    """A container as it was asked for (config already merged with the image's) and where it stands.
+
+    created: Unix ns. path, args: the command as docker inspect shows it. network_mode is in host_config.
+    """
+
+    id: str
+    name: str
+    created: int
+    image_id: str
+    config: ContainerConfig
+    host_config: HostConfig
+    networking: NetworkingConfig
+    driver: str
+    path: str
+    args: tuple[str, ...]
+    mounts: tuple[BindRecord, ...] = ()
+    state: State = State()
+
+    def moved(self, status: str, **changes: Any) -> Record:
+        """Return the record in another state; raises Conflict when that move is not in the table."""
+        check_move(self.id, self.state.status, status)
+        return structs.replace(self, state=structs.replace(self.state, status=status, **changes))
+
+    def encode(self) -> bytes:
+        """Return the record as the store keeps it."""
+        return json.encode(self)
+
+
+_decoder = json.Decoder(Record)
+
+
+def decode(data: bytes) -> Record:
+    """Read a record back; raises msgspec.ValidationError when it was not written by `Record.encode`."""
+    return _decoder.decode(data)
