@@ -1,0 +1,68 @@
+"""What clients ask for, between the API and the services: parsed queries and hijacked connections."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+Filters = Mapping[str, list[str]]
+
+
+@dataclass(slots=True)
+class ClientStream:
+    """A hijacked connection. The holder of `fd` closes it.
+
+    fd: a connected stream socket that carries the client's raw bytes both ways. early: bytes of the client that
+    had been read together with the request.
+    """
+
+    fd: int
+    early: bytes = b""
+
+
+Upgrade = Callable[[bool], Awaitable[ClientStream]]
+"""Called once by a service with "has a terminal": sends the 101 (or 200) head and gives the connection away."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttachQuery:
+    """The query of POST /containers/ID/attach."""
+
+    stdin: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    stream: bool = False
+    logs: bool = False
+    detach_keys: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogsQuery:
+    """The query of GET /containers/ID/logs. since, until: Unix time in ns, 0 = unset. tail: -1 = all."""
+
+    follow: bool = False
+    stdout: bool = False
+    stderr: bool = False
+    since: int = 0
+    until: int = 0
+    timestamps: bool = False
+    tail: int = -1
+    details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """The query of GET /containers/json."""
+
+    all: bool = False
+    limit: int = 0
+    size: bool = False
+    filters: Filters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogsAnswer:
+    """tty decides the content type (raw or multiplexed); chunks are already framed for it."""
+
+    tty: bool
+    chunks: AsyncIterator[bytes]
