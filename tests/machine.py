@@ -1,0 +1,140 @@
+"""What the kernel and the disk hold, as sets of lines, so that two moments can be compared.
+
+A test run must leave the machine as it found it. `snapshot` reads mounts, links, firewall rules, control groups,
+named network namespaces and the engine's folders; `difference` says what came and what went. Processes are found
+exactly rather than by name: the pytest process makes itself the reaper of all orphans among its descendants
+(prctl(2), PR_SET_CHILD_SUBREAPER), so whatever outlives the tests becomes its child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+SETTLE_SECONDS = 8.0
+"""Network namespaces, and with them veth pairs, are torn down by a kernel worker after the last process is gone."""
+
+Snapshot = dict[str, set[str]]
+
+
+def _command(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def _mounts() -> set[str]:
+    """Mount points with type and source; mount ids are left out, they are reused."""
+    lines = set()
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        filesystem, source = after.split(" ")[:2]
+        lines.add(f"{before.split(' ')[4]} {filesystem} {source}")
+    return lines
+
+
+def _links() -> set[str]:
+    return set(re.findall(r"^\d+: ([^:@]+)", _command("ip", "-o", "link"), re.MULTILINE))
+
+
+def _firewall() -> set[str]:
+    rules = _command("nft", "list", "ruleset")
+    return set(re.sub(r"counter packets \d+ bytes \d+", "counter", rules).splitlines())
+
+
+def _cgroups() -> set[str]:
+    """Control groups that an engine made: those with its name, wherever they are."""
+    found = set()
+    for folder, _, _ in os.walk("/sys/fs/cgroup"):
+        if "wherry" in folder:
+            found.add(folder)
+    return found
+
+
+def _folders() -> set[str]:
+    """Files and sockets outside the tests' own temporary folders."""
+    found = set()
+    for parent in ("/run", "/run/netns", "/var/lib", "/var/run", "/tmp"):
+        if os.path.isdir(parent):
+            found |= {f"{parent}/{name}" for name in os.listdir(parent) if "wherry" in name or parent == "/run/netns"}
+    return found
+
+
+def snapshot() -> Snapshot:
+    """Read everything that a test could leave behind."""
+    return {
+        "mounts": _mounts(),
+        "links": _links(),
+        "firewall": _firewall(),
+        "control groups": _cgroups(),
+        "files": _folders(),
+    }
+
+
+def difference(before: Snapshot, after: Snapshot) -> list[str]:
+    """One line for each thing that came or went."""
+    lines = []
+    for area, old in before.items():
+        new = after[area]
+        lines += [f"{area}: left behind: {line.strip()}" for line in sorted(new - old)]
+        lines += [f"{area}: gone: {line.strip()}" for line in sorted(old - new)]
+    return lines
+
+
+def settled_difference(before: Snapshot, seconds: float = SETTLE_SECONDS) -> list[str]:
+    """The difference once asynchronous teardown had its time."""
+    deadline = time.monotonic() + seconds
+    while (lines := difference(before, snapshot())) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return lines
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def children(pid: int) -> dict[int, str]:
+    """The direct children of a process with their command lines; zombies are "(name)"."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            stat = Path(f"/proc/{entry}/stat").read_text()
+            line = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # ended while we looked
+        name, _, rest = stat.partition("(")[2].rpartition(")")[0], "", stat.rpartition(")")[2]
+        if int(rest.split()[1]) == pid:
+            found[int(entry)] = line or f"({name})"
+    return found
+
+
+def reap_adopted() -> None:
+    """Collect adopted children that have ended; they are nobody else's to wait for."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                return
+        except ChildProcessError:
+            return
+
+
+def orphans(ours: set[int], seconds: float = SETTLE_SECONDS) -> list[str]:
+    """Children of this process beyond `ours` that do not end by themselves in time, killed after being named."""
+    deadline = time.monotonic() + seconds
+    while True:
+        reap_adopted()
+        left = {pid: line for pid, line in children(os.getpid()).items() if pid not in ours}
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    for pid in left:
+        os.kill(pid, 9)
+    return [f"processes: left behind: {pid} {line}" for pid, line in sorted(left.items())]
