@@ -14,18 +14,20 @@ from wherry.errors import Conflict, InvalidArgument
 GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 LONGEST = 255
 
-MOODS = (
-    "able agile amber blithe bold brave bright brisk calm candid clever crisp daring deft eager fair fleet fond "
-    "gentle glad golden hardy honest humble jolly keen kind lively loyal lucid mellow merry mild neat nimble noble "
-    "patient placid plucky polite proud quick quiet rapid ready robust sage serene sharp shy silver sleek sly snug "
-    "spry staunch steady stout sunny swift tidy true trusty upbeat vivid warm wily wise witty zesty"
-).split()
-CRAFT = (
-    "anchor barge beacon binnacle boatswain bosun bowsprit brig buoy canoe capstan caravel catboat clipper cog "
-    "coracle corvette cutter davit dhow dinghy dory ferry fluyt frigate galley gig halyard harbor helm hull jib "
-    "junk kayak keel ketch lateen launch lighter lugger mast mooring oar packet pinnace pram punt quay raft rigging "
-    "rudder sail sampan schooner scow sextant skiff sloop smack spar tender thwart tiller topsail tug wherry xebec yacht yawl"
-).split()
+_MOODS = """
+    able agile amber blithe bold brave bright brisk calm candid clever crisp daring deft eager fair fleet fond
+    gentle glad golden hardy honest humble jolly keen kind lively loyal lucid mellow merry mild neat nimble noble
+    patient placid plucky polite proud quick quiet rapid ready robust sage serene sharp shy silver sleek sly snug
+    spry staunch steady stout sunny swift tidy true trusty upbeat vivid warm wily wise witty zesty
+"""
+_CRAFT = """
+    anchor barge beacon binnacle boatswain bosun bowsprit brig buoy canoe capstan caravel catboat clipper cog
+    coracle corvette cutter davit dhow dinghy dory ferry fluyt frigate galley gig halyard harbor helm hull jib
+    junk kayak keel ketch lateen launch lighter lugger mast mooring oar packet pinnace pram punt quay raft rigging
+    rudder sail sampan schooner scow sextant skiff sloop smack spar tender thwart tiller topsail tug
+    wherry xebec yacht yawl
+"""
+MOODS, CRAFT = _MOODS.split(), _CRAFT.split()
 
 
 def check(name: str) -> str:

@@ -15,14 +15,18 @@ from wherry.models.times import human, rfc3339
 Json = dict[str, Any]
 
 HIDDEN_WHEN_UNSET = {
-    "Config": ("ExposedPorts", "Healthcheck", "ArgsEscaped", "NetworkDisabled", "MacAddress", "StopSignal")
-    + ("StopTimeout", "Shell"),
+    "Config": (
+        *("ExposedPorts", "Healthcheck", "ArgsEscaped", "NetworkDisabled"),
+        *("MacAddress", "StopSignal", "StopTimeout", "Shell"),
+    ),
     "HostConfig": ("Annotations", "Mounts", "Tmpfs", "StorageOpt", "Sysctls", "Init", "KernelMemory"),
 }
 """Fields that dockerd leaves out when they are unset (Go's omitempty)."""
 
-EMPTY_LISTS = ("Dns", "DnsOptions", "DnsSearch", "Devices", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps")
-EMPTY_LISTS += ("BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps")
+EMPTY_LISTS = (
+    *("Dns", "DnsOptions", "DnsSearch", "Devices", "Ulimits", "BlkioWeightDevice"),
+    *("BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps"),
+)
 """HostConfig fields that the docker CLI sends as [] and docker inspect shows so."""
 
 

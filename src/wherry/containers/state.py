@@ -1,16 +1,16 @@
 """The states of a container and the moves between them, in one table.
 
-             create          start                 exit
-    (none) --------> created -----> running ---------------> exited
-                        |           |  ^  | pause               |  start -> running
-                        |           |  |  v                     |
-                        |           |  +-- paused (unpause)     |
-                        |           v                           |
-                        |        restarting --start--> running  |
-                        +------------- remove ------------------+--> removing --> (none)
-                                                                        | failure
-                                                                        v
-                                                                      dead --remove--> removing
+         create          start                 exit
+(none) --------> created -----> running ---------------> exited
+                    |           |  ^  | pause               |  start -> running
+                    |           |  |  v                     |
+                    |           |  +-- paused (unpause)     |
+                    |           v                           |
+                    |        restarting --start--> running  |
+                    +------------- remove ------------------+--> removing --> (none)
+                                                                    | failure
+                                                                    v
+                                                                  dead --remove--> removing
 """
 
 from __future__ import annotations

@@ -1,0 +1,148 @@
+"""The container use cases as the API asks for them; the work is in creation, lifecycle, streams and looks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import structs
+
+from wherry.containers import names
+from wherry.containers.catalog import Catalog, Container
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.models.container import CreateContainer
+from wherry.models.queries import AttachQuery, Filters, ListQuery, LogsAnswer, LogsQuery, Upgrade
+from wherry.services import processes
+from wherry.services.creation import Creation
+from wherry.services.lifecycle import Lifecycle
+from wherry.services.looks import Looks
+from wherry.services.streams import Streams
+
+Json = Any
+WAIT_CONDITIONS = frozenset({"", "not-running", "next-exit", "removed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """ContainersBackend."""
+
+    catalog: Catalog
+    creation: Creation
+    lifecycle: Lifecycle
+    streams: Streams
+    looks: Looks
+
+    async def create(self, request: CreateContainer, *, name: str, platform: str) -> Json:
+        """POST /containers/create."""
+        return await self.creation.create(request, name=name, platform=platform)
+
+    async def listing(self, query: ListQuery) -> list[Json]:
+        """GET /containers/json."""
+        return await self.looks.listing(query)
+
+    async def inspect(self, ref: str, *, size: bool = False) -> Json:
+        """GET /containers/ID/json."""
+        return await self.looks.inspect(self.catalog.resolve(ref), size=size)
+
+    async def start(self, ref: str) -> None:
+        """POST /containers/ID/start."""
+        await self.lifecycle.start(self.catalog.resolve(ref))
+
+    async def stop(self, ref: str, *, signal: str, timeout: int | None) -> None:
+        """POST /containers/ID/stop."""
+        await self.lifecycle.stop(self.catalog.resolve(ref), signal_name=signal, timeout=timeout)
+
+    async def restart(self, ref: str, *, signal: str, timeout: int | None) -> None:
+        """POST /containers/ID/restart."""
+        await self.lifecycle.restart(self.catalog.resolve(ref), signal_name=signal, timeout=timeout)
+
+    async def kill(self, ref: str, *, signal: str) -> None:
+        """POST /containers/ID/kill."""
+        await self.lifecycle.kill(self.catalog.resolve(ref), signal)
+
+    async def pause(self, ref: str) -> None:
+        """POST /containers/ID/pause."""
+        self.lifecycle.pause(self.catalog.resolve(ref))
+
+    async def unpause(self, ref: str) -> None:
+        """POST /containers/ID/unpause."""
+        self.lifecycle.unpause(self.catalog.resolve(ref))
+
+    async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
+        """DELETE /containers/ID; anonymous volumes come with the volumes."""
+        if link:
+            raise InvalidArgument("links between containers are not there yet, so there is none to remove")
+        await self.lifecycle.remove(self.catalog.resolve(ref), force=force)
+
+    async def rename(self, ref: str, name: str) -> None:
+        """POST /containers/ID/rename."""
+        container = self.catalog.resolve(ref)
+        if not name:
+            raise InvalidArgument("Neither old nor new names may be empty")
+        bare = names.check(name)
+        if bare == container.name:
+            raise InvalidArgument("Renaming a container with the same name as its current name")
+        async with container.lock:
+            self.catalog.check_name_is_free(bare)
+            old = container.name
+            self.catalog.save(container, structs.replace(container.record, name=bare))
+        self.lifecycle.publish(container, "rename", oldName=f"/{old}")
+
+    async def resize(self, ref: str, *, height: int, width: int) -> None:
+        """POST /containers/ID/resize."""
+        container = self._running(ref)
+        assert container.task is not None
+        await container.task.resize(height, width)
+        self.lifecycle.publish(container, "resize", height=str(height), width=str(width))
+
+    def _running(self, ref: str) -> Container:
+        container = self.catalog.resolve(ref)
+        if not container.record.state.alive or container.task is None:
+            raise Conflict(f"container {container.id} is not running")
+        return container
+
+    async def top(self, ref: str, ps_args: str) -> Json:
+        """GET /containers/ID/top."""
+        container = self._running(ref)
+        try:
+            pids = processes.pids(self.lifecycle.cgroup_path(container))
+        except OSError as error:
+            raise SystemFailure(f"cannot list the processes of container {container.id}: {error}") from error
+        answer = await asyncio.to_thread(processes.table, pids, ps_args)
+        self.lifecycle.publish(container, "top")
+        return answer
+
+    async def wait(self, ref: str, condition: str) -> Awaitable[Json]:
+        """POST /containers/ID/wait: registered when this returns."""
+        if condition not in WAIT_CONDITIONS:
+            raise InvalidArgument(f'invalid condition: "{condition}"')
+        container = self.catalog.resolve(ref)
+        loop = asyncio.get_running_loop()
+        if condition == "removed":
+            if container.removed is None:
+                container.removed = loop.create_future()
+            return _result(asyncio.shield(container.removed))
+        future: asyncio.Future[int] = loop.create_future()
+        if condition != "next-exit" and not container.record.state.alive:
+            future.set_result(container.record.state.exit_code)
+        else:
+            container.stopped.append(future)
+        return _result(future)
+
+    async def attach(self, ref: str, query: AttachQuery, upgrade: Upgrade) -> None:
+        """POST /containers/ID/attach."""
+        await self.streams.attach(self.catalog.resolve(ref), query, upgrade)
+
+    async def logs(self, ref: str, query: LogsQuery) -> LogsAnswer:
+        """GET /containers/ID/logs."""
+        return self.streams.logs(self.catalog.resolve(ref), query)
+
+    async def prune(self, filters: Filters) -> Json:
+        """POST /containers/prune: remove what does not run."""
+        return await self.looks.prune(filters, self.lifecycle)
+
+
+async def _result(code: asyncio.Future[int]) -> Json:
+    return {"StatusCode": await code}

@@ -1,0 +1,176 @@
+"""docker create: everything that can be wrong with a request is found here, before anything is made."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import structs
+
+from wherry.containers import names
+from wherry.containers.catalog import Catalog
+from wherry.containers.record import Record
+from wherry.errors import EngineError, InvalidArgument, SystemFailure
+from wherry.events import Bus
+from wherry.images.images import Images
+from wherry.models.container import (
+    ContainerConfig,
+    CreateContainer,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    NetworkingConfig,
+    RestartPolicy,
+)
+from wherry.models.image import Image
+from wherry.network.controller import Networks
+from wherry.oci import validate
+from wherry.services import binds, merge
+from wherry.services.settings import Settings
+from wherry.snapshots.api import Snapshotter
+
+RESTART_POLICIES = frozenset({"no", "always", "on-failure", "unless-stopped"})
+LOG_DRIVERS = frozenset({"json-file", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """Makes containers; what it needs is what a container is made of."""
+
+    settings: Settings
+    catalog: Catalog
+    images: Images
+    snapshotter: Snapshotter
+    networks: Networks
+    bus: Bus
+
+    async def create(self, request: CreateContainer, *, name: str, platform: str) -> dict[str, Any]:
+        """Make a container from a request; all or nothing. Returns the body of the 201."""
+        image = self.images.resolve(request.config.image) if request.config.image else None
+        if image is None:
+            raise InvalidArgument("no image given: a container is made from an image")
+        record, warnings = self._plan(request, image, name, platform)
+        self.catalog.check_name_is_free(record.name)
+        await self._make(record, image)
+        self.bus.publish("container", "create", record.id, attributes(record))
+        return {"Id": record.id, "Warnings": warnings}
+
+    def _plan(
+        self, request: CreateContainer, image: Image, name: str, platform: str
+    ) -> tuple[Record, list[str]]:
+        _check_platform(image, platform)
+        config = merge.merge(request.config, image.config)
+        container_id = secrets.token_hex(32)
+        host = self._host_defaults(request.host_config, config)
+        config = _with_hostname(config, host, container_id)
+        warnings = validate.validate(config, host)
+        self._check_references(host)
+        path, args = merge.command_line(config)
+        record = Record(
+            id=container_id,
+            name=names.check(name) if name else names.invent(self.catalog.names),
+            created=time.time_ns(),
+            image_id=image.id,
+            config=config,
+            host_config=host,
+            networking=_networking(request.networking_config, host.network_mode),
+            driver=self.snapshotter.name,
+            path=path,
+            args=args,
+            mounts=binds.resolve(host),
+        )
+        return record, warnings
+
+    def _host_defaults(self, host: HostConfig, config: ContainerConfig) -> HostConfig:
+        policy = host.restart_policy
+        if (policy.name or "no") not in RESTART_POLICIES:
+            raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; use one of "
+                                  "'no', 'always', 'on-failure', or 'unless-stopped'")
+        if host.auto_remove and policy.name not in ("", "no"):
+            raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
+        driver = host.log_config.type or self.settings.log_driver
+        if driver not in LOG_DRIVERS:
+            raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+        network_disabled = config.network_disabled and host.network_mode in ("", "default")
+        mode = "none" if network_disabled else host.network_mode
+        return structs.replace(
+            host,
+            network_mode="bridge" if mode in ("", "default") else mode,
+            log_config=LogConfig(type=driver, config=host.log_config.config or dict(self.settings.log_options)),
+            restart_policy=RestartPolicy(name=policy.name or "no", maximum_retry_count=policy.maximum_retry_count),
+            shm_size=host.shm_size or self.settings.shm_size,
+            ipc_mode=host.ipc_mode or "private",
+            cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else self.settings.cgroupns_default),
+            runtime=host.runtime or "wherry",
+            memory_swap=host.memory_swap or (2 * host.memory if host.memory > 0 else 0),
+            init=host.init if host.init is not None or not self.settings.init_by_default else True,
+        )
+
+    def _check_references(self, host: HostConfig) -> None:
+        """Other containers and networks that the request names must be there."""
+        for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
+            if mode.startswith("container:"):
+                self.catalog.resolve(mode.removeprefix("container:"))
+        mode = host.network_mode
+        if not mode.startswith("container:") and mode not in ("host", "none"):
+            self.networks.resolve(mode)
+        if host.runtime != "wherry" and host.runtime != "runc":
+            raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+
+    async def _make(self, record: Record, image: Image) -> None:
+        root = self.settings.container_root(record.id)
+        try:
+            root.mkdir(mode=0o710)
+            await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id)
+            self.catalog.add(record)
+        except (OSError, EngineError) as error:
+            self._unmake(record.id)
+            if isinstance(error, OSError):
+                raise SystemFailure(f"cannot make the container's folder {root}: {error.strerror}") from error
+            raise
+
+    def _unmake(self, container_id: str) -> None:
+        """Take away what a creation that failed has left; what is not there needs no removal."""
+        shutil.rmtree(self.settings.container_root(container_id), ignore_errors=True)
+        if any(info.name == container_id for info in self.snapshotter.walk()):
+            self.snapshotter.remove(container_id)
+
+
+def attributes(record: Record) -> dict[str, str]:
+    """Return the attributes that every event of a container carries."""
+    return {**(record.config.labels or {}), "image": record.config.image, "name": record.name}
+
+
+def _check_platform(image: Image, platform: str) -> None:
+    if not platform:
+        return
+    system, _, rest = platform.partition("/")
+    wanted = rest.partition("/")[0]
+    if system != image.os or (wanted and image.architecture and wanted != image.architecture):
+        raise InvalidArgument(
+            f"image with reference {image.id} was found but does not provide the specified platform ({platform})"
+        )
+
+
+def _with_hostname(config: ContainerConfig, host: HostConfig, container_id: str) -> ContainerConfig:
+    if host.network_mode.startswith("container:"):
+        if config.hostname:
+            raise InvalidArgument("conflicting options: hostname and the network mode")
+        return config
+    if host.uts_mode == "host" and config.hostname:
+        raise InvalidArgument("conflicting options: hostname and the UTS mode")
+    default = os.uname().nodename if host.network_mode == "host" or host.uts_mode == "host" else container_id[:12]
+    return structs.replace(config, hostname=config.hostname or default)
+
+
+def _networking(asked: NetworkingConfig, mode: str) -> NetworkingConfig:
+    if mode.startswith("container:"):
+        return NetworkingConfig()
+    given = {name: settings or EndpointSettings() for name, settings in (asked.endpoints_config or {}).items()}
+    given = {("bridge" if name == "default" else name): settings for name, settings in given.items()}
+    return NetworkingConfig(endpoints_config={mode: given.pop(mode, EndpointSettings()), **given})

@@ -1,0 +1,190 @@
+"""docker exec: one more process in a running container."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from wherry.containers.catalog import Catalog, Container
+from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.models.container import ExecConfig, ExecStart
+from wherry.models.queries import ClientStream, Upgrade
+from wherry.oci.build import exec_process
+from wherry.runtime.wire import AttachOptions, ExecLaunch
+from wherry.services.lifecycle import Lifecycle
+from wherry.services.streams import DETACH_KEYS
+from wherry.services.tasks import spawn
+from wherry.supervision.task import ExecTask, LaunchFailed
+
+Json = Any
+REMEMBERED = 512
+"""Ended execs that can still be inspected, over all containers."""
+
+
+@dataclass(slots=True, eq=False)
+class Exec:
+    """One exec instance. code: None until it has ended."""
+
+    id: str
+    container: Container
+    config: ExecConfig
+    started: bool = False
+    task: ExecTask | None = None
+    code: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """True between start and end."""
+        return self.task is not None and self.code is None
+
+
+@dataclass(slots=True)
+class Execs:
+    """ExecBackend."""
+
+    catalog: Catalog
+    lifecycle: Lifecycle
+    by_container: dict[str, list[str]]
+    _all: dict[str, Exec] = field(default_factory=dict)
+
+    async def create(self, ref: str, config: ExecConfig) -> Json:
+        """POST /containers/ID/exec."""
+        container = self.catalog.resolve(ref)
+        self._check(container)
+        if not config.cmd:
+            raise InvalidArgument("No exec command specified")
+        for entry in config.env or ():
+            if not entry.partition("=")[0]:
+                raise InvalidArgument(f"invalid environment variable: {entry}")
+        instance = Exec(secrets.token_hex(32), container, config)
+        self._forget_old()
+        self._all[instance.id] = instance
+        self.by_container.setdefault(container.id, []).append(instance.id)
+        words = " ".join(config.cmd)
+        self.lifecycle.publish(container, f"exec_create: {words}", execID=instance.id)
+        return {"Id": instance.id}
+
+    def _check(self, container: Container) -> None:
+        if container.record.state.status == "paused":
+            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+        if not container.record.state.alive or container.task is None:
+            raise Conflict(f"container {container.id} is not running")
+
+    def _forget_old(self) -> None:
+        """Drop the oldest ended instances, and those whose container is gone."""
+        ended = [each for each in self._all.values() if each.code is not None]
+        for instance in ended[: max(0, len(ended) - REMEMBERED)]:
+            self._drop(instance)
+
+    def _drop(self, instance: Exec) -> None:
+        del self._all[instance.id]
+        ids = self.by_container.get(instance.container.id, [])
+        if instance.id in ids:
+            ids.remove(instance.id)
+        if not ids:
+            self.by_container.pop(instance.container.id, None)
+
+    def _resolve(self, exec_id: str) -> Exec:
+        found = self._all.get(exec_id)
+        if found is None:
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    async def start(self, exec_id: str, options: ExecStart, upgrade: Upgrade) -> None:
+        """POST /exec/ID/start: answered before the process starts unless detached, as dockerd does."""
+        instance = self._resolve(exec_id)
+        self._check(instance.container)
+        if instance.started:
+            raise Conflict(f"exec command {exec_id} has already run" if instance.code is not None else (
+                f"exec command {exec_id} is already running"
+            ))
+        instance.started = True
+        words = " ".join(instance.config.cmd or ())
+        self.lifecycle.publish(instance.container, f"exec_start: {words}", execID=exec_id)
+        if options.detach:
+            await self._launch(instance, options, None)
+            return
+        stream = await upgrade(instance.config.tty)
+        try:
+            await self._launch(instance, options, stream)
+        except InvalidArgument as error:
+            await asyncio.to_thread(_tell, stream.fd, error.message, instance.config.tty)
+        finally:
+            os.close(stream.fd)
+
+    async def _launch(self, instance: Exec, options: ExecStart, stream: ClientStream | None) -> None:
+        container, config = instance.container, instance.config
+        task = container.task
+        if task is None:
+            raise Conflict(f"container {container.id} is not running")
+        process = exec_process(
+            self.lifecycle.launching.process_of(container.record),
+            config,
+            console_size=options.console_size or config.console_size,
+            privileged=config.privileged or container.record.host_config.privileged,
+        )
+        attach = None
+        if stream is not None:
+            attach = AttachOptions(
+                stdin=config.attach_stdin,
+                stdout=config.attach_stdout,
+                stderr=config.attach_stderr,
+                detach_keys=config.detach_keys or DETACH_KEYS,
+                early=stream.early,
+            )
+        try:
+            launch = ExecLaunch(exec_id=instance.id, process=process, attach=attach)
+            instance.task = await task.exec(launch, stream.fd if stream else None)
+        except LaunchFailed as error:
+            text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.failure.message}"
+            instance.code = 126 if "permission denied" in text else 127
+            raise InvalidArgument(text) from error
+        spawn(self._await_end(instance, instance.task), f"end of exec {instance.id[:12]}")
+
+    async def _await_end(self, instance: Exec, task: ExecTask) -> None:
+        outcome = await task.exited
+        instance.code = outcome.code
+        if instance.container.id in {each.id for each in self.catalog}:
+            self.lifecycle.publish(instance.container, "exec_die", execID=instance.id, exitCode=str(outcome.code))
+
+    async def resize(self, exec_id: str, *, height: int, width: int) -> None:
+        """POST /exec/ID/resize."""
+        instance = self._resolve(exec_id)
+        if not instance.running or instance.container.task is None:
+            raise Conflict(f"exec {exec_id} is not running")
+        await instance.container.task.resize(height, width, exec_id)
+
+    async def inspect(self, exec_id: str) -> Json:
+        """GET /exec/ID/json."""
+        instance = self._resolve(exec_id)
+        config = instance.config
+        words = config.cmd or [""]
+        return {
+            "ID": instance.id,
+            "Running": instance.running,
+            "ExitCode": instance.code,
+            "ProcessConfig": {
+                "tty": config.tty,
+                "entrypoint": words[0],
+                "arguments": words[1:],
+                "privileged": config.privileged,
+                **({"user": config.user} if config.user else {}),
+            },
+            "OpenStdin": config.attach_stdin,
+            "OpenStderr": config.attach_stderr,
+            "OpenStdout": config.attach_stdout,
+            "CanRemove": False,
+            "ContainerID": instance.container.id,
+            "DetachKeys": "",
+            "Pid": instance.task.pid if instance.task else 0,
+        }
+
+
+def _tell(descriptor: int, text: str, tty: bool) -> None:
+    """Write why the command did not start where its output would have been, as dockerd does."""
+    data = f"{text}\r\n".encode()
+    os.write(descriptor, data if tty else struct.pack(">BxxxI", 1, len(data)) + data)

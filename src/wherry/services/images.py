@@ -1,0 +1,117 @@
+"""The image use cases: the image store, plus what only the containers know (who uses an image)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from wherry.containers.catalog import Catalog
+from wherry.errors import NotImplementedHere
+from wherry.events import Bus
+from wherry.images.images import Images
+from wherry.models.queries import Filters
+
+Json = Any
+Work = Callable[[Callable[[Json], None]], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageService:
+    """ImagesBackend."""
+
+    images: Images
+    catalog: Catalog
+    bus: Bus
+
+    async def listing(self, *, all: bool, filters: Filters) -> list[Json]:
+        """GET /images/json."""
+        entries = await asyncio.to_thread(self.images.listing, all=all, filters=filters)
+        counts: dict[str, int] = {}
+        for container in self.catalog:
+            counts[container.record.image_id] = counts.get(container.record.image_id, 0) + 1
+        return [entry | {"Containers": counts.get(entry["Id"], 0)} for entry in entries]
+
+    async def inspect(self, ref: str) -> Json:
+        """GET /images/NAME/json."""
+        return await asyncio.to_thread(self.images.inspect, ref)
+
+    async def history(self, ref: str) -> list[Json]:
+        """GET /images/NAME/history."""
+        return await asyncio.to_thread(self.images.history, ref)
+
+    async def tag(self, ref: str, *, repo: str, tag: str) -> None:
+        """POST /images/NAME/tag."""
+        image = self.images.resolve(ref)
+        name = await asyncio.to_thread(self.images.tag, ref, repo, tag)
+        self.bus.publish("image", "tag", image.id, {"name": name})
+
+    def _users(self, image_id: str) -> list[tuple[str, bool]]:
+        return [(each.id, each.record.state.alive) for each in self.catalog if each.record.image_id == image_id]
+
+    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Json]:
+        """DELETE /images/NAME."""
+        steps: list[Json] = await asyncio.to_thread(
+            self.images.remove, ref, force=force, noprune=noprune, users=self._users
+        )
+        self._publish_removal(steps)
+        return steps
+
+    def _publish_removal(self, steps: list[Json]) -> None:
+        for step in steps:
+            for word, action in (("Untagged", "untag"), ("Deleted", "delete")):
+                if word in step:
+                    self.bus.publish("image", action, step[word], {"name": step[word]})
+
+    async def prune(self, filters: Filters) -> Json:
+        """POST /images/prune."""
+        answer = await asyncio.to_thread(self.images.prune, filters, users=self._users)
+        self._publish_removal(answer.get("ImagesDeleted") or [])
+        return answer
+
+    def load(self, body: BinaryIO, *, quiet: bool) -> AsyncIterator[Json]:
+        """POST /images/load."""
+
+        def work(progress: Callable[[Json], None]) -> None:
+            self.images.load(body, progress if not quiet else _only_results(progress))
+
+        return self._progress(work, "load")
+
+    def import_(
+        self, body: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
+    ) -> AsyncIterator[Json]:
+        """POST /images/create?fromSrc=-."""
+
+        def work(progress: Callable[[Json], None]) -> None:
+            image_id = self.images.import_(
+                body, repo=repo, tag=tag, message=message, changes=changes, platform=platform
+            )
+            progress({"status": image_id})
+
+        return self._progress(work, "import")
+
+    async def _progress(self, work: Work, action: str) -> AsyncIterator[Json]:
+        """Run blocking work in a thread and yield what it reports; its error ends the stream as an exception."""
+        loop = asyncio.get_running_loop()
+        reports: asyncio.Queue[Json | None] = asyncio.Queue()
+
+        def report(entry: Json) -> None:
+            loop.call_soon_threadsafe(reports.put_nowait, entry)
+
+        done = loop.run_in_executor(None, work, report)
+        done.add_done_callback(lambda _: reports.put_nowait(None))
+        while (entry := await reports.get()) is not None:
+            yield entry
+        await done
+        self.bus.publish("image", action, "", {})
+
+    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]:
+        """POST /images/create?fromImage=: the registry client is not there yet."""
+        raise NotImplementedHere(
+            f"pulling {image} is not possible yet: this engine has no registry client; use docker load or docker import"
+        )
+
+
+def _only_results(progress: Callable[[Json], None]) -> Callable[[Json], None]:
+    return lambda entry: progress(entry) if "stream" in entry else None

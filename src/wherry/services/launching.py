@@ -1,0 +1,207 @@
+"""docker start, step by step: each step pushes its undo before the next begins."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wherry.containers.catalog import Catalog, Container
+from wherry.containers.record import Record
+from wherry.errors import Conflict, SystemFailure
+from wherry.network import etcfiles
+from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
+from wherry.network.controller import Networks
+from wherry.oci.build import SpecRequest, build_spec
+from wherry.oci.host import HostFacts
+from wherry.runtime.mounts import Mount
+from wherry.runtime.wire import Launch, LogTarget
+from wherry.services import binds
+from wherry.services.settings import Settings
+from wherry.snapshots.api import Snapshotter
+from wherry.supervision.supervision import Supervision
+from wherry.supervision.task import Task
+
+DEFAULT_LOG_SIZE = 20 << 20
+DEFAULT_LOG_FILES = 5
+"""Logs are rotated unless told otherwise: at most 100 MiB per container (dockerd: no limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launching:
+    """Turns a record into a running task."""
+
+    settings: Settings
+    catalog: Catalog
+    snapshotter: Snapshotter
+    networks: Networks
+    supervision: Supervision
+    facts: HostFacts
+
+    async def launch(self, container: Container) -> Task:
+        """Start the container's first process; on failure nothing remains of the attempt.
+
+        Raises LaunchFailed (the runtime refused) or an EngineError; pending attachments are handed over or closed.
+        """
+        record = container.record
+        attaches, container.pending = container.pending, []
+        async with AsyncExitStack() as undo, AsyncExitStack() as always:
+            for attach in attaches:
+                always.callback(os.close, attach.fd)
+            run_dir = self._make_run_dir(record.id)
+            undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+            for bind in record.mounts:
+                if bind.type == "bind" and not os.path.lexists(bind.source):
+                    binds.make_source(bind)
+            sandbox = self._open_sandbox(record)
+            if sandbox is not None:
+                undo.callback(self.networks.close_sandbox, record.id)
+                always.callback(sandbox.close)
+            files = self._write_files(record, sandbox)
+            spec = self.spec(record, files, private_network=sandbox is not None)
+            launch = Launch(
+                id=record.id,
+                run_dir=str(run_dir),
+                spec=spec,
+                rootfs=self.snapshotter.mounts(record.id),
+                log=self._log_target(record),
+                open_stdin=record.config.open_stdin,
+                stdin_once=record.config.stdin_once,
+                netns=sandbox is not None,
+                attaches=tuple(attach.options for attach in attaches),
+                init_path=str(self.settings.init_path) if record.host_config.init else "",
+            )
+            netns = sandbox.netns_fd if sandbox is not None else None
+            task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=[each.fd for each in attaches])
+            undo.pop_all()
+            return task
+
+    def _make_run_dir(self, container_id: str) -> Path:
+        run_dir = self.settings.run_dir(container_id)
+        shutil.rmtree(run_dir, ignore_errors=True)
+        try:
+            run_dir.mkdir(mode=0o700)
+        except OSError as error:
+            raise SystemFailure(f"cannot make {run_dir}: {error.strerror}") from error
+        return run_dir
+
+    def _open_sandbox(self, record: Record) -> Sandbox | None:
+        """Return the container's own network namespace; None when it shares another's."""
+        mode = record.host_config.network_mode
+        if mode == "host" or mode.startswith("container:"):
+            return None
+        wanted = (record.networking.endpoints_config or {}) if mode != "none" else {}
+        endpoints = []
+        for name, asked in wanted.items():
+            addresses = asked.ipam_config if asked is not None else None
+            endpoints.append(
+                EndpointRequest(
+                    network=name,
+                    ipv4=addresses.ipv4_address if addresses else "",
+                    ipv6=addresses.ipv6_address if addresses else "",
+                    mac=(asked.mac_address if asked else "") or record.config.mac_address or "",
+                    aliases=tuple((asked.aliases if asked else None) or ()),
+                    driver_opts=(asked.driver_opts if asked else None) or {},
+                    gw_priority=asked.gw_priority if asked else 0,
+                )
+            )
+        return self.networks.open_sandbox(
+            SandboxRequest(record.id, tuple(endpoints), sysctls=record.host_config.sysctls or {})
+        )
+
+    def _write_files(self, record: Record, sandbox: Sandbox | None) -> tuple[Mount, ...]:
+        """Write hosts, hostname and resolv.conf and return their mounts, or those of the container shared with."""
+        host = record.host_config
+        owner = record.id
+        if host.network_mode.startswith("container:"):
+            owner = self.catalog.resolve(host.network_mode.removeprefix("container:")).id
+        root = self.settings.container_root(owner)
+        if owner == record.id:
+            texts = etcfiles.render(
+                hostname=record.config.hostname,
+                domainname=record.config.domainname,
+                addresses=etcfiles.addresses(sandbox.endpoints if sandbox else ()),
+                host_network=host.network_mode == "host",
+                options=etcfiles.Options.of(host),
+                gateway=self.networks.host_gateway(),
+            )
+            for name, text in texts.items():
+                _replace(root / name, text)
+        taken = {bind.destination for bind in record.mounts}
+        access = ("rbind", "rprivate", *(("ro",) if host.readonly_rootfs else ()))
+        return tuple(
+            Mount("bind", str(root / name), f"/etc/{name}", access)
+            for name in ("resolv.conf", "hostname", "hosts")
+            if f"/etc/{name}" not in taken
+        )
+
+    def spec(self, record: Record, files: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
+        """Return the OCI runtime spec of a container."""
+        request = SpecRequest(
+            id=record.id,
+            config=record.config,
+            host_config=record.host_config,
+            mounts=(*files, *(_to_mount(bind) for bind in record.mounts)),
+            rootfs_path=str(self.settings.run_dir(record.id) / "rootfs"),
+            cgroup_parent=self.settings.cgroup_parent,
+            namespace_paths=self._joined(record),
+            own_network=private_network,
+            ulimits=self.settings.ulimits,
+            no_new_privileges=self.settings.no_new_privileges,
+            init_path=str(self.settings.init_path),
+            facts=self.facts,
+        )
+        return build_spec(request)
+
+    def _joined(self, record: Record) -> Mapping[str, str]:
+        """Return the namespaces of other containers that this one shares, as /proc paths by OCI name."""
+        host = record.host_config
+        modes = {"network": host.network_mode, "ipc": host.ipc_mode, "pid": host.pid_mode}
+        paths = {}
+        for kind, mode in modes.items():
+            if not mode.startswith("container:"):
+                continue
+            other = self.catalog.resolve(mode.removeprefix("container:"))
+            if not other.record.state.alive:
+                verb = {"network": "network", "ipc": "IPC", "pid": "PID"}[kind]
+                raise Conflict(f"cannot join {verb} namespace of a non running container: {other.id}")
+            paths[kind] = f"/proc/{other.record.state.pid}/ns/{'net' if kind == 'network' else kind}"
+        return paths
+
+    def _log_target(self, record: Record) -> LogTarget:
+        log = record.host_config.log_config
+        if log.type == "none":
+            return LogTarget()
+        options = log.config or {}
+        path = self.settings.container_root(record.id) / f"{record.id}-json.log"
+        size = parse_size(options["max-size"]) if "max-size" in options else DEFAULT_LOG_SIZE
+        count = int(options["max-file"]) if options.get("max-file", "").isdigit() else DEFAULT_LOG_FILES
+        return LogTarget(driver="json-file", path=str(path), max_size=max(size, 0), max_file=count)
+
+
+def parse_size(text: str) -> int:
+    """Return bytes for "10m", "512k", "1g" or "-1" (none); raises SystemFailure for anything else."""
+    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    number = text.lower().removesuffix("b")
+    factor = units.get(number[-1:], 1)
+    digits = number[:-1] if number[-1:] in units else number
+    try:
+        return int(digits) * factor
+    except ValueError:
+        raise SystemFailure(f"failed to initialize logging driver: invalid size: '{text}'") from None
+
+
+def _to_mount(bind: Any) -> Mount:
+    return Mount(bind.type, bind.source or bind.type, bind.destination, tuple(bind.options))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file in place of an older one; the inode stays, since a running container may have it mounted."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise SystemFailure(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,290 @@
+"""The life of a container: start, the end that comes by itself, stop, kill, restart, pause, removal.
+
+A container's lock is held by whoever starts or removes it. The end of a task is handled in one piece on the event
+loop, without the lock: nobody can see a container between "its process is gone" and "its record says so".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import structs
+
+from wherry.containers import signals
+from wherry.containers.catalog import Catalog, Container
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
+from wherry.events import Bus
+from wherry.network.controller import Networks
+from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.wire import Exit
+from wherry.services.creation import attributes
+from wherry.services.launching import Launching
+from wherry.services.settings import Settings
+from wherry.services.tasks import spawn
+from wherry.snapshots.api import Snapshotter
+from wherry.supervision.task import LaunchFailed, Task
+
+log = logging.getLogger(__name__)
+
+KILL_PATIENCE = 10.0
+"""Seconds to wait for the end after SIGKILL before giving the user an error, as dockerd does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """Moves containers between their states."""
+
+    settings: Settings
+    catalog: Catalog
+    snapshotter: Snapshotter
+    networks: Networks
+    launching: Launching
+    bus: Bus
+
+    def publish(self, container: Container, action: str, **more: str) -> None:
+        """Publish an event of a container."""
+        self.bus.publish("container", action, container.id, {**attributes(container.record), **more})
+
+    # ---- start and the end
+
+    async def start(self, container: Container) -> None:
+        """Start a container; raises NotModified when it runs already."""
+        async with container.lock:
+            state = container.record.state
+            if state.status == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if state.alive:
+                raise NotModified("container already started")
+            if state.status in ("removing", "dead"):
+                raise Conflict("container is marked for removal and cannot be started")
+            await self._start_locked(container)
+
+    async def _start_locked(self, container: Container) -> None:
+        if container.task is not None:
+            await container.task.gone  # the last run's supervisor still tidies its cgroup
+        try:
+            task = await self.launching.launch(container)
+        except (EngineError, LaunchFailed) as error:
+            await self._start_failed(container, error)
+            raise _as_engine_error(error) from error
+        self.adopt(container, task)
+        self.publish(container, "start")
+
+    def adopt(self, container: Container, task: Task) -> None:
+        """Take over a running task: record it, and wait for its end in the background."""
+        container.task = task
+        changes = {"pid": task.pid, "start_time": task.start_time, "started_at": task.started_at, "error": ""}
+        moved = structs.replace(
+            container.record.state,
+            status="paused" if container.record.state.status == "paused" else "running",
+            exit_code=0,
+            oom_killed=False,
+            stopped_by_user=False,
+            **changes,
+        )
+        self.catalog.save(container, structs.replace(container.record, state=moved))
+        spawn(self._await_end(container, task), f"end of {container.name}")
+
+    async def _start_failed(self, container: Container, error: EngineError | LaunchFailed) -> None:
+        text = _as_engine_error(error).message
+        state = structs.replace(container.record.state, exit_code=_exit_code(text), error=text)
+        self.catalog.save(container, structs.replace(container.record, state=state))
+        if container.record.host_config.auto_remove:
+            await self._remove_locked(container)
+
+    async def _await_end(self, container: Container, task: Task) -> None:
+        outcome = await task.exited
+        self._ended(container, outcome)
+        if container.record.host_config.auto_remove:
+            async with container.lock:
+                if not container.record.state.alive:
+                    await self._remove_locked(container)
+        await task.gone
+        if container.task is task:
+            container.task = None
+
+    def _ended(self, container: Container, outcome: Exit) -> None:
+        """Record the end, tell everybody, and give back what the container held. Never waits."""
+        record = container.record
+        self.networks.close_sandbox(container.id)
+        ended = record.moved(
+            "exited", pid=0, start_time=0, exit_code=outcome.code, oom_killed=outcome.oom, finished_at=outcome.at
+        )
+        self.catalog.save(container, ended)
+        lasted = max(0, outcome.at - record.state.started_at) // 1_000_000_000
+        if outcome.oom:
+            self.publish(container, "oom")
+        self.publish(container, "die", exitCode=str(outcome.code), execDuration=str(lasted))
+        waiting, container.stopped = container.stopped, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(outcome.code)
+
+    # ---- signals
+
+    async def kill(self, container: Container, text: str) -> None:
+        """Send a signal; after SIGKILL wait until the container has ended."""
+        name = container.name
+        try:
+            number = signals.parse(text or "KILL")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"cannot kill container: {name}: {error.message}") from error
+        if not container.record.state.alive or container.task is None:
+            raise Conflict(f"cannot kill container: {name}: container {container.id} is not running")
+        ended = asyncio.shield(container.task.exited)
+        await self._signal(container, number)
+        if number == signal.SIGKILL:
+            await self._await_kill(container, ended)
+
+    async def _signal(self, container: Container, number: int) -> None:
+        task = container.task
+        if task is None:
+            return
+        if number in (signal.SIGKILL, signal.SIGTERM):
+            state = structs.replace(container.record.state, stopped_by_user=True)
+            self.catalog.save(container, structs.replace(container.record, state=state))
+        await task.signal(number)
+        if container.record.state.status == "paused" and number in (signal.SIGKILL, signal.SIGTERM):
+            # a frozen process takes no signal: it is delivered at the thaw
+            self.thaw(container)
+        self.publish(container, "kill", signal=str(number))
+
+    async def _await_kill(self, container: Container, ended: asyncio.Future[Exit]) -> None:
+        try:
+            await asyncio.wait_for(ended, KILL_PATIENCE)
+        except TimeoutError:
+            raise SystemFailure(
+                f"container {container.id} was sent SIGKILL {KILL_PATIENCE:.0f} s ago and has not ended; "
+                "a process of it is stuck in the kernel (state D in ps)"
+            ) from None
+        while container.record.state.alive:
+            await asyncio.sleep(0)  # the record follows in the same turn of the loop or the next
+
+    async def stop(self, container: Container, *, signal_name: str, timeout: int | None) -> None:
+        """Ask a container to end, and end it after the timeout; raises NotModified when it does not run."""
+        if not container.record.state.alive or container.task is None:
+            raise NotModified("container already stopped")
+        config = container.record.config
+        number = signals.parse(signal_name or config.stop_signal or "TERM")
+        if timeout is None:
+            timeout = config.stop_timeout if config.stop_timeout is not None else self.settings.stop_timeout
+        ended = asyncio.shield(container.task.exited)
+        await self._signal(container, number)
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), None if timeout < 0 else timeout)
+        except TimeoutError:
+            await self._signal(container, signal.SIGKILL)
+        await self._await_kill(container, ended)
+        self.publish(container, "stop")
+
+    async def restart(self, container: Container, *, signal_name: str, timeout: int | None) -> None:
+        """Stop, when it runs, and start."""
+        try:
+            await self.stop(container, signal_name=signal_name, timeout=timeout)
+        except NotModified:
+            pass
+        try:
+            await self.start(container)
+        except EngineError as error:
+            raise type(error)(f"Cannot restart container {container.name}: {error.message}") from error
+        self.publish(container, "restart")
+
+    # ---- freezer
+
+    def pause(self, container: Container) -> None:
+        """Freeze all processes of a running container."""
+        if container.record.state.status == "paused":
+            raise Conflict(f"Container {container.id} is already paused")
+        if not container.record.state.alive:
+            raise Conflict(f"Container {container.id} is not running")
+        self._cgroup(container, "freeze")
+        self.catalog.save(container, container.record.moved("paused"))
+        self.publish(container, "pause")
+
+    def thaw(self, container: Container) -> None:
+        """Let the processes of a paused container go on."""
+        self._cgroup(container, "thaw")
+        self.catalog.save(container, container.record.moved("running"))
+        self.publish(container, "unpause")
+
+    def unpause(self, container: Container) -> None:
+        """As `thaw`; raises Conflict when the container is not paused."""
+        if container.record.state.status != "paused":
+            raise SystemFailure(f"Container {container.id} is not paused")
+        self.thaw(container)
+
+    def cgroup_path(self, container: Container) -> str:
+        """Return the OCI cgroupsPath of a container."""
+        parent = container.record.host_config.cgroup_parent or self.settings.cgroup_parent
+        return f"{parent}/{container.id}"
+
+    def _cgroup(self, container: Container, verb: str) -> None:
+        try:
+            cgroup = Cgroup.open(self.cgroup_path(container))
+            (cgroup.freeze if verb == "freeze" else cgroup.thaw)()
+        except OSError as error:
+            raise SystemFailure(f"cannot {verb} container {container.id}: {error}") from error
+
+    # ---- removal
+
+    async def remove(self, container: Container, *, force: bool) -> None:
+        """Remove a container and all that is its own; a running one only with force."""
+        state = container.record.state
+        if state.alive and not force:
+            word = "paused and must be unpaused first" if state.status == "paused" else (
+                "running: stop the container before removing or force remove"
+            )
+            raise Conflict(f'cannot remove container "{container.name}": container is {word}')
+        if state.alive and container.task is not None:
+            ended = asyncio.shield(container.task.exited)
+            await self._signal(container, signal.SIGKILL)
+            await self._await_kill(container, ended)
+        async with container.lock:
+            await self._remove_locked(container)
+
+    async def _remove_locked(self, container: Container) -> None:
+        """Forget the container, then delete its files: a crash in between leaves files, which `sweep` finds."""
+        if container.id not in {each.id for each in self.catalog}:
+            return
+        self.catalog.remove(container)
+        self.publish(container, "destroy")
+        code = container.record.state.exit_code
+        for future in [*container.stopped, *([container.removed] if container.removed else [])]:
+            if not future.done():
+                future.set_result(code)
+        for attach in container.pending:
+            os.close(attach.fd)
+        container.pending.clear()
+        if container.task is not None:
+            await container.task.gone
+        await asyncio.to_thread(self._delete_files, container.id)
+
+    def _delete_files(self, container_id: str) -> None:
+        for folder in (self.settings.container_root(container_id), self.settings.run_dir(container_id)):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.snapshotter.remove(container_id)
+
+
+def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    failure = error.failure
+    kind: Any = InvalidArgument if failure.phase in ("exec", "process") else SystemFailure
+    result: EngineError = kind(
+        "failed to create task for container: unable to start container process: " + failure.message
+    )
+    return result
+
+
+def _exit_code(text: str) -> int:
+    """Return the exit code that dockerd records for a start that failed: as a shell would."""
+    if "executable file not found" in text or "no such file or directory" in text:
+        return 127
+    return 126 if "permission denied" in text or "is a directory" in text else 128
+

@@ -1,0 +1,158 @@
+"""Looking at containers: docker ps, docker inspect, and prune, which looks before it removes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msgspec import to_builtins
+
+from wherry.containers import filters as container_filters
+from wherry.containers import present
+from wherry.containers.catalog import Catalog, Container
+from wherry.errors import Conflict, NotFound
+from wherry.images.images import Images
+from wherry.models.container import EndpointSettings
+from wherry.models.queries import Filters, ListQuery
+from wherry.network.api import Endpoint
+from wherry.network.controller import Networks
+from wherry.services.settings import Settings
+from wherry.snapshots.api import Snapshotter
+
+if TYPE_CHECKING:
+    from wherry.services.lifecycle import Lifecycle
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Answers questions about containers."""
+
+    settings: Settings
+    catalog: Catalog
+    images: Images
+    snapshotter: Snapshotter
+    networks: Networks
+    exec_ids: dict[str, list[str]]
+
+    async def listing(self, query: ListQuery) -> list[Json]:
+        """Return the entries of docker ps, newest first."""
+        container_filters.check(query.filters)
+        found = sorted(self._selected(query), key=lambda each: each.record.created, reverse=True)
+        if query.limit > 0:
+            found = found[: query.limit]
+        answer = []
+        for container in found:
+            networks = self._networks(container)
+            entry = present.summary(container.record, image=self._image_name(container), networks=networks)
+            if query.size:
+                entry |= await self._sizes(container)
+            answer.append(entry)
+        return answer
+
+    def _selected(self, query: ListQuery) -> list[Container]:
+        everything = query.all or query.limit > 0 or query.filters.get("status") or query.filters.get("exited")
+        ancestors = self._ancestors(query.filters.get("ancestor", ()))
+        newest, oldest = self._limits(query.filters)
+        return [
+            container
+            for container in self.catalog
+            if (everything or container.record.state.alive or container.record.state.status == "restarting")
+            and container_filters.accepts(container.record, query.filters)
+            and (ancestors is None or container.record.image_id in ancestors)
+            and (newest is None or container.record.created < newest)
+            and (oldest is None or container.record.created > oldest)
+        ]
+
+    def _ancestors(self, refs: Any) -> set[str] | None:
+        if not refs:
+            return None
+        ids = set()
+        for ref in refs:
+            try:
+                ids.add(self.images.resolve(ref).id)
+            except NotFound:
+                continue  # an image that is not there has no containers
+        return ids
+
+    def _limits(self, filters: Filters) -> tuple[int | None, int | None]:
+        before = [self.catalog.resolve(ref).record.created for ref in filters.get("before", ())]
+        since = [self.catalog.resolve(ref).record.created for ref in filters.get("since", ())]
+        return (min(before) if before else None, max(since) if since else None)
+
+    def _image_name(self, container: Container) -> str:
+        """Return the name it was made from, or the image's id once that name means another image."""
+        record = container.record
+        try:
+            if self.images.resolve(record.config.image).id == record.image_id:
+                return record.config.image
+        except NotFound:
+            pass
+        return record.image_id
+
+    async def _sizes(self, container: Container) -> Json:
+        usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
+        try:
+            below = self.images.resolve(container.record.image_id).size
+        except NotFound:
+            below = 0
+        return {"SizeRw": usage.size, "SizeRootFs": usage.size + below}
+
+    async def inspect(self, container: Container, *, size: bool) -> Json:
+        """Return the answer of docker inspect."""
+        record = container.record
+        sandbox = self.networks.sandbox(container.id) if record.state.alive else ("", "")
+        answer = present.inspect(
+            record,
+            root=self.settings.container_root(container.id),
+            networks=self._networks(container),
+            sandbox=sandbox,
+            graph=self.snapshotter.graph_data(container.id),
+            exec_ids=self.exec_ids.get(container.id, ()),
+        )
+        if size:
+            answer |= await self._sizes(container)
+        return answer
+
+    def _networks(self, container: Container) -> dict[str, Json]:
+        """Return the endpoints by network name: what was asked for, and what it got while it runs."""
+        live = {each.network_name: each for each in self.networks.endpoints(container.id)}
+        wanted = container.record.networking.endpoints_config or {}
+        answer = {}
+        for name, settings in wanted.items():
+            wire = to_builtins(settings or EndpointSettings())
+            wire["MacAddress"] = "" if name not in live else live[name].mac
+            if name in live:
+                wire |= _endpoint(live[name])
+            answer[name] = wire
+        return answer
+
+    async def prune(self, filters: Filters, lifecycle: Lifecycle) -> Json:
+        """Remove all containers that do not run; return ids and the bytes that came free."""
+        removed, freed = [], 0
+        for container in self.catalog:
+            if container.record.state.alive or not container_filters.accepts(container.record, filters):
+                continue
+            usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
+            try:
+                await lifecycle.remove(container, force=False)
+            except Conflict:
+                continue  # it was started meanwhile
+            removed.append(container.id)
+            freed += usage.size
+        return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
+
+
+def _endpoint(live: Endpoint) -> Json:
+    return {
+        "NetworkID": live.network_id,
+        "EndpointID": live.endpoint_id,
+        "Gateway": live.gateway4,
+        "IPAddress": live.ipv4,
+        "IPPrefixLen": live.ipv4_prefix,
+        "IPv6Gateway": live.gateway6,
+        "GlobalIPv6Address": live.ipv6,
+        "GlobalIPv6PrefixLen": live.ipv6_prefix,
+    }

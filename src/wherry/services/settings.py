@@ -1,0 +1,42 @@
+"""What the use cases need to know of the engine's configuration; made once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wherry.models.container import Ulimit
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Defaults and places. Sizes in bytes, times in seconds."""
+
+    data_root: Path
+    run_root: Path
+    cgroup_parent: str = "/wherry"
+    cgroupns_default: str = "host"
+    shm_size: int = 64 << 20
+    stop_timeout: int = 10
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] = field(default_factory=dict)
+    ulimits: tuple[Ulimit, ...] = ()
+    no_new_privileges: bool = False
+    init_by_default: bool = False
+    live_restore: bool = True
+    labels: tuple[str, ...] = ()
+    debug: bool = False
+
+    def container_root(self, container_id: str) -> Path:
+        """Return the container's folder in the data root: its log and its hosts, hostname and resolv.conf."""
+        return self.data_root / "containers" / container_id
+
+    def run_dir(self, container_id: str) -> Path:
+        """Return the folder where the supervisor keeps pid, socket and exit record."""
+        return self.run_root / "containers" / container_id
+
+    @property
+    def init_path(self) -> Path:
+        """Return the host path of the PID 1 that --init puts before the command."""
+        return self.run_root / "init"

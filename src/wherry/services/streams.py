@@ -1,0 +1,103 @@
+"""Attaching to containers and reading their logs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from wherry.containers.catalog import Container, PendingAttach
+from wherry.errors import Conflict, NotImplementedHere
+from wherry.logs import stream as log_stream
+from wherry.logs.jsonfile import Reader, Window
+from wherry.models.queries import AttachQuery, ClientStream, LogsAnswer, LogsQuery, Upgrade
+from wherry.runtime.wire import AttachOptions
+from wherry.services.attachments import Attachments
+from wherry.services.lifecycle import Lifecycle
+from wherry.services.settings import Settings
+
+DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Connects clients with the streams of containers."""
+
+    settings: Settings
+    lifecycle: Lifecycle
+    attachments: Attachments
+
+    async def attach(self, container: Container, query: AttachQuery, upgrade: Upgrade) -> None:
+        """Give a client's connection to the container's supervisor, now or at the next start."""
+        status = container.record.state.status
+        if status == "paused":
+            raise Conflict(f"container {container.name} is paused, unpause the container before attach")
+        if status == "restarting":
+            raise Conflict(f"container {container.name} is restarting, wait until the container is running")
+        stream = await upgrade(container.record.config.tty)
+        self.lifecycle.publish(container, "attach")
+        if query.logs:
+            await self._replay(container, query, stream)
+        if not query.stream:
+            os.close(stream.fd)
+            return
+        options = AttachOptions(
+            stdin=query.stdin and container.record.config.open_stdin,
+            stdout=query.stdout,
+            stderr=query.stderr,
+            detach_keys=query.detach_keys or DETACH_KEYS,
+            early=stream.early,
+        )
+        await self._connect(container, PendingAttach(stream.fd, options))
+
+    async def _connect(self, container: Container, attach: PendingAttach) -> None:
+        task = container.task
+        if task is None or not container.record.state.alive:
+            self.attachments.add(container, attach)
+            return
+        try:
+            await task.attach(attach.fd, attach.options)
+        finally:
+            os.close(attach.fd)
+
+    async def _replay(self, container: Container, query: AttachQuery, stream: ClientStream) -> None:
+        wanted = LogsQuery(stdout=query.stdout, stderr=query.stderr)
+        loop = asyncio.get_running_loop()
+        async for chunk in self.logs(container, wanted).chunks:
+            await loop.run_in_executor(None, _send_all, stream.fd, chunk)
+
+    def logs(self, container: Container, query: LogsQuery) -> LogsAnswer:
+        """Return the container's log as a stream of bytes."""
+        record = container.record
+        if record.host_config.log_config.type != "json-file":
+            raise NotImplementedHere("configured logging driver does not support reading")
+        if query.tail == 0 and not query.follow:
+            return LogsAnswer(record.config.tty, _nothing())
+        folder = self.settings.container_root(container.id)
+        reader = Reader(
+            str(folder / f"{container.id}-json.log"),
+            Window(since=query.since, until=query.until, tail=query.tail),
+        )
+        form = log_stream.Form(
+            framed=not record.config.tty,
+            stdout=query.stdout,
+            stderr=query.stderr,
+            timestamps=query.timestamps,
+            details=query.details,
+        )
+        if query.follow and record.state.alive:
+            chunks = log_stream.follow(reader, form, str(folder), lambda: not container.record.state.alive)
+        else:
+            chunks = log_stream.read(reader, form)
+        return LogsAnswer(record.config.tty, chunks)
+
+
+async def _nothing():  # type: ignore[no-untyped-def]
+    return
+    yield b""
+
+
+def _send_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

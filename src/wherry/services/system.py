@@ -1,0 +1,227 @@
+"""docker info, version, events and system df."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wherry.version as release
+from wherry.containers.catalog import Catalog
+from wherry.containers.filters import label
+from wherry.errors import InvalidArgument
+from wherry.events import Bus, Event
+from wherry.images.images import Images
+from wherry.models.queries import Filters, ListQuery
+from wherry.models.times import rfc3339
+from wherry.oci.host import HostFacts
+from wherry.services.images import ImageService
+from wherry.services.looks import Looks
+from wherry.services.settings import Settings
+from wherry.snapshots.api import Snapshotter
+
+Json = Any
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+EVENT_FILTERS = frozenset(
+    {"config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret"}
+    | {"service", "type", "volume"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SystemService:
+    """SystemBackend."""
+
+    settings: Settings
+    engine_id: str
+    catalog: Catalog
+    images: ImageService
+    looks: Looks
+    snapshotter: Snapshotter
+    facts: HostFacts
+    bus: Bus
+    driver_reason: str = ""
+    warnings: tuple[str, ...] = ()
+
+    async def version(self) -> Json:
+        """GET /version."""
+        kernel, machine = os.uname().release, os.uname().machine
+        common = {
+            "ApiVersion": release.API_NEWEST,
+            "MinAPIVersion": release.API_OLDEST,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": ARCHITECTURES.get(machine, machine),
+            "KernelVersion": kernel,
+            "BuildTime": "",
+        }
+        details = {**common, "Experimental": "false", "Python": platform.python_version(), "Wherry": release.WHERRY}
+        return {
+            "Platform": {"Name": f"Wherry {release.WHERRY}"},
+            "Components": [{"Name": "Engine", "Version": release.COMPATIBLE, "Details": details}],
+            "Version": release.COMPATIBLE,
+            **common,
+        }
+
+    async def info(self) -> Json:
+        """GET /info."""
+        states = [each.record.state.status for each in self.catalog]
+        images = await self.images.listing(all=True, filters={})
+        return {
+            "ID": self.engine_id,
+            "Containers": len(states),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": states.count("paused"),
+            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "Images": len(images),
+            **self._storage(),
+            **self._features(),
+            **self._host(),
+            "LoggingDriver": self.settings.log_driver,
+            "DefaultRuntime": "wherry",
+            "Runtimes": {"wherry": {"path": "wherry-runtime"}, "runc": {"path": "wherry-runtime"}},
+            "LiveRestoreEnabled": self.settings.live_restore,
+            "InitBinary": "docker-init",
+            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "FirewallBackend": {"Driver": "nftables"},
+            "Labels": list(self.settings.labels),
+            "ServerVersion": release.COMPATIBLE,
+            "Warnings": list(self.warnings) or None,
+        }
+
+    def _storage(self) -> Json:
+        status = [list(line) for line in self.snapshotter.status()]
+        if self.driver_reason:
+            status.append(["Chosen because", self.driver_reason])
+        return {
+            "Driver": self.snapshotter.name,
+            "DriverStatus": status,
+            "DockerRootDir": str(self.settings.data_root),
+            "Plugins": {
+                "Volume": [],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "none"],
+            },
+        }
+
+    def _features(self) -> Json:
+        names = ("MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit")
+        features: Json = dict.fromkeys(names, True)
+        return features | {
+            "KernelMemoryTCP": False,
+            "OomKillDisable": self.facts.cgroup_version == 1,
+            "IPv4Forwarding": _read("/proc/sys/net/ipv4/ip_forward") == "1",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": str(self.facts.cgroup_version),
+            "Debug": self.settings.debug,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": len(asyncio.all_tasks()),
+            "NEventsListener": 0,
+            "ExperimentalBuild": False,
+            "Isolation": "",
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            **{name: {"ID": ""} for name in ("ContainerdCommit", "RuncCommit", "InitCommit")},
+        }
+
+    def _host(self) -> Json:
+        uname = os.uname()
+        return {
+            "SystemTime": rfc3339(time.time_ns()),
+            "KernelVersion": uname.release,
+            "OperatingSystem": _operating_system(),
+            "OSVersion": "",
+            "OSType": "linux",
+            "Architecture": uname.machine,
+            "NCPU": len(os.sched_getaffinity(0)),
+            "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "Name": uname.nodename,
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": None},
+            "GenericResources": None,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "CDISpecDirs": [],
+        }
+
+    async def disk_usage(self) -> Json:
+        """GET /system/df."""
+        images = await self.images.listing(all=False, filters={})
+        containers = await self.looks.listing(ListQuery(all=True, size=True))
+        return {
+            "LayersSize": sum(entry.get("Size", 0) for entry in images),
+            "Images": images,
+            "Containers": containers,
+            "Volumes": [],
+            "BuildCache": [],
+        }
+
+    async def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[Json]:
+        """GET /events: None first (subscribed), then events until `until` (ns, 0 = for ever)."""
+        for name in filters:
+            if name not in EVENT_FILTERS:
+                raise InvalidArgument(f"invalid filter '{name}'")
+        listening = self.bus.listen(since=since)
+        try:
+            while True:
+                limit = None if not until else max(0.0, (until - time.time_ns()) / 1e9)
+                try:
+                    event = await asyncio.wait_for(anext(listening), limit)
+                except (TimeoutError, StopAsyncIteration):
+                    return
+                if event is None:
+                    yield None
+                elif until and event.at > until:
+                    return
+                elif accepts(event, filters):
+                    yield event.to_wire()
+        finally:
+            await listening.aclose()  # type: ignore[attr-defined]
+
+
+def accepts(event: Event, filters: Filters) -> bool:
+    """Return whether an event passes the filters of docker events."""
+    attributes: Mapping[str, str] = event.attributes
+
+    def named(kind: str, value: str) -> bool:
+        if kind == "image":
+            own = event.id if event.kind == "image" else attributes.get("image", "")
+            return event.kind in ("image", "container") and value in (own, own.partition(":")[0])
+        return event.kind == kind and (event.id.startswith(value) or attributes.get("name") == value)
+
+    tests = {
+        "type": lambda value: event.kind == value,
+        "event": lambda value: event.action == value or event.action.split(":")[0] == value,
+        "scope": lambda value: value == "local",
+        "label": lambda value: label(attributes, value),
+        **{kind: (lambda value, kind=kind: named(kind, value)) for kind in ("container", "image", "network", "volume")},
+    }
+    return all(any(tests[name](value) for value in values) for name, values in filters.items() if name in tests)
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text().strip()
+
+
+def _operating_system() -> str:
+    try:
+        for line in Path("/etc/os-release").read_text().splitlines():
+            if line.startswith("PRETTY_NAME="):
+                return line.partition("=")[2].strip("\"'")
+    except OSError:
+        pass
+    return "Linux"
