@@ -48,6 +48,12 @@ class Container:
         """The name, without a slash."""
         return self.record.name
 
+    def end(self) -> asyncio.Future[int]:
+        """Return a future of the exit code, set once the next end of the container is in its record."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.stopped.append(future)
+        return future
+
 
 class Catalog:
     """The one place that holds and persists container records. Used from the event loop only."""

@@ -67,7 +67,9 @@ def parse_bind(spec: str) -> BindRecord:
 
 
 def make_source(bind: BindRecord) -> None:
-    """Make the missing host directory of a -v; raises SystemFailure with dockerd's words."""
+    """Make the missing host directory of a bind mount; raises SystemFailure with dockerd's words."""
+    if bind.type != "bind" or os.path.lexists(bind.source):
+        return
     try:
         os.makedirs(bind.source, exist_ok=True)
     except FileExistsError:

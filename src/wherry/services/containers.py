@@ -124,12 +124,11 @@ class Containers:
             if container.removed is None:
                 container.removed = loop.create_future()
             return _result(asyncio.shield(container.removed))
-        future: asyncio.Future[int] = loop.create_future()
-        if condition != "next-exit" and not container.record.state.alive:
-            future.set_result(container.record.state.exit_code)
-        else:
-            container.stopped.append(future)
-        return _result(future)
+        if condition == "next-exit" or container.record.state.alive:
+            return _result(container.end())
+        already: asyncio.Future[int] = loop.create_future()
+        already.set_result(container.record.state.exit_code)
+        return _result(already)
 
     async def attach(self, ref: str, query: AttachQuery, upgrade: Upgrade) -> None:
         """POST /containers/ID/attach."""

@@ -60,9 +60,7 @@ class Creation:
         self.bus.publish("container", "create", record.id, attributes(record))
         return {"Id": record.id, "Warnings": warnings}
 
-    def _plan(
-        self, request: CreateContainer, image: Image, name: str, platform: str
-    ) -> tuple[Record, list[str]]:
+    def _plan(self, request: CreateContainer, image: Image, name: str, platform: str) -> tuple[Record, list[str]]:
         _check_platform(image, platform)
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
@@ -89,8 +87,10 @@ class Creation:
     def _host_defaults(self, host: HostConfig, config: ContainerConfig) -> HostConfig:
         policy = host.restart_policy
         if (policy.name or "no") not in RESTART_POLICIES:
-            raise InvalidArgument(f"invalid restart policy: unknown policy '{policy.name}'; use one of "
-                                  "'no', 'always', 'on-failure', or 'unless-stopped'")
+            raise InvalidArgument(
+                f"invalid restart policy: unknown policy '{policy.name}'; use one of "
+                "'no', 'always', 'on-failure', or 'unless-stopped'"
+            )
         if host.auto_remove and policy.name not in ("", "no"):
             raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
         driver = host.log_config.type or self.settings.log_driver

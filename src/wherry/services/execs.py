@@ -99,9 +99,11 @@ class Execs:
         instance = self._resolve(exec_id)
         self._check(instance.container)
         if instance.started:
-            raise Conflict(f"exec command {exec_id} has already run" if instance.code is not None else (
-                f"exec command {exec_id} is already running"
-            ))
+            raise Conflict(
+                f"exec command {exec_id} has already run"
+                if instance.code is not None
+                else (f"exec command {exec_id} is already running")
+            )
         instance.started = True
         words = " ".join(instance.config.cmd or ())
         self.lifecycle.publish(instance.container, f"exec_start: {words}", execID=exec_id)

@@ -21,6 +21,7 @@ from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount
 from wherry.runtime.wire import Launch, LogTarget
 from wherry.services import binds
+from wherry.services.attachments import Attachments
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.supervision.supervision import Supervision
@@ -41,6 +42,7 @@ class Launching:
     networks: Networks
     supervision: Supervision
     facts: HostFacts
+    attachments: Attachments
 
     async def launch(self, container: Container) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
@@ -48,15 +50,14 @@ class Launching:
         Raises LaunchFailed (the runtime refused) or an EngineError; pending attachments are handed over or closed.
         """
         record = container.record
-        attaches, container.pending = container.pending, []
+        attaches = self.attachments.take(container)
         async with AsyncExitStack() as undo, AsyncExitStack() as always:
             for attach in attaches:
                 always.callback(os.close, attach.fd)
             run_dir = self._make_run_dir(record.id)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             for bind in record.mounts:
-                if bind.type == "bind" and not os.path.lexists(bind.source):
-                    binds.make_source(bind)
+                binds.make_source(bind)
             sandbox = self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
@@ -156,6 +157,11 @@ class Launching:
             facts=self.facts,
         )
         return build_spec(request)
+
+    def process_of(self, record: Record) -> dict[str, Any]:
+        """Return the OCI process object of a container, which its execs start from."""
+        process: dict[str, Any] = self.spec(record, (), private_network=True)["process"]
+        return process
 
     def _joined(self, record: Record) -> Mapping[str, str]:
         """Return the namespaces of other containers that this one shares, as /proc paths by OCI name."""

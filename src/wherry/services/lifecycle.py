@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from msgspec import structs
@@ -126,6 +127,13 @@ class Lifecycle:
             if not future.done():
                 future.set_result(outcome.code)
 
+    def ended_meanwhile(self, container: Container, outcome: Exit | None) -> None:
+        """Record the end of a container that ended, or vanished with the machine, while no engine ran."""
+        self._ended(container, outcome or Exit(code=255, signal=0, at=time.time_ns()))
+        delete_folder(self.settings.run_dir(container.id))
+        if container.record.host_config.auto_remove:
+            spawn(self.remove(container, force=False), f"removal of {container.name}")
+
     # ---- signals
 
     async def kill(self, container: Container, text: str) -> None:
@@ -137,7 +145,7 @@ class Lifecycle:
             raise InvalidArgument(f"cannot kill container: {name}: {error.message}") from error
         if not container.record.state.alive or container.task is None:
             raise Conflict(f"cannot kill container: {name}: container {container.id} is not running")
-        ended = asyncio.shield(container.task.exited)
+        ended = container.end()
         await self._signal(container, number)
         if number == signal.SIGKILL:
             await self._await_kill(container, ended)
@@ -155,7 +163,7 @@ class Lifecycle:
             self.thaw(container)
         self.publish(container, "kill", signal=str(number))
 
-    async def _await_kill(self, container: Container, ended: asyncio.Future[Exit]) -> None:
+    async def _await_kill(self, container: Container, ended: asyncio.Future[int]) -> None:
         try:
             await asyncio.wait_for(ended, KILL_PATIENCE)
         except TimeoutError:
@@ -163,8 +171,6 @@ class Lifecycle:
                 f"container {container.id} was sent SIGKILL {KILL_PATIENCE:.0f} s ago and has not ended; "
                 "a process of it is stuck in the kernel (state D in ps)"
             ) from None
-        while container.record.state.alive:
-            await asyncio.sleep(0)  # the record follows in the same turn of the loop or the next
 
     async def stop(self, container: Container, *, signal_name: str, timeout: int | None) -> None:
         """Ask a container to end, and end it after the timeout; raises NotModified when it does not run."""
@@ -174,7 +180,7 @@ class Lifecycle:
         number = signals.parse(signal_name or config.stop_signal or "TERM")
         if timeout is None:
             timeout = config.stop_timeout if config.stop_timeout is not None else self.settings.stop_timeout
-        ended = asyncio.shield(container.task.exited)
+        ended = container.end()
         await self._signal(container, number)
         try:
             await asyncio.wait_for(asyncio.shield(ended), None if timeout < 0 else timeout)
@@ -237,12 +243,14 @@ class Lifecycle:
         """Remove a container and all that is its own; a running one only with force."""
         state = container.record.state
         if state.alive and not force:
-            word = "paused and must be unpaused first" if state.status == "paused" else (
-                "running: stop the container before removing or force remove"
+            word = (
+                "paused and must be unpaused first"
+                if state.status == "paused"
+                else ("running: stop the container before removing or force remove")
             )
             raise Conflict(f'cannot remove container "{container.name}": container is {word}')
         if state.alive and container.task is not None:
-            ended = asyncio.shield(container.task.exited)
+            ended = container.end()
             await self._signal(container, signal.SIGKILL)
             await self._await_kill(container, ended)
         async with container.lock:
@@ -258,17 +266,25 @@ class Lifecycle:
         for future in [*container.stopped, *([container.removed] if container.removed else [])]:
             if not future.done():
                 future.set_result(code)
-        for attach in container.pending:
-            os.close(attach.fd)
-        container.pending.clear()
+        self.launching.attachments.drop(container)
         if container.task is not None:
             await container.task.gone
         await asyncio.to_thread(self._delete_files, container.id)
 
     def _delete_files(self, container_id: str) -> None:
         for folder in (self.settings.container_root(container_id), self.settings.run_dir(container_id)):
-            shutil.rmtree(folder, ignore_errors=True)
+            delete_folder(folder)
         self.snapshotter.remove(container_id)
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder of ours; raises SystemFailure with the path that could not be deleted."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SystemFailure(f"cannot delete {error.filename}: {error.strerror}") from error
 
 
 def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
@@ -287,4 +303,3 @@ def _exit_code(text: str) -> int:
     if "executable file not found" in text or "no such file or directory" in text:
         return 127
     return 126 if "permission denied" in text or "is a directory" in text else 128
-

@@ -9,9 +9,9 @@ from pathlib import Path
 from wherry.models.container import Ulimit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """Defaults and places. Sizes in bytes, times in seconds."""
+    """Defaults and places. Sizes in bytes, times in seconds. Only the reload of the daemon changes a field."""
 
     data_root: Path
     run_root: Path

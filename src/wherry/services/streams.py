@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from wherry.containers.catalog import Container, PendingAttach
@@ -92,7 +93,7 @@ class Streams:
         return LogsAnswer(record.config.tty, chunks)
 
 
-async def _nothing():  # type: ignore[no-untyped-def]
+async def _nothing() -> AsyncIterator[bytes]:
     return
     yield b""
 

@@ -16,7 +16,6 @@ from wherry.containers.catalog import Catalog
 from wherry.containers.filters import label
 from wherry.errors import InvalidArgument
 from wherry.events import Bus, Event
-from wherry.images.images import Images
 from wherry.models.queries import Filters, ListQuery
 from wherry.models.times import rfc3339
 from wherry.oci.host import HostFacts
@@ -150,7 +149,11 @@ class SystemService:
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "Name": uname.nodename,
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"], "Mirrors": None},
+            "RegistryConfig": {
+                "IndexConfigs": {},
+                "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+                "Mirrors": None,
+            },
             "GenericResources": None,
             "HttpProxy": "",
             "HttpsProxy": "",

@@ -1,0 +1,213 @@
+"""Builds the engine out of its parts, by constructor only: what a part needs, it is given here, once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from wherry.api.backends import Backends
+from wherry.cmd.config import Config
+from wherry.containers.catalog import Catalog, Container
+from wherry.errors import EngineError, NotModified
+from wherry.events import Bus
+from wherry.images.images import Images
+from wherry.network.config import NetworkConfig
+from wherry.network.controller import Networks
+from wherry.oci.host import HostFacts, read_host_facts
+from wherry.runtime import tinyinit
+from wherry.runtime.wire import Exit
+from wherry.services.attachments import Attachments
+from wherry.services.containers import Containers
+from wherry.services.creation import Creation
+from wherry.services.execs import Execs
+from wherry.services.images import ImageService
+from wherry.services.launching import Launching
+from wherry.services.lifecycle import Lifecycle, delete_folder
+from wherry.services.looks import Looks
+from wherry.services.networks import NetworkService
+from wherry.services.settings import Settings
+from wherry.services.streams import Streams
+from wherry.services.system import SystemService
+from wherry.services.tasks import settle
+from wherry.snapshots.api import Snapshotter
+from wherry.snapshots.choice import choose
+from wherry.store.database import Database
+from wherry.supervision.supervision import Supervision
+from wherry.supervision.task import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Engine:
+    """The parts that the daemon starts, reloads and stops."""
+
+    settings: Settings
+    catalog: Catalog
+    lifecycle: Lifecycle
+    networks: Networks
+    snapshotter: Snapshotter
+    supervision: Supervision
+    system: SystemService
+    backends: Backends
+    shutdown_timeout: int
+
+    def reload(self, fresh: Config) -> None:
+        """Take over the settings that may change while containers run."""
+        self.shutdown_timeout = fresh.shutdown_timeout
+        self.settings.live_restore = fresh.live_restore
+        self.settings.labels = fresh.labels
+        self.settings.debug = fresh.debug
+        self.settings.log_driver = fresh.log_driver
+        self.settings.log_options = dict(fresh.log_opts)
+
+    async def restore(self) -> None:
+        """Join what the store says with what runs: adopt the living, record the ended, tidy up after a crash."""
+        for sentence in self.catalog.load():
+            log.error("container skipped", extra={"error": sentence})
+        alive = []
+        for container in self.catalog:
+            found = await self.supervision.restore(
+                container.id, self.settings.run_dir(container.id), self.lifecycle.cgroup_path(container)
+            )
+            if isinstance(found, Task):
+                alive.append(container.id)
+            self._take_up(container, found)
+        self.networks.restore(alive)
+        await asyncio.to_thread(self._sweep)
+        log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
+
+    def _take_up(self, container: Container, found: Task | Exit | None) -> None:
+        if isinstance(found, Task):
+            self.lifecycle.adopt(container, found)
+        elif container.record.state.alive:
+            self.lifecycle.ended_meanwhile(container, found)
+
+    def _sweep(self) -> None:
+        """Remove what belongs to no container: leftovers of a creation or a removal that was cut off."""
+        known = {each.id for each in self.catalog}
+        for info in tuple(self.snapshotter.walk()):
+            if not info.committed and info.name not in known:
+                self.snapshotter.remove(info.name)
+        self.snapshotter.sweep()
+        for folder in (self.settings.data_root / "containers", self.settings.run_root / "containers"):
+            for entry in folder.iterdir():
+                if entry.name not in known:
+                    delete_folder(entry)
+
+    async def shut_down(self) -> None:
+        """Stop the containers, unless they are meant to outlive the engine, and then the engine's own parts."""
+        running = [each for each in self.catalog if each.record.state.alive]
+        if running and not self.settings.live_restore:
+            await asyncio.gather(*(self._stop(container) for container in running))
+        await settle(2.0)
+
+    async def _stop(self, container: Container) -> None:
+        try:
+            await self.lifecycle.stop(container, signal_name="", timeout=self.shutdown_timeout)
+        except NotModified:
+            return
+        except EngineError as error:
+            log.error("container not stopped", extra={"container": container.id, "error": error.message})
+
+
+def _settings(config: Config, facts: HostFacts) -> Settings:
+    return Settings(
+        data_root=Path(config.data_root),
+        run_root=Path(config.run_root),
+        cgroup_parent=config.cgroup_parent,
+        cgroupns_default=config.default_cgroupns_mode or ("private" if facts.cgroup_version == 2 else "host"),
+        shm_size=config.default_shm_size,
+        log_driver=config.log_driver,
+        log_options=dict(config.log_opts),
+        ulimits=config.default_ulimits,
+        no_new_privileges=config.no_new_privileges,
+        init_by_default=config.init,
+        live_restore=config.live_restore,
+        labels=config.labels,
+        debug=config.debug,
+    )
+
+
+def _make_places(settings: Settings) -> None:
+    for folder, mode in (
+        (settings.data_root / "containers", 0o710),
+        (settings.data_root / "tmp", 0o700),
+        (settings.run_root / "containers", 0o700),
+    ):
+        folder.mkdir(mode=mode, exist_ok=True)
+    tinyinit.write(str(settings.init_path))
+
+
+def _engine_id(database: Database) -> str:
+    rows = database.query("SELECT value FROM meta WHERE key = 'engine-id'")
+    if rows:
+        return str(rows[0][0])
+    fresh = str(uuid.uuid4())
+    database.execute("INSERT INTO meta (key, value) VALUES ('engine-id', ?)", (fresh,))
+    return fresh
+
+
+async def compose(config: Config, stack: AsyncExitStack) -> Engine:
+    """Make and start all parts; the stack undoes it in reverse."""
+    facts = read_host_facts()
+    settings = _settings(config, facts)
+    _make_places(settings)
+    database = Database(settings.data_root / "meta.db")
+    stack.callback(database.close)
+    chosen = choose(config.storage_driver, settings.data_root / "snapshots")
+    images = Images(database, settings.data_root, chosen.snapshotter)
+    networks = Networks(database, NetworkConfig.of(config), settings.run_root)
+    await asyncio.to_thread(networks.start)
+    catalog = Catalog(database)
+    stack.callback(lambda: networks.stop(remove=not any(each.record.state.alive for each in catalog)))
+    supervision = Supervision(settings.run_root)
+    await supervision.start()
+    stack.push_async_callback(supervision.stop)
+    bus = Bus()
+    attachments = Attachments()
+    stack.callback(attachments.close)
+    launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments)
+    lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, networks, launching, bus)
+    exec_ids: dict[str, list[str]] = {}
+    looks = Looks(settings, catalog, images, chosen.snapshotter, networks, exec_ids)
+    image_service = ImageService(images, catalog, bus)
+    system = SystemService(
+        settings=settings,
+        engine_id=_engine_id(database),
+        catalog=catalog,
+        images=image_service,
+        looks=looks,
+        snapshotter=chosen.snapshotter,
+        facts=facts,
+        bus=bus,
+        driver_reason=chosen.reason,
+    )
+    backends = Backends(
+        system=system,
+        containers=Containers(
+            catalog=catalog,
+            creation=Creation(settings, catalog, images, chosen.snapshotter, networks, bus),
+            lifecycle=lifecycle,
+            streams=Streams(settings, lifecycle, attachments),
+            looks=looks,
+        ),
+        execs=Execs(catalog, lifecycle, exec_ids),
+        images=image_service,
+        networks=NetworkService(networks, catalog),
+    )
+    return Engine(
+        settings=settings,
+        catalog=catalog,
+        lifecycle=lifecycle,
+        networks=networks,
+        snapshotter=chosen.snapshotter,
+        supervision=supervision,
+        system=system,
+        backends=backends,
+        shutdown_timeout=config.shutdown_timeout,
+    )

@@ -1,0 +1,190 @@
+"""The daemon's configuration: flags and daemon.json, with dockerd's names.
+
+A key that stands in both, with different values, is an error, as in dockerd: nobody should have to guess which wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from wherry.errors import InvalidArgument
+from wherry.models.container import Ulimit
+
+DEFAULT_FILE = "/etc/wherry/daemon.json"
+DEFAULT_HOST = "unix:///run/wherry.sock"
+RELOADABLE = frozenset({"debug", "log-level", "labels", "live-restore", "shutdown-timeout", "log-opts", "log-driver"})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a daemon. Sizes in bytes, times in seconds; an empty text means: choose."""
+
+    hosts: tuple[str, ...] = (DEFAULT_HOST,)
+    data_root: str = "/var/lib/wherry"
+    run_root: str = "/run/wherry"
+    config_file: str = DEFAULT_FILE
+    pidfile: str = ""
+    group: str = "docker"
+    debug: bool = False
+    log_level: str = "info"
+    bridge: str = ""
+    bip: str = ""
+    mtu: int = 0
+    ip_masq: bool = True
+    ip_forward: bool = True
+    storage_driver: str = ""
+    cgroup_parent: str = "/wherry"
+    default_cgroupns_mode: str = ""
+    default_shm_size: int = 64 << 20
+    default_ulimits: tuple[Ulimit, ...] = ()
+    log_driver: str = "json-file"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    init: bool = False
+    no_new_privileges: bool = False
+    live_restore: bool = True
+    shutdown_timeout: int = 15
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="wherryd", description="The Wherry container engine", allow_abbrev=False)
+    add = parser.add_argument
+    add("-H", "--host", action="append", dest="hosts", help="socket to listen on: unix://PATH or fd://")
+    add("--data-root", help="where images, containers and volumes are kept (/var/lib/wherry)")
+    add("--run-root", "--exec-root", dest="run_root", help="where sockets and running state are kept (/run/wherry)")
+    add("--config-file", help=f"daemon configuration file ({DEFAULT_FILE})")
+    add("-p", "--pidfile", help="write the daemon's process id there")
+    add("-G", "--group", help="group that may use the socket (docker)")
+    add("-D", "--debug", action="store_true", default=None, help="log more")
+    add("-l", "--log-level", choices=("debug", "info", "warn", "error", "fatal"))
+    add("-b", "--bridge", help="name of the default bridge (wherry0); none: no default network")
+    add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
+    add("--mtu", type=int)
+    add("-s", "--storage-driver", help="overlay2 or vfs")
+    add("--cgroup-parent", help="control group under which containers are placed (/wherry)")
+    add("--default-cgroupns-mode", choices=("private", "host"))
+    add("--default-shm-size", help="size of /dev/shm (64m)")
+    add("--log-driver", help="default log driver (json-file)")
+    add("--log-opt", action="append", dest="log_opts", metavar="KEY=VALUE")
+    add("--label", action="append", dest="labels")
+    add("--shutdown-timeout", type=int)
+    for name in ("ip-masq", "ip-forward", "init", "no-new-privileges", "live-restore"):
+        add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
+    add("-v", "--version", action="store_true", default=None)
+    return parser
+
+
+KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}
+KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
+
+
+def _size(text: Any) -> int:
+    if isinstance(text, int):
+        return text
+    number = str(text).lower().removesuffix("b")
+    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(number[-1:], 0)
+    try:
+        return int(number[:-1]) * factor if factor else int(number)
+    except ValueError:
+        raise InvalidArgument(f"invalid size: '{text}'") from None
+
+
+def _ulimits(value: Any) -> tuple[Ulimit, ...]:
+    return tuple(
+        Ulimit(name=name, soft=int(each.get("Soft", 0)), hard=int(each.get("Hard", 0)))
+        for name, each in dict(value).items()
+    )
+
+
+CONVERT: Mapping[str, Any] = {
+    "hosts": tuple,
+    "labels": tuple,
+    "default_shm_size": _size,
+    "default_ulimits": _ulimits,
+}
+
+
+def read_file(path: str, *, required: bool) -> dict[str, Any]:
+    """Return the settings of a daemon.json by field name; raises InvalidArgument with what is wrong in it."""
+    try:
+        text = Path(path).read_text()
+    except FileNotFoundError:
+        if required:
+            raise InvalidArgument(f"unable to configure the daemon with file {path}: no such file") from None
+        return {}
+    except OSError as error:
+        raise InvalidArgument(f"unable to configure the daemon with file {path}: {error.strerror}") from error
+    try:
+        content = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"unable to configure the daemon with file {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise InvalidArgument(f"unable to configure the daemon with file {path}: it must hold a JSON object")
+    unknown = [key for key in content if key not in KEYS]
+    if unknown:
+        raise InvalidArgument(
+            f"unable to configure the daemon with file {path}: the following directives don't match any "
+            f"configuration option: {', '.join(unknown)}"
+        )
+    return {KEYS[key]: _typed(KEYS[key], value, path) for key, value in content.items()}
+
+
+def _typed(name: str, value: Any, path: str) -> Any:
+    default = getattr(Config(), name)
+    if name in CONVERT:
+        return CONVERT[name](value)
+    wanted = dict if isinstance(default, Mapping) else type(default)
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        raise InvalidArgument(
+            f"unable to configure the daemon with file {path}: {name.replace('_', '-')} must be {wanted.__name__}"
+        )
+    return value
+
+
+def _from_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    given = {name: value for name, value in vars(arguments).items() if value is not None and name != "version"}
+    for name in ("ip_masq", "ip_forward", "init", "no_new_privileges", "live_restore"):
+        if name in given:
+            given[name] = given[name] == "true"
+    if "log_opts" in given:
+        given["log_opts"] = dict(entry.partition("=")[::2] for entry in given["log_opts"])
+    return {name: CONVERT[name](value) if name in CONVERT else value for name, value in given.items()}
+
+
+def parse(argv: Sequence[str]) -> Config:
+    """Return the configuration of a command line and its file; raises InvalidArgument."""
+    arguments = _parser().parse_args(argv)
+    flags = _from_flags(arguments)
+    path = flags.get("config_file", DEFAULT_FILE)
+    stored = read_file(path, required="config_file" in flags)
+    twice = [name for name in stored if name in flags and stored[name] != flags[name]]
+    if twice:
+        shown = ", ".join(
+            f"{name.replace('_', '-')}: (from flag: {flags[name]}, from file: {stored[name]})" for name in twice
+        )
+        raise InvalidArgument(
+            f"unable to configure the daemon with file {path}: the following directives are specified both as a flag "
+            f"and in the configuration file: {shown}"
+        )
+    return check(Config(**{**stored, **flags}))
+
+
+def check(config: Config) -> Config:
+    """Return the configuration with absolute roots; raises InvalidArgument for what cannot be."""
+    for name in ("data_root", "run_root"):
+        if not os.path.isabs(getattr(config, name)):
+            raise InvalidArgument(f"--{name.replace('_', '-')} must be an absolute path: {getattr(config, name)}")
+    if not config.cgroup_parent.startswith("/") or ".." in config.cgroup_parent.split("/"):
+        raise InvalidArgument(f"--cgroup-parent must be an absolute path without '..': {config.cgroup_parent}")
+    return config
+
+
+def wants_version(argv: Sequence[str]) -> bool:
+    """Return whether only the version was asked for."""
+    return bool(_parser().parse_args(argv).version)
