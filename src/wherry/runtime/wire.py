@@ -1,50 +1,65 @@
 """The messages between wherryd, the zygote and the supervisors: tables and their meaning.
 
-All sockets are AF_UNIX SOCK_SEQPACKET; a message is one JSON object, descriptors ride along (SCM_RIGHTS) in
-the order that the message's "fds" list names. A message over 64 KiB travels in a memfd, named "@memfd" and
-sent as the last descriptor; the receiver maps it back before anyone sees it.
+All sockets are AF_UNIX SOCK_SEQPACKET; a message is one JSON object with a "type", descriptors ride along
+(SCM_RIGHTS) in the order that the message's "fds" list names; `channel` carries them.
 
     wherryd                       zygote                    supervisor               container
        | -- launch {spec, fds} ---> |                            |
        |    (fds: "control", ...)   | -- fork ------------------> |  owns "control" from here
        |                            |                            | -- fork, plan, execve --> |
-       | <------------ running {pid, start_time} --------------- |   (sync pipe EOF)
+       | <------------ running {pid, start_time, at} ----------- |   (sync socket EOF)
        |           or  failed {phase, operation, errno, ...} --- |   then the supervisor ends
        | -- attach | exec | resize | stdin-close | signal ----->  |
        | <------------ reply {seq, ok | error} ----------------- |
-       | <------------ exec-exited {exec, code} ---------------- |
+       | <------------ exec-exited {exec, code, signal, at} ---- |
        | <------------ exited {code, signal, oom, at} ---------- |   exit.json is on disk before this is sent
-       | <------------ EOF ------------------------------------- |   everything of the container is gone
+       | <------------ EOF ------------------------------------- |   no process and no cgroup of it is left
 
 After a restart wherryd connects to RUN_DIR/supervisor.sock (0600), and gets a "state" message first. One
 control connection is live at a time; the newest wins.
 
 Daemon to zygote
-    launch   the fields of `Launch`; fds: "control", then optionally "netns", "attach0".."attachN"
+    launch   the fields of `Launch`, "seccomp" being a key; fds: "control", then optionally "netns", "attach0".."attachN"
+    seccomp  {key, profile: OCI linux.seccomp}   compiled once, kept under the key, before a launch names it
+    forget   {key}                               drops a compiled filter
     EOF      the zygote ends; supervisors go on
 
+Zygote to daemon
+    ready    {}                                  preloaded, launches may come
+
 Daemon to supervisor: every message has "seq" (int), answered by one reply
-    attach       {stdin, stdout, stderr: bool, detach_keys: "ctrl-p,ctrl-q", early: base64}   fds: "stream"
+    attach       the fields of `AttachOptions`, early in base64                               fds: "stream"
     exec         the fields of `ExecLaunch`                                                   fds: optionally "stream"
-                 reply ok carries {pid}; error carries the fields of `SetupFailure`
+                 reply ok carries {pid, at}; error carries the fields of `SetupFailure`
     resize       {exec: id or "", height, width}     rows and columns, TIOCSWINSZ
     stdin-close  {exec: id or ""}
     signal       {exec: id or "", signal: int}       to the exec's process, or to the container's first process
-    state        {} -> {pid, start_time, execs: {id: {pid, running, code}}}
 
 Supervisor to daemon, unasked
     running, failed, exited, exec-exited as drawn above
+    state        {pid, start_time, at, execs: {id: {pid, exit: null or the fields of `Exit`}}}
+    log-failed   {errno, message}                    the log could not be written; what was to be written is lost
+
+RUN_DIR holds (written by the supervisor, each by rename, so that a reader sees all or nothing)
+    task.json        {pid, start_time, at, cgroup}: from the fork on
+    exit.json        the fields of `Exit`: when the container is over and its log complete
+    supervisor.sock  as above
+    supervisor.log   only when the supervisor itself failed: the traceback
 
 An attach stream is a connected stream socket. Output is framed as the Engine API frames it
-([stream, 0, 0, 0, len32be] + bytes, stream 1 = stdout, 2 = stderr) unless the container has a terminal: then
+([stream, 0, 0, 0, len32be] + bytes, stream 1 = stdout, 2 = stderr) unless the process has a terminal: then
 raw. Input is raw. The supervisor holds the first output byte until SIOCOUTQ is 0 (at most 50 ms), so that a
 client which reads the HTTP head through a buffer does not lose it; it shuts its side down for writing when the
-output is drained, and treats the peer's half-close as end of stdin (with stdin_once, or on an exec).
-A client that does not read is given up to 4 MiB of backlog and then dropped; it never blocks the container.
+output is drained. The peer's half-close ends stdin (with stdin_once, or on an exec); where it must not end
+stdin, or with a terminal, it detaches that client, as with dockerd.
+A client of a container that does not read is given up to 4 MiB of backlog; then the output waits for it as long
+as it goes on reading, and after 10 s without a byte read it is dropped: `docker run ... | slow` loses nothing, and
+a client that hangs cannot stop a container. An exec's output belongs to its one client and waits without limit.
 """
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +87,23 @@ class AttachOptions:
     detach_keys: str = "ctrl-p,ctrl-q"
     early: bytes = b""
 
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message's fields."""
+        return {
+            "stdin": self.stdin,
+            "stdout": self.stdout,
+            "stderr": self.stderr,
+            "detach_keys": self.detach_keys,
+            "early": b2a_base64(self.early, newline=False).decode("ascii"),
+        }
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> AttachOptions:
+        """Build from the message's fields."""
+        return cls(
+            fields["stdin"], fields["stdout"], fields["stderr"], fields["detach_keys"], a2b_base64(fields["early"])
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -82,6 +114,7 @@ class Launch:
     with target "". run_dir: exists, 0700; the supervisor writes pid, supervisor.sock and exit.json there.
     open_stdin: keep a stdin pipe open for attachers; stdin_once: close it when the first attacher that had it goes.
     netns: a descriptor "netns" comes along and is joined; otherwise the spec's namespaces decide.
+    seccomp: key of the compiled filter in the zygote; Supervision moves spec.linux.seccomp there.
     """
 
     id: str
@@ -94,6 +127,40 @@ class Launch:
     netns: bool = False
     attaches: tuple[AttachOptions, ...] = ()
     init_path: str = ""
+    seccomp: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message's fields."""
+        return {
+            "id": self.id,
+            "run_dir": self.run_dir,
+            "spec": self.spec,
+            "rootfs": [[mount.type, mount.source, mount.target, mount.options] for mount in self.rootfs],
+            "log": [self.log.driver, self.log.path, self.log.max_size, self.log.max_file, self.log.attrs],
+            "open_stdin": self.open_stdin,
+            "stdin_once": self.stdin_once,
+            "netns": self.netns,
+            "attaches": [attach.to_wire() for attach in self.attaches],
+            "init_path": self.init_path,
+            "seccomp": self.seccomp,
+        }
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> Launch:
+        """Build from the message's fields."""
+        return cls(
+            id=fields["id"],
+            run_dir=fields["run_dir"],
+            spec=fields["spec"],
+            rootfs=tuple(Mount(kind, source, target, tuple(options)) for kind, source, target, options in fields["rootfs"]),
+            log=LogTarget(*fields["log"]),
+            open_stdin=fields["open_stdin"],
+            stdin_once=fields["stdin_once"],
+            netns=fields["netns"],
+            attaches=tuple(AttachOptions.from_wire(attach) for attach in fields["attaches"]),
+            init_path=fields["init_path"],
+            seccomp=fields["seccomp"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +170,17 @@ class ExecLaunch:
     exec_id: str
     process: dict[str, Any]
     attach: AttachOptions | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message's fields."""
+        attach = self.attach.to_wire() if self.attach else None
+        return {"exec_id": self.exec_id, "process": self.process, "attach": attach}
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> ExecLaunch:
+        """Build from the message's fields."""
+        attach = AttachOptions.from_wire(fields["attach"]) if fields["attach"] else None
+        return cls(fields["exec_id"], fields["process"], attach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +198,27 @@ class SetupFailure:
     path: str
     message: str
 
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message's fields."""
+        return {
+            "phase": self.phase,
+            "operation": self.operation,
+            "errno": self.errno,
+            "path": self.path,
+            "message": self.message,
+        }
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> SetupFailure:
+        """Build from the message's fields."""
+        return cls(fields["phase"], fields["operation"], fields["errno"], fields["path"], fields["message"])
+
+    @classmethod
+    def from_oserror(cls, phase: str, operation: str, error: OSError) -> SetupFailure:
+        """Describe a system call's failure."""
+        path = str(error.filename or "")
+        return cls(phase, operation, error.errno or 0, path, f"{operation}: {error.strerror or error}")
+
 
 @dataclass(frozen=True, slots=True)
 class Exit:
@@ -129,3 +228,12 @@ class Exit:
     signal: int
     at: int
     oom: bool = False
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message's fields."""
+        return {"code": self.code, "signal": self.signal, "at": self.at, "oom": self.oom}
+
+    @classmethod
+    def from_wire(cls, fields: dict[str, Any]) -> Exit:
+        """Build from the message's fields; raises KeyError, TypeError or ValueError when they are not an exit's."""
+        return cls(int(fields["code"]), int(fields["signal"]), int(fields["at"]), bool(fields.get("oom", False)))

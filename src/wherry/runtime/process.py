@@ -1,0 +1,120 @@
+"""One child of the supervisor, from fork to exit: a container's first process or an exec."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wherry.runtime import channel
+from wherry.runtime.poller import READ, Poller
+from wherry.runtime.session import Session
+from wherry.runtime.wire import Exit, SetupFailure
+
+ChildMain = Callable[[socket.socket], None]
+
+
+class Process:
+    """Forks, follows the set-up over the sync socket, reaps.
+
+    on_running(process): execve has happened. on_failed(process): it has not, see `failure`, and the child is reaped.
+    on_exit(process): it ran and is reaped, see `exit`.
+    """
+
+    def __init__(self, poller: Poller, session: Session) -> None:
+        self._poller = poller
+        self.session = session
+        self.pid = 0
+        self.pidfd = -1
+        self.started_at = 0
+        self.failure: SetupFailure | None = None
+        self.exit: Exit | None = None
+        self._sync: socket.socket | None = None
+        self.on_running: Callable[[Process], None] = lambda process: None
+        self.on_failed: Callable[[Process], None] = lambda process: None
+        self.on_exit: Callable[[Process], None] = lambda process: None
+
+    def fork(self, child_main: ChildMain) -> None:
+        """Run `child_main(sync)` in a new process; it must not return."""
+        ours, theirs = channel.pair()
+        pid = os.fork()
+        if pid == 0:
+            _be_child(child_main, theirs, ours)
+        theirs.close()
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        ours.setblocking(False)
+        self._sync = ours
+        self._poller.watch(ours.fileno(), READ, lambda events: self._read_sync())
+        self._poller.watch(self.pidfd, READ, lambda events: self.reap())
+
+    def _read_sync(self) -> None:
+        while self._sync is not None:
+            try:
+                message, fds = channel.receive(self._sync)
+            except BlockingIOError:
+                return
+            except EOFError:
+                self._end_sync()
+                return
+            self._take(message, fds)
+
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        if "failed" in message:
+            self.failure = SetupFailure.from_wire(message["failed"])
+        elif message.get("console"):
+            self.session.set_console(fds.pop())
+        for fd in fds:
+            os.close(fd)
+
+    def _end_sync(self) -> None:
+        if self._sync is not None:
+            self._poller.forget(self._sync.fileno())
+            self._sync.close()
+            self._sync = None
+            if self.failure is None:
+                self.started_at = time.time_ns()
+                self.on_running(self)
+
+    def reap(self) -> bool:
+        """Collect the process if it has ended; returns whether it has."""
+        if self.pidfd < 0:
+            return True
+        status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        if status is None:
+            return False
+        self._poller.forget(self.pidfd)
+        os.close(self.pidfd)
+        self.pidfd = -1
+        self._read_sync()
+        self._end_sync()
+        if self.failure is not None:
+            self.on_failed(self)
+            return True
+        killed = status.si_code != os.CLD_EXITED
+        number = status.si_status if killed else 0
+        self.exit = Exit(128 + number if killed else status.si_status, number, time.time_ns())
+        self.on_exit(self)
+        return True
+
+    def signal(self, number: int) -> None:
+        """Send a signal; raises OSError ESRCH when the process is gone."""
+        if self.pidfd < 0:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), "pidfd_send_signal")
+        signal.pidfd_send_signal(self.pidfd, number)
+
+
+def _be_child(child_main: ChildMain, sync: socket.socket, other: socket.socket) -> None:
+    """Become the child; whatever goes wrong in it must never come back into the supervisor's code."""
+    try:
+        other.close()
+        child_main(sync)
+    except BaseException as error:
+        failure = SetupFailure("process", "set up the process", getattr(error, "errno", 0) or 0, "", repr(error))
+        channel.send(sync, {"failed": failure.to_wire()})
+    finally:
+        os._exit(1)

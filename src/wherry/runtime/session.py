@@ -1,0 +1,272 @@
+"""The streams of one process: its stdio or terminal, its log, and the clients attached to them."""
+
+from __future__ import annotations
+
+import os
+import termios
+from collections.abc import Callable
+from typing import Protocol
+
+from wherry.runtime.client import BACKLOG, CHUNK, STDERR, STDOUT, Client
+from wherry.runtime.poller import READ, WRITE, Poller
+from wherry.runtime.wire import AttachOptions
+
+STALL = 10.0  # a full client that reads nothing for so long is dropped
+_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+class Log(Protocol):
+    """What a session writes output to."""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Log what was read from `stream`."""
+
+    def close(self) -> None:
+        """Log what is unended and end the log."""
+
+
+class Input:
+    """The way into a process: a pipe or terminal that is never waited for."""
+
+    def __init__(self, poller: Poller, fd: int, on_room: Callable[[], None]) -> None:
+        self._poller = poller
+        self._fd = fd
+        self._on_room = on_room
+        self._ending = False
+        self._pending = b""
+        os.set_blocking(fd, False)
+
+    @property
+    def full(self) -> bool:
+        """Whether bytes still wait for the process to read."""
+        return bool(self._pending)
+
+    def write(self, data: bytes) -> None:
+        """Pass on `data`, keeping what does not fit for later."""
+        if self._fd < 0 or self._ending:
+            return
+        self._pending += data
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(self._fd, self._pending) :]
+        except BlockingIOError:
+            self._poller.watch(self._fd, WRITE, lambda events: self._flush())
+            return
+        except OSError:  # EPIPE, EIO: the process has closed its side, as it may
+            self.close()
+            return
+        self._poller.forget(self._fd)
+        if self._ending:
+            self.close()
+        self._on_room()
+
+    def end(self) -> None:
+        """Close once all is passed on."""
+        self._ending = True
+        if not self._pending:
+            self.close()
+
+    def close(self) -> None:
+        """Close now; further input is discarded."""
+        if self._fd >= 0:
+            self._poller.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            self._pending = b""
+            self._on_room()
+
+
+class Session:
+    """Connects one process with its log and clients. Output is read only while no client holds it up.
+
+    once: end stdin when a client's input ends. patient: wait without limit for a client that does not read.
+    """
+
+    def __init__(self, poller: Poller, *, terminal: bool, log: Log | None, once: bool, patient: bool) -> None:
+        self._poller = poller
+        self._terminal = terminal
+        self._log = log
+        self._once = once
+        self._patient = patient
+        self._input: Input | None = None
+        self._outputs: dict[int, int] = {}  # stream -> descriptor
+        self._clients: list[Client] = []
+        self._held_up = False
+        self.on_output_end: Callable[[], None] = lambda: None
+        self.on_log_failure: Callable[[OSError], None] = lambda error: None
+
+    # Descriptors of the process
+
+    def make_pipes(self, *, stdin: bool, output: bool) -> tuple[int, int, int]:
+        """Open the three descriptors for the process; /dev/null stands in for what nobody wants."""
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        child = [null, null, null]
+        if stdin:
+            child[0], write = os.pipe2(os.O_CLOEXEC)
+            self._input = Input(self._poller, write, self._input_room)
+        if output:
+            for stream in (STDOUT, STDERR):
+                read, child[stream] = os.pipe2(os.O_CLOEXEC)
+                self._add_output(stream, read)
+        if null not in child:
+            os.close(null)
+        return child[0], child[1], child[2]
+
+    def set_console(self, master: int) -> None:
+        """Take over the master side of the process's terminal."""
+        self._input = Input(self._poller, os.dup(master), self._input_room)
+        self._add_output(STDOUT, master)
+
+    def _add_output(self, stream: int, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._outputs[stream] = fd
+        self._watch(stream)
+
+    def resize(self, height: int, width: int) -> None:
+        """Set the terminal's size; raises OSError (ENOTTY without a terminal)."""
+        termios.tcsetwinsize(self._outputs.get(STDOUT, -1) if self._terminal else -1, (height, width))
+
+    # Output
+
+    def _watch(self, stream: int) -> None:
+        fd = self._outputs[stream]
+        if self._held_up:
+            self._poller.forget(fd)  # a hangup would otherwise be told again and again
+        else:
+            self._poller.watch(fd, READ, lambda events: self._readable(stream))
+
+    def _readable(self, stream: int) -> bool:
+        fd = self._outputs.get(stream)
+        if fd is None:
+            return False
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: the last process with the terminal open has closed it
+            data = b""
+        if data:
+            self._deliver(stream, data)
+        else:
+            self._end_output(stream)
+        return bool(data)
+
+    def _deliver(self, stream: int, data: bytes) -> None:
+        if self._log is not None:
+            try:
+                self._log.write(_NAMES[stream], data)
+            except OSError as error:
+                self.on_log_failure(error)
+        for client in tuple(self._clients):
+            client.send(stream, data)
+        if not self._held_up and any(client.backlog > BACKLOG for client in self._clients):
+            self._hold_up()
+
+    def _end_output(self, stream: int) -> None:
+        fd = self._outputs.pop(stream)
+        self._poller.forget(fd)
+        os.close(fd)
+        if not self._outputs:
+            self.on_output_end()
+
+    def drain(self) -> None:
+        """Read what is left of the output right now."""
+        for stream in tuple(self._outputs):
+            while self._readable(stream):
+                pass
+
+    @property
+    def output_open(self) -> bool:
+        """Whether somebody may still write output."""
+        return bool(self._outputs)
+
+    # Slow clients
+
+    def _hold_up(self) -> None:
+        self._held_up = True
+        for stream in self._outputs:
+            self._watch(stream)
+        if not self._patient:
+            self._time_stall([(client, client.progress) for client in self._clients])
+
+    def _time_stall(self, seen: list[tuple[Client, int]]) -> None:
+        def check() -> None:
+            for client, progress in seen:
+                if client.open and client.backlog > BACKLOG and client.progress == progress:
+                    client.close()
+                    self._remove(client)
+            self._client_room()
+            if self._held_up:
+                self._time_stall([(client, client.progress) for client in self._clients])
+
+        self._poller.after(STALL, check)
+
+    def _client_room(self) -> None:
+        if self._held_up and not any(client.backlog > BACKLOG for client in self._clients):
+            self._held_up = False
+            for stream in self._outputs:
+                self._watch(stream)
+
+    # Clients
+
+    def attach(self, fd: int, options: AttachOptions) -> None:
+        """Take over the connected socket `fd` as a client; raises ValueError for wrong detach keys."""
+        if self._input is None:
+            options = AttachOptions(False, options.stdout, options.stderr, options.detach_keys)
+        client = Client(self._poller, fd, options, terminal=self._terminal)
+        client.on_input = lambda data: self._feed(data)
+        client.on_end = lambda closed: self._input_end(client, closed)
+        client.on_room = self._client_room
+        self._clients.append(client)
+        client.feed(options.early)
+
+    def _feed(self, data: bytes) -> None:
+        if self._input is not None:
+            self._input.write(data)
+            if self._input.full:
+                for client in self._clients:
+                    client.pause()
+
+    def _input_room(self) -> None:
+        for client in self._clients:
+            client.resume()
+
+    def _input_end(self, client: Client, closed: bool) -> None:
+        ends_stdin = self._once and not self._terminal
+        if ends_stdin and client.has_stdin:
+            self.close_stdin()
+        if closed or not ends_stdin:
+            client.finish()
+            self._remove(client)
+
+    def _remove(self, client: Client) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+        self._client_room()
+
+    def close_stdin(self) -> None:
+        """End the process's input after what was already sent; a terminal has no such end."""
+        if self._input is not None and not self._terminal:
+            self._input.end()
+
+    # End
+
+    def finish(self) -> list[Client]:
+        """Stop the streams, end the log; return the clients that still have something to read."""
+        for stream in tuple(self._outputs):
+            self._poller.forget(self._outputs[stream])
+            os.close(self._outputs.pop(stream))
+        if self._input is not None:
+            self._input.close()
+        if self._log is not None:
+            try:
+                self._log.close()
+            except OSError as error:
+                self.on_log_failure(error)
+            self._log = None
+        for client in self._clients:
+            client.finish()
+        return [client for client in self._clients if client.open]
