@@ -1,0 +1,45 @@
+"""docker-py 7: run, exec_run, attach, logs."""
+
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from tests.engine import Engine
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[docker.DockerClient]:
+    found = docker.DockerClient(base_url=engine.host, timeout=30)
+    yield found
+    found.close()
+
+
+def test_run_returns_the_output(client):
+    assert client.containers.run("busybox", ["echo", "hi"], remove=True) == b"hi\n"
+
+
+def test_exec_output_is_complete_a_hundred_times(client):
+    container = client.containers.run("busybox", ["sleep", "1000"], detach=True)
+    wanted = b"0123456789\n"
+    results = [container.exec_run(["echo", "0123456789"]) for _ in range(100)]
+    assert [result.output for result in results] == [wanted] * 100
+    assert {result.exit_code for result in results} == {0}
+
+
+def test_attach_and_logs_stream(client):
+    container = client.containers.create("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"])
+    stream = container.attach(stream=True, logs=False)
+    container.start()
+    assert b"".join(stream) == b"1\n2\n3\n"
+    assert b"".join(container.logs(stream=True, follow=True)) == b"1\n2\n3\n"
+    assert container.wait()["StatusCode"] == 0
+
+
+def test_errors_keep_their_kind(client):
+    with pytest.raises(docker.errors.NotFound, match="No such container: nosuch"):
+        client.containers.get("nosuch")
+    with pytest.raises(docker.errors.ImageNotFound):
+        client.images.get("nosuch")
