@@ -17,6 +17,7 @@ from wherry.containers.catalog import Catalog
 from wherry.containers.record import Record
 from wherry.errors import EngineError, InvalidArgument, SystemFailure
 from wherry.events import Bus
+from wherry.failpoints import reach
 from wherry.images.images import Images
 from wherry.models.container import (
     ContainerConfig,
@@ -126,7 +127,9 @@ class Creation:
         root = self.settings.container_root(record.id)
         try:
             root.mkdir(mode=0o710)
+            reach("create.folder")
             await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id)
+            reach("create.snapshot")
             self.catalog.add(record)
         except (OSError, EngineError) as error:
             self._unmake(record.id)

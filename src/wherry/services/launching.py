@@ -13,6 +13,7 @@ from typing import Any
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import Conflict, SystemFailure
+from wherry.failpoints import reach
 from wherry.network import etcfiles
 from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.controller import Networks
@@ -56,13 +57,16 @@ class Launching:
                 always.callback(os.close, attach.fd)
             run_dir = self._make_run_dir(record.id)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+            reach("start.run-dir")
             for bind in record.mounts:
                 binds.make_source(bind)
             sandbox = self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
                 always.callback(sandbox.close)
+            reach("start.sandbox")
             files = self._write_files(record, sandbox)
+            reach("start.files")
             spec = self.spec(record, files, private_network=sandbox is not None)
             launch = Launch(
                 id=record.id,
@@ -76,8 +80,10 @@ class Launching:
                 attaches=tuple(attach.options for attach in attaches),
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
             )
+            reach("start.spec")
             netns = sandbox.netns_fd if sandbox is not None else None
             task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=[each.fd for each in attaches])
+            reach("start.launched")
             undo.pop_all()
             return task
 

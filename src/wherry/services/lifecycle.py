@@ -21,6 +21,7 @@ from wherry.containers import signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
 from wherry.events import Bus
+from wherry.failpoints import reach
 from wherry.network.controller import Networks
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.wire import Exit
@@ -261,6 +262,7 @@ class Lifecycle:
         if container.id not in {each.id for each in self.catalog}:
             return
         self.catalog.remove(container)
+        reach("remove.record")
         self.publish(container, "destroy")
         code = container.record.state.exit_code
         for future in [*container.stopped, *([container.removed] if container.removed else [])]:
@@ -272,6 +274,7 @@ class Lifecycle:
         await asyncio.to_thread(self._delete_files, container.id)
 
     def _delete_files(self, container_id: str) -> None:
+        reach("remove.files")
         for folder in (self.settings.container_root(container_id), self.settings.run_dir(container_id)):
             delete_folder(folder)
         self.snapshotter.remove(container_id)

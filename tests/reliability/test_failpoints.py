@@ -1,0 +1,54 @@
+"""Each step of create, start and remove, made to fail and made to die: nothing half-made stays behind."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.engine import Engine
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+
+PLACES = ("create.folder", "create.snapshot", "start.run-dir", "start.sandbox", "start.files", "start.spec")
+PLACES += ("start.launched", "remove.record", "remove.files")
+
+
+def holdings(engine: Engine) -> dict[str, list[str]]:
+    """What an engine holds on disk and in the kernel, apart from what it always has."""
+    links = subprocess.run(["ip", "-o", "link", "show", "master", engine.bridge], capture_output=True, text=True).stdout
+    return {
+        "folders": sorted(os.listdir(engine.data_root / "containers")),
+        "running": sorted(os.listdir(engine.run_root / "containers")),
+        "snapshots": sorted(name for name in os.listdir(next(iter((engine.data_root / "snapshots").iterdir())))),
+        "cgroups": sorted(map(str, Path("/sys/fs/cgroup").glob(f"*{engine.cgroup_parent}/*/"))),
+        "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(engine.root) in line],
+        "links": ["many"] if len(links.splitlines()) > 16 else [],
+    }
+
+
+@pytest.mark.parametrize("action", ["error", "kill"])
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_half_made_stays(own_engine: Engine, place: str, action: str, monkeypatch: pytest.MonkeyPatch):
+    own_engine.start()
+    own_engine.import_busybox()
+    before = holdings(own_engine)
+    assert own_engine.stop() == 0
+    monkeypatch.setenv("WHERRY_FAILPOINTS", f"{place}={action}")
+    own_engine.start()
+    ran = own_engine.run("run", "--name", "aa", "busybox", "true")
+    if place.startswith("remove"):
+        assert ran.returncode == 0
+        own_engine.run("rm", "aa")
+    else:
+        assert ran.returncode == 125
+        assert place in ran.stderr or action == "kill"
+    assert own_engine.process is not None
+    assert (own_engine.process.poll() is None) == (action == "error")
+    monkeypatch.delenv("WHERRY_FAILPOINTS")
+    if action == "error":
+        assert own_engine.stop() == 0
+    own_engine.start()
+    own_engine.remove_all()
+    assert own_engine.docker("run", "--rm", "--name", "aa", "busybox", "echo", "works") == "works"
+    assert holdings(own_engine) == before
