@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Launching:
             reach("start.spec")
             netns = sandbox.netns_fd if sandbox is not None else None
             task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=[each.fd for each in attaches])
+            undo.push_async_callback(_abort, task)
             reach("start.launched")
             undo.pop_all()
             return task
@@ -193,6 +195,12 @@ class Launching:
         size = parse_size(options["max-size"]) if "max-size" in options else DEFAULT_LOG_SIZE
         count = int(options["max-file"]) if options.get("max-file", "").isdigit() else DEFAULT_LOG_FILES
         return LogTarget(driver="json-file", path=str(path), max_size=max(size, 0), max_file=count)
+
+
+async def _abort(task: Task) -> None:
+    """End a container whose start failed after its process was there."""
+    await task.signal(signal.SIGKILL)
+    await task.gone
 
 
 def parse_size(text: str) -> int:
