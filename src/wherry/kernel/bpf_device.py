@@ -1,0 +1,149 @@
+"""The device filter of control groups version 2: a program of type BPF_PROG_TYPE_CGROUP_DEVICE, and bpf(2).
+
+The kernel runs it for every open and mknod of a device with a context of three words (linux/bpf.h, struct
+bpf_cgroup_dev_ctx): access_type = access << 16 | type, major, minor. It returns 1 to allow, 0 to deny. Instructions
+are 8 bytes: opcode, registers (source << 4 | destination), offset s16, immediate s32 (RFC 9669).
+
+    r2 = type, r3 = access, r4 = major, r5 = minor
+    for each entry:  if it does not match, jump to the next;  return its answer
+    return the default
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Sequence
+
+BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_GET_FD_BY_ID, BPF_PROG_QUERY = 5, 8, 13, 16
+BPF_PROG_TYPE_CGROUP_DEVICE = 15
+BPF_CGROUP_DEVICE = 6
+BPF_F_ALLOW_MULTI, BPF_F_REPLACE = 2, 4  # replace: kernel 5.6
+BPF_DEVCG_DEV_BLOCK, BPF_DEVCG_DEV_CHAR = 1, 2
+ACCESS = {"m": 1, "r": 2, "w": 4}
+MAX_PROGRAMS = 64
+
+LOAD32 = 0x61  # BPF_LDX | BPF_MEM | BPF_W
+AND32, RSH32, MOV32, MOV32_REG = 0x54, 0x74, 0xB4, 0xBC
+JEQ, JNE, JNE_REG = 0x15, 0x55, 0x5D
+EXIT = 0x95
+
+NUMBERS = {"x86_64": 321, "aarch64": 280}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+Entry = tuple[tuple[str, int, int], str]
+
+
+def _instruction(code: int, destination: int = 0, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
+    # majors and minors are unsigned; the immediate has the same 32 bits
+    return struct.pack("<BBhI", code, source << 4 | destination, offset, immediate & 0xFFFFFFFF)
+
+
+def _answer(allow: bool) -> bytes:
+    return _instruction(MOV32, 0, immediate=int(allow)) + _instruction(EXIT)
+
+
+def program(allow_all: bool, entries: Sequence[Entry]) -> bytes:
+    """Return the program that answers `allow_all`, and the opposite for the entries ((type, major, minor), access).
+
+    A number of -1 stands for any. With allow_all an entry denies an access that has any of its letters; otherwise it
+    allows one that has no letter but its own.
+    """
+    code = [
+        _instruction(LOAD32, 2, 1, 0),
+        _instruction(MOV32_REG, 3, 2),
+        _instruction(AND32, 2, immediate=0xFFFF),
+        _instruction(RSH32, 3, immediate=16),
+        _instruction(LOAD32, 4, 1, 4),
+        _instruction(LOAD32, 5, 1, 8),
+    ]
+    code += [_entry(entry, allow=not allow_all) for entry in entries]
+    code.append(_answer(allow_all))
+    return b"".join(code)
+
+
+def _entry(entry: Entry, *, allow: bool) -> bytes:
+    (kind, major, minor), access = entry
+    wanted = BPF_DEVCG_DEV_BLOCK if kind == "b" else BPF_DEVCG_DEV_CHAR
+    mask = sum(ACCESS[letter] for letter in set(access))
+    before, after = b"", _answer(allow)
+    leaves = [(JNE, 2, 0, wanted)]  # each jumps to the next entry: code, destination, source, immediate
+    if mask != sum(ACCESS.values()):
+        before = _instruction(MOV32_REG, 1, 3) + _instruction(AND32, 1, immediate=mask)
+        # more is asked than it allows; nothing is asked that it denies
+        leaves.append((JNE_REG, 1, 3, 0) if allow else (JEQ, 1, 0, 0))
+    leaves += [(JNE, register, 0, number) for register, number in ((4, major), (5, minor)) if number >= 0]
+    body = b""
+    for place, (code, destination, source, immediate) in enumerate(leaves, 1):
+        over = len(leaves) - place + len(after) // 8
+        body += _instruction(code, destination, source, over, immediate)
+    return before + body + after
+
+
+def _bpf(command: int, attributes: bytes, path: str = "") -> int:
+    """bpf(2); attributes is the union bpf_attr, its unused rest zero."""
+    buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
+    number = NUMBERS[os.uname().machine]
+    result = _libc.syscall(ctypes.c_long(number), ctypes.c_int(command), buffer, ctypes.c_uint(len(buffer)))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"bpf({command}): {os.strerror(code)}", path)
+    return int(result)
+
+
+def load(code: bytes) -> int:
+    """Load a program and return its descriptor (CLOEXEC).
+
+    Raises OSError: EPERM without CAP_BPF or CAP_SYS_ADMIN, EINVAL or EACCES when the verifier refuses, ENOSYS.
+    """
+    instructions = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"Apache-2.0")
+    return _bpf(
+        BPF_PROG_LOAD,
+        struct.pack(
+            "=IIQQ",
+            BPF_PROG_TYPE_CGROUP_DEVICE,
+            len(code) // 8,
+            ctypes.addressof(instructions),
+            ctypes.addressof(licence),
+        ),
+    )
+
+
+def attached(directory: int) -> list[int]:
+    """Return the ids of the device programs attached to the group of a directory descriptor itself."""
+    ids = (ctypes.c_uint32 * MAX_PROGRAMS)()
+    query = ctypes.create_string_buffer(
+        struct.pack("=IIIIQI", directory, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), MAX_PROGRAMS), 128
+    )
+    number = NUMBERS[os.uname().machine]
+    if _libc.syscall(ctypes.c_long(number), ctypes.c_int(BPF_PROG_QUERY), query, ctypes.c_uint(len(query))) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"bpf(PROG_QUERY): {os.strerror(code)}")
+    count = struct.unpack_from("=I", query, 24)[0]
+    return list(ids[:count])
+
+
+def attach(path: str, code: bytes) -> None:
+    """Make a program the device filter of the group at path, in place of the one that is there.
+
+    BPF_F_ALLOW_MULTI: the parents' programs go on to apply, and one below can only take away more. An older program
+    is replaced in one step, so that at no moment none applies; with several (another's work) ours is added, which
+    also only takes away. Raises OSError as load does, EBADF or EINVAL for a path that is no version 2 group.
+    """
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    opened = [directory]
+    try:
+        new = load(code)
+        opened.append(new)
+        old = attached(directory)
+        flags, replaced = BPF_F_ALLOW_MULTI, 0
+        if len(old) == 1:
+            replaced = _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("=III", old[0], 0, 0), path)
+            opened.append(replaced)
+            flags |= BPF_F_REPLACE
+        _bpf(BPF_PROG_ATTACH, struct.pack("=IIIII", directory, new, BPF_CGROUP_DEVICE, flags, replaced), path)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
