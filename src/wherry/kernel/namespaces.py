@@ -1,0 +1,26 @@
+"""unshare(2) and setns(2)."""
+
+from __future__ import annotations
+
+from wherry.kernel.libc import bind, c_int, check
+
+_unshare = bind("unshare", c_int)
+_setns = bind("setns", c_int, c_int)
+
+
+def unshare(flags: int) -> None:
+    """Give the calling process new namespaces, all at once.
+
+    CLONE_NEWPID and CLONE_NEWTIME take effect for children forked afterwards. Raises OSError: EPERM without
+    CAP_SYS_ADMIN, EINVAL when the kernel lacks one of them, ENOSPC at a limit of /proc/sys/user.
+    """
+    check(_unshare(flags), "unshare")
+
+
+def setns(fd: int, flags: int) -> None:
+    """Join a namespace (fd of a namespace file), or several of a process (fd is a pidfd, 5.8: all or none).
+
+    Joining a mount namespace also moves the root and the working directory to that namespace's root. Raises OSError:
+    EINVAL (not of that type; threads), EPERM, ESRCH (the process of the pidfd is gone).
+    """
+    check(_setns(fd, flags), "setns")
