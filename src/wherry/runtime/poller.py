@@ -51,6 +51,13 @@ class Poller:
         self._counter += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._counter, callback))
 
+    def run_for(self, seconds: float, *, until: Callable[[], bool]) -> None:
+        """Run for so long, or until `until()` holds."""
+        end = time.monotonic() + seconds
+        self.after(seconds, lambda: None)
+        while time.monotonic() < end and not until():
+            self.run_once()
+
     def run_once(self) -> None:
         """Wait for the next event or timer and make the calls that are due."""
         for fd, events in self._epoll.poll(self._timeout()):

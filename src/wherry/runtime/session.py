@@ -82,16 +82,20 @@ class Input:
 class Session:
     """Connects one process with its log and clients. Output is read only while no client holds it up.
 
-    once: end stdin when a client's input ends. patient: wait without limit for a client that does not read.
+    stdin: clients may give input. once: end stdin when a client's input ends. patient: wait without limit for a client that does not read.
     """
 
-    def __init__(self, poller: Poller, *, terminal: bool, log: Log | None, once: bool, patient: bool) -> None:
+    def __init__(
+        self, poller: Poller, *, terminal: bool, log: Log | None, stdin: bool, once: bool, patient: bool
+    ) -> None:
         self._poller = poller
         self._terminal = terminal
         self._log = log
+        self._stdin = stdin
         self._once = once
         self._patient = patient
         self._input: Input | None = None
+        self._early = b""  # input that came before the terminal
         self._outputs: dict[int, int] = {}  # stream -> descriptor
         self._clients: list[Client] = []
         self._held_up = False
@@ -100,11 +104,11 @@ class Session:
 
     # Descriptors of the process
 
-    def make_pipes(self, *, stdin: bool, output: bool) -> tuple[int, int, int]:
+    def make_pipes(self, *, output: bool) -> tuple[int, int, int]:
         """Open the three descriptors for the process; /dev/null stands in for what nobody wants."""
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         child = [null, null, null]
-        if stdin:
+        if self._stdin:
             child[0], write = os.pipe2(os.O_CLOEXEC)
             self._input = Input(self._poller, write, self._input_room)
         if output:
@@ -119,6 +123,10 @@ class Session:
         """Take over the master side of the process's terminal."""
         self._input = Input(self._poller, os.dup(master), self._input_room)
         self._add_output(STDOUT, master)
+        early, self._early = self._early, b""
+        self._feed(early)
+        if not self._input.full:
+            self._input_room()
 
     def _add_output(self, stream: int, fd: int) -> None:
         os.set_blocking(fd, False)
@@ -214,7 +222,7 @@ class Session:
 
     def attach(self, fd: int, options: AttachOptions) -> None:
         """Take over the connected socket `fd` as a client; raises ValueError for wrong detach keys."""
-        if self._input is None:
+        if not self._stdin:
             options = AttachOptions(False, options.stdout, options.stderr, options.detach_keys)
         client = Client(self._poller, fd, options, terminal=self._terminal)
         client.on_input = lambda data: self._feed(data)
@@ -224,11 +232,13 @@ class Session:
         client.feed(options.early)
 
     def _feed(self, data: bytes) -> None:
-        if self._input is not None:
+        if self._input is None:
+            self._early += data
+        else:
             self._input.write(data)
-            if self._input.full:
-                for client in self._clients:
-                    client.pause()
+        if self._input is None or self._input.full:
+            for client in self._clients:
+                client.pause()
 
     def _input_room(self) -> None:
         for client in self._clients:
@@ -253,6 +263,12 @@ class Session:
             self._input.end()
 
     # End
+
+    def abandon(self) -> None:
+        """Let go of everything, of clients without ending their streams: the daemon has more to tell them."""
+        for client in self._clients:
+            client.close()
+        self.finish()
 
     def finish(self) -> list[Client]:
         """Stop the streams, end the log; return the clients that still have something to read."""

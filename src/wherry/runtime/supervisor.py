@@ -1,0 +1,331 @@
+"""The parent of one container: makes it, owns its streams and log, records its end. `wire` tells the protocol."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from wherry.runtime import channel, exits
+from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.client import Client
+from wherry.runtime.execs import Execs
+from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, run_container, run_exec
+from wherry.runtime.logfile import JsonFileLog
+from wherry.runtime.poller import READ, Poller
+from wherry.runtime.process import Process
+from wherry.runtime.session import STALL, Session
+from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, Launch, SetupFailure
+
+EMPTY = 2.0  # the longest wait for killed processes to be gone
+_BACKLOG = 8
+
+
+def run(
+    launch: Launch, control: socket.socket, *, netns: int | None, attaches: Sequence[int], seccomp: bytes | None
+) -> NoReturn:
+    """Be the supervisor of one container in a freshly forked process; takes over the descriptors."""
+    status = 1
+    try:
+        supervisor = Supervisor(launch, control, seccomp)
+        supervisor.start(netns, attaches)
+        supervisor.loop()
+        status = 0
+    except BaseException:
+        _record_fault(launch.run_dir)
+    finally:
+        os._exit(status)
+
+
+def _record_fault(run_dir: str) -> None:
+    fd = os.open(f"{run_dir}/{exits.FAULT}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.write(fd, traceback.format_exc().encode())
+    os.close(fd)
+
+
+class Supervisor:
+    """One container's life. Everything happens in callbacks of the poller."""
+
+    def __init__(self, launch: Launch, control: socket.socket, seccomp: bytes | None) -> None:
+        self._launch = launch
+        self._spec = launch.spec
+        self._seccomp = seccomp
+        self._poller = Poller()
+        self._control: socket.socket | None = None
+        self._listener: socket.socket | None = None
+        self._run_dir = os.open(launch.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._cgroup: Cgroup | None = None
+        self._start_time = 0
+        self._over = False
+        self._lingering: list[Client] = []
+        self._process = Process(self._poller, self._make_session())
+        self._process.on_running = self._running
+        self._process.on_failed = self._failed
+        self._process.on_exit = self._exited
+        self._execs = Execs(self._poller, self._exec_main, self._tell)
+        self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
+            "attach": self._attach,
+            "exec": self._exec,
+            "resize": self._resize,
+            "stdin-close": self._close_stdin,
+            "signal": self._signal,
+            "state": lambda message, fds: self._state(),
+        }
+        self._adopt(control)
+
+    @property
+    def _terminal(self) -> bool:
+        return bool(self._spec["process"].get("terminal"))
+
+    def _make_session(self) -> Session:
+        log = JsonFileLog(self._launch.log) if self._launch.log.driver == "json-file" else None
+        session = Session(
+            self._poller,
+            terminal=self._terminal,
+            log=log,
+            stdin=self._launch.open_stdin,
+            once=self._launch.stdin_once,
+            patient=False,
+        )
+        session.on_log_failure = lambda error: self._tell(
+            {"type": "log-failed", "errno": error.errno or 0, "message": str(error)}
+        )
+        return session
+
+    # Start
+
+    def start(self, netns: int | None, attaches: Sequence[int]) -> None:
+        """Make the container; the outcome is told over the control connection."""
+        operation = "listen for the daemon"
+        stdio: tuple[int, int, int] | None = None
+        try:
+            self._listen()
+            operation = "make the control group"
+            linux = self._spec["linux"]
+            self._cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
+            operation = "prepare the process"
+            if not self._terminal:
+                stdio = self._process.session.make_pipes(output=True)
+            for fd, options in zip(attaches, self._launch.attaches, strict=True):
+                self._process.session.attach(fd, options)
+            enter_parent(self._spec)
+            self._fork(netns, stdio)
+        except OSError as error:
+            self._abort(SetupFailure.from_oserror("cgroup" if "group" in operation else "process", operation, error))
+        finally:
+            for fd in {*(stdio or ()), *((netns,) if netns is not None else ())}:
+                os.close(fd)
+
+    def _listen(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener = listener
+        umask = os.umask(0o177)
+        try:
+            # Through the descriptor: sun_path takes 107 bytes, a run root may be longer (unix(7)).
+            listener.bind(f"/proc/self/fd/{self._run_dir}/{exits.SOCKET}")
+        finally:
+            os.umask(umask)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        self._poller.watch(listener.fileno(), READ, lambda events: self._accept())
+
+    def _fork(self, netns: int | None, stdio: tuple[int, int, int] | None) -> None:
+        cgroup = self._cgroup
+        assert cgroup is not None
+        launch = self._launch
+
+        def child(sync: socket.socket) -> None:
+            run_container(
+                ContainerStart(
+                    spec=self._spec,
+                    rootfs=launch.rootfs,
+                    netns_fd=netns,
+                    stdio=stdio,
+                    sync=sync,
+                    cgroup=cgroup,
+                    seccomp=self._seccomp,
+                    init_path=launch.init_path,
+                )
+            )
+
+        self._process.fork(child)
+        self._start_time = exits.start_time(self._process.pid)
+        record = {"pid": self._process.pid, "start_time": self._start_time, "at": time.time_ns()}
+        exits.write_record(self._run_dir, exits.TASK, {**record, "cgroup": self._spec["linux"]["cgroupsPath"]})
+
+    def _running(self, process: Process) -> None:
+        message = {"type": "running", "pid": process.pid, "start_time": self._start_time, "at": process.started_at}
+        self._tell(message)
+
+    def _failed(self, process: Process) -> None:
+        if process.failure is not None:
+            self._abort(process.failure)
+
+    def _abort(self, failure: SetupFailure) -> None:
+        self._tell({"type": "failed", **failure.to_wire()})
+        self._process.session.abandon()
+        self._release()
+
+    # End
+
+    def _exited(self, process: Process) -> None:
+        """Record the end. A pid namespace of its own died with the process; otherwise the cgroup tells who is left."""
+        cgroup = self._cgroup
+        assert cgroup is not None
+        assert process.exit is not None
+        if not _has_own_pids(self._spec):
+            self._kill_rest(cgroup)
+        self._execs.conclude_all()
+        process.session.drain()
+        clients = process.session.finish()
+        outcome = Exit(process.exit.code, process.exit.signal, process.exit.at, cgroup.oom_kills() > 0)
+        exits.write_record(self._run_dir, exits.EXIT, outcome.to_wire())
+        self._tell({"type": "exited", **outcome.to_wire()})
+        self._lingering = [*clients, *self._execs.lingering]
+        self._release()
+
+    def _kill_rest(self, cgroup: Cgroup) -> None:
+        deadline = time.monotonic() + EMPTY
+        cgroup.kill()
+        while cgroup.pids() and time.monotonic() < deadline:
+            self._execs.conclude_all()  # zombies count until they are reaped
+            time.sleep(0.002)
+            cgroup.kill()
+
+    def _release(self) -> None:
+        """Give back the cgroup, then show by EOF that nothing is left."""
+        if self._listener is not None:
+            self._poller.forget(self._listener.fileno())
+            self._listener.close()
+            self._listener = None
+            os.unlink(exits.SOCKET, dir_fd=self._run_dir)
+        if self._cgroup is not None:
+            self._cgroup.kill()
+            self._cgroup.remove()
+            self._cgroup = None
+        self._drop_control()
+        self._over = True
+
+    def loop(self) -> None:
+        """Serve until the container is over and its clients have read what they are owed, or stopped reading."""
+        while not self._over:
+            self._poller.run_once()
+        progress = -1
+        while any(client.open for client in self._lingering):
+            total = sum(client.progress for client in self._lingering)
+            if total == progress:
+                return
+            progress = total
+            self._poller.run_for(STALL, until=lambda: not any(client.open for client in self._lingering))
+
+    # Daemon
+
+    def _accept(self) -> None:
+        if self._listener is None:
+            return
+        try:
+            control, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        self._adopt(control)
+        if self._tell({"type": "state", **self._state()}):
+            self._execs.forget_told()
+
+    def _adopt(self, control: socket.socket) -> None:
+        self._drop_control()
+        control.setblocking(False)
+        self._control = control
+        self._poller.watch(control.fileno(), READ, lambda events: self._read_control(control))
+
+    def _drop_control(self) -> None:
+        if self._control is not None:
+            self._poller.forget(self._control.fileno())
+            self._control.close()
+            self._control = None
+
+    def _tell(self, message: dict[str, Any]) -> bool:
+        if self._control is None:
+            return False
+        try:
+            channel.send(self._control, message)
+        except (BlockingIOError, BrokenPipeError, ConnectionError):
+            self._drop_control()  # gone or stuck: it comes back over the listener and gets the state
+            return False
+        return True
+
+    def _read_control(self, control: socket.socket) -> None:
+        while self._control is control:
+            try:
+                message, fds = channel.receive(control)
+            except BlockingIOError:
+                return
+            except EOFError:
+                self._drop_control()
+                return
+            self._serve(message, fds)
+
+    def _serve(self, message: dict[str, Any], fds: list[int]) -> None:
+        reply = {"type": "reply", "seq": message.get("seq", 0)}
+        try:
+            answer = self._handlers[message["type"]](message, fds)
+            if answer is not None:
+                self._tell({**reply, "ok": answer})
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            failure = SetupFailure("exec", str(message.get("type")), getattr(error, "errno", 0) or 0, "", str(error))
+            self._tell({**reply, "error": failure.to_wire()})
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _state(self) -> dict[str, Any]:
+        started = {"pid": self._process.pid, "start_time": self._start_time, "at": self._process.started_at}
+        return {**started, "execs": self._execs.state()}
+
+    # Commands
+
+    def _target(self, message: dict[str, Any]) -> Process:
+        return self._execs.process(message["exec"]) if message["exec"] else self._process
+
+    def _attach(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        options = AttachOptions.from_wire(message)
+        self._process.session.attach(os.dup(fds[0]), options)
+        return {}
+
+    def _exec(self, message: dict[str, Any], fds: list[int]) -> None:
+        launch = ExecLaunch.from_wire(message)
+        self._execs.start(message["seq"], launch, os.dup(fds[0]) if fds else None)
+
+    def _exec_main(self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket) -> None:
+        assert self._cgroup is not None
+        run_exec(
+            ExecStart(
+                process=process,
+                spec=self._spec,
+                init_pid=self._process.pid,
+                init_pidfd=self._process.pidfd,
+                stdio=stdio,
+                sync=sync,
+                cgroup=self._cgroup,
+                seccomp=self._seccomp,
+            )
+        )
+
+    def _resize(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self._target(message).session.resize(message["height"], message["width"])
+        return {}
+
+    def _close_stdin(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self._target(message).session.close_stdin()
+        return {}
+
+    def _signal(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        self._target(message).signal(message["signal"])
+        return {}
+
+
+def _has_own_pids(spec: dict[str, Any]) -> bool:
+    namespaces = spec["linux"].get("namespaces") or ()
+    return any(each["type"] == "pid" and not each.get("path") for each in namespaces)

@@ -1,0 +1,4 @@
+"""How the daemon starts the zygote: kept apart, so that the daemon need not load what the zygote preloads."""
+
+CONTROL = 3
+BOOTSTRAP = "import sys; sys.path.insert(0, {packages!r}); from wherry.runtime.zygote import main; main()"
