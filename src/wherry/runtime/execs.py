@@ -68,9 +68,7 @@ class Execs:
 
     def _running(self, exec_id: str) -> None:
         item = self._execs[exec_id]
-        self._tell(
-            {"type": "reply", "seq": item.seq, "ok": {"pid": item.process.pid, "at": item.process.started_at}}
-        )
+        self._tell({"type": "reply", "seq": item.seq, "ok": {"pid": item.process.pid, "at": item.process.started_at}})
 
     def _failed(self, exec_id: str) -> None:
         item = self._execs.pop(exec_id)

@@ -89,16 +89,20 @@ def split(data: bytes) -> tuple[list[bytes], bytes]:
     return blocks, data[end:]
 
 
+def _attributes(attrs: dict[str, str]) -> bytes:
+    text = json.dumps(attrs, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'"attrs":{text},'.encode()
+
+
 class JsonFileLog:
     """Writes the output of one container; a failed write raises OSError and leaves no torn line behind."""
 
     def __init__(self, target: LogTarget) -> None:
         self._target = target
         self._rest = {"stdout": b"", "stderr": b""}
-        attrs = json.dumps(target.attrs, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if target.attrs else ""
-        for character in "<>&\u2028\u2029":
-            attrs = attrs.replace(character, f"\\u{ord(character):04x}")
-        self._attrs = f'"attrs":{attrs},'.encode() if attrs else b""
+        self._attrs = _attributes(target.attrs) if target.attrs else b""
         self._fd = -1
         self._size = 0
         self._open()

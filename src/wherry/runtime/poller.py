@@ -14,7 +14,7 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 
-Callback = Callable[[int], None]
+Callback = Callable[[int], object]
 
 
 class Poller:
@@ -24,7 +24,7 @@ class Poller:
         self._epoll = select.epoll()
         self._callbacks: dict[int, Callback] = {}
         self._events: dict[int, int] = {}
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._counter = 0
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:
@@ -46,7 +46,7 @@ class Poller:
             del self._events[fd]
             self._epoll.unregister(fd)
 
-    def after(self, seconds: float, callback: Callable[[], None]) -> None:
+    def after(self, seconds: float, callback: Callable[[], object]) -> None:
         """Call `callback()` once, `seconds` from now."""
         self._counter += 1
         heapq.heappush(self._timers, (time.monotonic() + seconds, self._counter, callback))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import termios
 from collections.abc import Callable
@@ -82,7 +83,8 @@ class Input:
 class Session:
     """Connects one process with its log and clients. Output is read only while no client holds it up.
 
-    stdin: clients may give input. once: end stdin when a client's input ends. patient: wait without limit for a client that does not read.
+    stdin: clients may give input. once: end stdin when a client's input ends. patient: wait without limit for a
+    client that does not read.
     """
 
     def __init__(
@@ -100,7 +102,7 @@ class Session:
         self._clients: list[Client] = []
         self._held_up = False
         self.on_output_end: Callable[[], None] = lambda: None
-        self.on_log_failure: Callable[[OSError], None] = lambda error: None
+        self.on_log_failure: Callable[[OSError], object] = lambda error: None
 
     # Descriptors of the process
 
@@ -135,7 +137,9 @@ class Session:
 
     def resize(self, height: int, width: int) -> None:
         """Set the terminal's size; raises OSError (ENOTTY without a terminal)."""
-        termios.tcsetwinsize(self._outputs.get(STDOUT, -1) if self._terminal else -1, (height, width))
+        if not self._terminal or STDOUT not in self._outputs:
+            raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        termios.tcsetwinsize(self._outputs[STDOUT], (height, width))
 
     # Output
 
@@ -144,9 +148,10 @@ class Session:
         if self._held_up:
             self._poller.forget(fd)  # a hangup would otherwise be told again and again
         else:
-            self._poller.watch(fd, READ, lambda events: self._readable(stream))
+            self._poller.watch(fd, READ, lambda events: self._read(stream))
 
-    def _readable(self, stream: int) -> bool:
+    def _read(self, stream: int) -> bool:
+        """Read once; returns whether there may be more."""
         fd = self._outputs.get(stream)
         if fd is None:
             return False
@@ -183,7 +188,7 @@ class Session:
     def drain(self) -> None:
         """Read what is left of the output right now."""
         for stream in tuple(self._outputs):
-            while self._readable(stream):
+            while self._read(stream):
                 pass
 
     @property

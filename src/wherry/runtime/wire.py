@@ -19,7 +19,7 @@ After a restart wherryd connects to RUN_DIR/supervisor.sock (0600), and gets a "
 control connection is live at a time; the newest wins.
 
 Daemon to zygote
-    launch   the fields of `Launch`, "seccomp" being a key; fds: "control", then optionally "netns", "attach0".."attachN"
+    launch   the fields of `Launch`; fds: "control", then optionally "netns", "attach0".."attachN"
     seccomp  {key, profile: OCI linux.seccomp}   compiled once, kept under the key, before a launch names it
     forget   {key}                               drops a compiled filter
     EOF      the zygote ends; supervisors go on
@@ -152,7 +152,7 @@ class Launch:
             id=fields["id"],
             run_dir=fields["run_dir"],
             spec=fields["spec"],
-            rootfs=tuple(Mount(kind, source, target, tuple(options)) for kind, source, target, options in fields["rootfs"]),
+            rootfs=tuple(Mount(each[0], each[1], each[2], tuple(each[3])) for each in fields["rootfs"]),
             log=LogTarget(*fields["log"]),
             open_stdin=fields["open_stdin"],
             stdin_once=fields["stdin_once"],

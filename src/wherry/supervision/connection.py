@@ -49,7 +49,7 @@ class Connection:
     async def _writable(self) -> None:
         ready = self._loop.create_future()
         fd = self._sock.fileno()
-        self._loop.add_writer(fd, lambda: ready.done() or ready.set_result(None))
+        self._loop.add_writer(fd, _wake, ready)
         try:
             await ready
         finally:
@@ -74,6 +74,11 @@ class Connection:
         if self.open:
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 async def connect(run_dir: Path) -> socket.socket | None:

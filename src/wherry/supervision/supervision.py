@@ -69,9 +69,7 @@ class Supervision:
         await self._await_outcome(task)
         return task
 
-    async def _send(
-        self, launch: Launch, control: socket.socket, netns: int | None, attaches: Sequence[int]
-    ) -> None:
+    async def _send(self, launch: Launch, control: socket.socket, netns: int | None, attaches: Sequence[int]) -> None:
         names = ["control", *(("netns",) if netns is not None else ()), *(f"attach{n}" for n in range(len(attaches)))]
         fds = [control.fileno(), *((netns,) if netns is not None else ()), *attaches]
         await self._zygote.send({"type": "launch", "fds": names, **launch.to_wire()}, fds)

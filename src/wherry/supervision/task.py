@@ -158,7 +158,11 @@ class Task:
             self.on_message(message)
             _settle(known, None)
 
-        lost = lambda: self.on_end() if known.done() else _settle(known, None)  # noqa: E731
+        def lost() -> None:
+            if known.done():
+                self.on_end()
+            _settle(known, None)
+
         connection = Connection(sock, first, lost)
         try:
             async with asyncio.timeout(STATE_PATIENCE):
