@@ -127,7 +127,7 @@ def test_files_that_are_no_configuration(folder, text, message):
 
 
 def test_a_file_that_is_not_there_or_too_large(folder):
-    with pytest.raises(Refused, match="JSON specification file config.json not found"):
+    with pytest.raises(Refused, match=r"JSON specification file config\.json not found"):
         bundle.load(str(folder))
     with open(folder / "config.json", "w") as file:
         os.truncate(file.fileno(), bundle.LIMIT + 1)
