@@ -32,10 +32,10 @@ from wherry.services.networks import NetworkService
 from wherry.services.settings import Settings
 from wherry.services.streams import Streams
 from wherry.services.system import SystemService
-from wherry.services.tasks import settle
 from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
+from wherry.supervision.background import settle
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
 

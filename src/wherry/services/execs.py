@@ -17,7 +17,7 @@ from wherry.oci.build import exec_process
 from wherry.runtime.wire import AttachOptions, ExecLaunch
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.streams import DETACH_KEYS
-from wherry.services.tasks import spawn
+from wherry.supervision.background import spawn
 from wherry.supervision.task import ExecTask, LaunchFailed
 
 Json = Any

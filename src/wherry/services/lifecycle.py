@@ -28,8 +28,8 @@ from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
 from wherry.services.launching import Launching
 from wherry.services.settings import Settings
-from wherry.services.tasks import spawn
 from wherry.snapshots.api import Snapshotter
+from wherry.supervision.background import spawn
 from wherry.supervision.task import LaunchFailed, Task
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Background tasks of this layer: named, kept alive, their failure logged."""
+"""The one way to start a background task in the engine: named, kept alive, its failure logged."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def _finished(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("%s failed", task.get_name(), exc_info=error)
+
+
+async def settle(timeout: float) -> None:
+    """Wait for all background tasks, then cancel those that are not done."""
+    pending = set(_running)
+    if pending:
+        _, late = await asyncio.wait(pending, timeout=timeout)
+        for task in late:
+            log.warning("background task did not end in time", extra={"task": task.get_name()})
+            task.cancel()
