@@ -1,0 +1,46 @@
+"""What a network driver does: keep a network's links on the host, and put an end of one into a namespace.
+
+    open(network)    bring the network up, or take up what is there after a crash; returns it with what was chosen
+    attach(...)      make the link of one endpoint; its end in the namespace is down and has its final name and MAC
+    detach(links)    take links away and return when they are gone, so that their addresses are free
+    sweep(...)       after a crash: take away the links that belong to no container
+    close(network)   with remove, take everything off the host again
+
+Addresses, routes and sysctls inside of the namespace are the same for all drivers and are the controller's part, which
+also gives out the addresses. A driver knows nothing of containers, and drivers know nothing of each other; choice.py
+names them. All methods block and raise OSError or an EngineError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network.records import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """The end of a link that an endpoint needs inside of a namespace."""
+
+    netns_fd: int
+    interface: str
+    mac: str
+
+
+class Driver(Protocol):
+    """One kind of network."""
+
+    @property
+    def attachable(self) -> bool:
+        """Whether endpoints in namespaces are possible at all (host: no)."""
+        ...
+
+    def open(self, network: Network) -> Network: ...
+    def mac(self, network: Network, ipv4: str) -> str: ...
+    def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str: ...
+    def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None: ...
+    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None: ...
+    def close(self, network: Network, *, remove: bool) -> None: ...

@@ -1,0 +1,198 @@
+"""The driver "bridge": a bridge on the host, and a veth pair per endpoint with one end as its port.
+
+A link is known as ours by its group number, a hash of the bridge's name, which the kernel keeps through every crash;
+a bridge by its alias. What somebody else made is used (`--bridge br0`) but never deleted. Two engines cannot have the
+same bridge: its name is claimed for as long as the engine lives.
+
+MAC addresses are 02:42 and the IPv4 address. So an address that goes to another container keeps its MAC, and no ARP
+cache, the host's or another container's, is ever wrong; dockerd 28 has random ones and must announce each (RFC 5227).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import ipaddress
+import os
+import socket
+from collections.abc import Collection
+from contextlib import ExitStack
+
+from msgspec import structs
+
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.kernel.netlink import addr, link, route
+from wherry.kernel.netlink.claim import Claim
+from wherry.kernel.netlink.link import Link
+from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network import forwarding, sysctls
+from wherry.network.config import NetworkConfig
+from wherry.network.driver import Port
+from wherry.network.firewall.api import BridgeRules, Firewall
+from wherry.network.hostfiles import nameservers
+from wherry.network.ipam import subnets
+from wherry.network.records import Network
+
+ALIAS = "wherry"
+START = "wherry start"
+START_WAIT = 20.0
+NAME_ATTEMPTS = 8
+
+
+class BridgeDriver:
+    """Driver of the default bridge."""
+
+    attachable = True
+
+    def __init__(self, config: NetworkConfig, firewall: Firewall) -> None:
+        """Know what to do; `open` does it."""
+        self._config = config
+        self._firewall = firewall
+        self._index = 0
+        self._ours = True
+        self._claim: Claim | None = None
+        digest = hashlib.sha256(config.bridge.encode()).digest()
+        self._group = 1 << 30 | int.from_bytes(digest[:4], "big") >> 3 << 1
+        self._doomed = self._group | 1
+
+    def open(self, network: Network) -> Network:
+        """Make the bridge or take it up, with its address and rules. Undone as a whole when a step fails."""
+        name = self._config.bridge
+        with ExitStack() as undo, Claim(START, wait=START_WAIT), NetlinkSocket() as netlink:
+            self._claim = self._claimed(name)
+            undo.callback(self._claim.close)
+            found = link.find_link(netlink, name)
+            if found is not None and found.kind != "bridge":
+                raise InvalidArgument(f"{name} exists and is no bridge: choose another name with --bridge")
+            self._ours = found is None or found.alias.startswith(ALIAS)
+            gateway = self._choose(netlink, network, found)
+            if found is None:
+                undo.callback(netlink.apply, link.delete_link(name))
+                found = self._make(netlink, name)
+            self._index = found.index
+            self._set_up(netlink, found, gateway)
+            undo.callback(self._firewall.uninstall, name)
+            self._firewall.install(BridgeRules(name, str(gateway.network), self._config.masquerade))
+            if self._config.ip_forward:
+                forwarding.enable(netlink, self._firewall)
+            undo.pop_all()
+        return structs.replace(network, subnet=str(gateway.network), gateway=str(gateway.ip), options=self._options())
+
+    def _claimed(self, name: str) -> Claim:
+        try:
+            return Claim(f"bridge {name}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise Conflict(
+                f"bridge {name} is in use by another engine on this machine: choose another name with --bridge"
+            ) from error
+
+    def _choose(self, netlink: NetlinkSocket, network: Network, found: Link | None) -> ipaddress.IPv4Interface:
+        """Return the bridge's address: the one asked for, the one it has, that of the last time, or a free one."""
+        if self._config.bip:
+            return self._config.bridge_address()
+        index = found.index if found else 0
+        addresses = addr.list_addresses(netlink, socket.AF_INET)
+        for each in addresses:
+            if index and each.link == index:
+                return ipaddress.IPv4Interface(f"{each.address}/{each.prefix}")
+        if not self._ours:
+            raise InvalidArgument(f"bridge {self._config.bridge} has no IPv4 address: give it one, or set --bip")
+        taken = [ipaddress.IPv4Interface(f"{each.address}/{each.prefix}").network for each in addresses]
+        taken += [
+            ipaddress.IPv4Network(f"{each.destination}/{each.prefix}")
+            for each in route.list_routes(netlink, socket.AF_INET)
+            if each.prefix and each.link != index
+        ]
+        taken += [ipaddress.IPv4Network(each) for each in nameservers() if ":" not in each]
+        subnet = subnets.choose(taken, network.subnet)
+        return ipaddress.IPv4Interface(f"{subnet.network_address + 1}/{subnet.prefixlen}")
+
+    def _make(self, netlink: NetlinkSocket, name: str) -> Link:
+        mac = bytes((0x02, 0x42)) + os.urandom(4)
+        netlink.apply(
+            link.new_bridge(name, mac=mac.hex(":"), mtu=self._config.mtu), link.set_attributes(name, link.alias(ALIAS))
+        )
+        made = link.find_link(netlink, name)
+        if made is None:
+            raise SystemFailure(f"bridge {name} disappeared while it was being made")
+        return made
+
+    def _set_up(self, netlink: NetlinkSocket, bridge: Link, gateway: ipaddress.IPv4Interface) -> None:
+        """Bring an existing bridge to its address. Without IPv6 on it, no container reaches the host's fe80:: address.
+
+        accept_ra: the host must not take routes from a container (CVE-2020-13401).
+        """
+        requests = [] if bridge.up else [link.set_up(bridge.index)]
+        have = [each for each in addr.list_addresses(netlink, socket.AF_INET) if each.link == bridge.index]
+        wanted = (str(gateway.ip), gateway.network.prefixlen)
+        if self._ours:
+            for name in ("disable_ipv6", "accept_ra"):
+                path = f"net/ipv6/conf/{bridge.name}/{name}"
+                sysctls.write(path, "1" if name == "disable_ipv6" else "0", missing_ok=True)
+            requests += [
+                addr.delete_address(bridge.index, each.address, each.prefix)
+                for each in have
+                if (each.address, each.prefix) != wanted
+            ]
+        if wanted not in [(each.address, each.prefix) for each in have]:
+            broadcast = str(gateway.network.broadcast_address)
+            requests.append(addr.new_address(bridge.index, *wanted, broadcast=broadcast))
+        netlink.apply(*requests)
+
+    def _options(self) -> dict[str, str]:
+        prefix = "com.docker.network.bridge."
+        return {
+            f"{prefix}default_bridge": "true",
+            f"{prefix}enable_icc": "true",
+            f"{prefix}enable_ip_masquerade": "true" if self._config.masquerade else "false",
+            f"{prefix}host_binding_ipv4": "0.0.0.0",
+            f"{prefix}name": self._config.bridge,
+            "com.docker.network.driver.mtu": str(self._config.mtu),
+        }
+
+    def mac(self, network: Network, ipv4: str) -> str:
+        """Return the MAC address that belongs to an address."""
+        return (bytes((0x02, 0x42)) + socket.inet_aton(ipv4)).hex(":")
+
+    def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str:
+        """Make a veth pair between the bridge and a namespace."""
+        peer = link.VethPeer(port.interface, port.netns_fd, port.mac)
+        for attempt in range(NAME_ATTEMPTS):
+            name = f"veth{os.urandom(4).hex()[:7]}"
+            try:
+                netlink.apply(
+                    link.new_veth(name, peer, master=self._index, mtu=self._config.mtu, group=self._group)
+                )
+            except OSError as error:
+                if error.errno != errno.EEXIST or attempt == NAME_ATTEMPTS - 1:
+                    raise
+                continue
+            return name
+        raise AssertionError("unreachable: the last attempt raises")
+
+    def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
+        """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine."""
+        into = link.group(self._doomed)
+        moves = [link.set_attributes(name, into, missing_ok=True) for name in links]
+        netlink.apply(*moves, link.delete_group(self._doomed))
+
+    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
+        """Delete our links but those of running containers."""
+        ours = (self._group, self._doomed)
+        self.detach(netlink, [each.name for each in link.list_links(netlink) if each.group in ours and each.name not in keep])
+
+    def close(self, network: Network, *, remove: bool) -> None:
+        """Give the bridge up; with remove delete what we made and turn forwarding off if no one else needs it."""
+        if self._claim is None:
+            return
+        with Claim(START, wait=START_WAIT), NetlinkSocket() as netlink:
+            if remove:
+                self.sweep(netlink, network, ())
+                self._firewall.uninstall(self._config.bridge)
+                if self._ours:
+                    netlink.apply(link.delete_link(self._config.bridge))
+                forwarding.disable(netlink, self._firewall, self._config.bridge)
+            self._claim.close()
+            self._claim = None

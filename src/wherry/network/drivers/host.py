@@ -1,0 +1,37 @@
+"""The network "host": the host's own namespace. Containers in it have no sandbox, so it has no endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from wherry.errors import InvalidArgument
+from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network.driver import Port
+from wherry.network.records import Network
+
+
+class HostDriver:
+    """Refuses endpoints."""
+
+    attachable = False
+
+    def open(self, network: Network) -> Network:
+        """Nothing to bring up."""
+        return network
+
+    def mac(self, network: Network, ipv4: str) -> str:
+        """No link, no address."""
+        return ""
+
+    def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str:
+        """Raise InvalidArgument: a container with a namespace of its own cannot be in the host's."""
+        raise InvalidArgument("container cannot be connected to host network: it has a network namespace of its own")
+
+    def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
+        """There are no links."""
+
+    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
+        """There are no links."""
+
+    def close(self, network: Network, *, remove: bool) -> None:
+        """Nothing to take down."""

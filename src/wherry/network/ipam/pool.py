@@ -1,0 +1,116 @@
+"""The addresses of one network: the lowest free one is given out first, as dockerd does.
+
+Rows of the table `addresses` are the truth: a row is written before its address is used and deleted after the link
+that had it is gone. "" as container marks the address of a sandbox that waits to be taken.
+"""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+import threading
+from collections.abc import Iterable
+
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.store.database import Database
+
+WAITING = ""
+
+
+class AddressPool:
+    """Gives out the addresses of a subnet. Thread-safe."""
+
+    def __init__(self, database: Database, pool: str, subnet: str, gateway: str) -> None:
+        """Take up what the store says is in use; rows outside of the subnet, from before it changed, are dropped."""
+        self._database = database
+        self._pool = pool
+        self._network = ipaddress.IPv4Network(subnet)
+        self._lock = threading.Lock()
+        self._used = {int(ipaddress.IPv4Address(gateway))}
+        self._freed: list[int] = []
+        self._next = int(self._network.network_address) + 1
+        self._last = int(self._network.broadcast_address) - 1
+        self._load()
+
+    def _load(self) -> None:
+        outside = []
+        for (address,) in self._database.query("SELECT address FROM addresses WHERE pool = ?", (self._pool,)):
+            if ipaddress.IPv4Address(address) in self._network:
+                self._used.add(int(ipaddress.IPv4Address(address)))
+            else:
+                outside.append(address)
+        self._delete(outside)
+
+    def allocate(self, container: str = WAITING) -> str:
+        """Return a free address, now in use. Raises SystemFailure when there is none."""
+        with self._lock:
+            number = self._lowest_free()
+            self._used.add(number)
+        return self._written(number, container)
+
+    def _lowest_free(self) -> int:
+        while self._freed:
+            number = heapq.heappop(self._freed)
+            if number not in self._used:
+                return number
+        while self._next <= self._last:
+            number = self._next
+            self._next += 1
+            if number not in self._used:
+                return number
+        raise SystemFailure(f"no available IPv4 addresses on this network's address pools: {self._network}")
+
+    def reserve(self, address: str, container: str) -> str:
+        """Take the address that a user asked for. Raises InvalidArgument outside of the subnet, Conflict when in use."""
+        try:
+            wanted = ipaddress.IPv4Address(address)
+        except ValueError as error:
+            raise InvalidArgument(f"invalid IPv4 address: {address}") from error
+        ends = (self._network.network_address, self._network.broadcast_address)
+        if wanted not in self._network or wanted in ends:
+            raise InvalidArgument(f"no configured subnet or ip-range contain the IP address {address}")
+        with self._lock:
+            if int(wanted) in self._used:
+                raise Conflict("Address already in use")
+            self._used.add(int(wanted))
+        return self._written(int(wanted), container)
+
+    def _written(self, number: int, container: str) -> str:
+        address = str(ipaddress.IPv4Address(number))
+        try:
+            self._database.execute("INSERT INTO addresses VALUES (?, ?, ?)", (self._pool, address, container))
+        except BaseException:
+            self._forget([number])
+            raise
+        return address
+
+    def claim(self, address: str, container: str) -> None:
+        """Write down which container has an address that was waiting; part of the caller's transaction."""
+        self._database.execute(
+            "UPDATE addresses SET container = ? WHERE pool = ? AND address = ?", (container, self._pool, address)
+        )
+
+    def release(self, addresses: Iterable[str]) -> None:
+        """Make addresses free again, once nothing has them any more."""
+        released = list(addresses)
+        self._delete(released)
+        self._forget(int(ipaddress.IPv4Address(each)) for each in released)
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        with self._lock:
+            for number in numbers:
+                if number in self._used:
+                    self._used.remove(number)
+                    heapq.heappush(self._freed, number)
+
+    def _delete(self, addresses: list[str]) -> None:
+        if not addresses:
+            return
+        with self._database.transaction():
+            for each in addresses:
+                self._database.execute("DELETE FROM addresses WHERE pool = ? AND address = ?", (self._pool, each))
+
+    def holders(self) -> dict[str, str]:
+        """Return the container of each address in use; WAITING for those of no container."""
+        rows = self._database.query("SELECT address, container FROM addresses WHERE pool = ?", (self._pool,))
+        return {address: container for address, container in rows}

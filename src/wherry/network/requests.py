@@ -1,0 +1,37 @@
+"""What a container may ask of a network. PURE. The texts are dockerd's."""
+
+from __future__ import annotations
+
+import re
+
+from wherry.errors import InvalidArgument
+from wherry.network.api import EndpointRequest
+from wherry.network.records import Network
+
+BUILT_IN = ("bridge", "host", "none")
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
+
+
+def is_plain(asked: EndpointRequest) -> bool:
+    """Whether any sandbox of that network will do."""
+    return not (asked.ipv4 or asked.ipv6 or asked.mac or asked.driver_opts)
+
+
+def check(asked: EndpointRequest, network: Network) -> None:
+    """Raise InvalidArgument for a request that this network can never meet."""
+    prefix = f"invalid config for network {asked.network}: "
+    if network.driver == "host":
+        raise InvalidArgument("container cannot be connected to host network: it has a network namespace of its own")
+    if asked.mac and not is_mac(asked.mac):
+        raise InvalidArgument(f"{prefix}invalid MAC address {asked.mac}")
+    if (asked.ipv4 or asked.ipv6) and network.name in BUILT_IN:
+        raise InvalidArgument(
+            f"{prefix}invalid endpoint settings:\n"
+            "* user specified IP address is supported on user defined networks only\n"
+            "* user specified IP address is supported only when connecting to networks with user configured subnets"
+        )
+
+
+def is_mac(text: str) -> bool:
+    """Whether a link can have that address: six bytes, not a group address (its lowest bit), not all zero."""
+    return bool(_MAC.fullmatch(text)) and not int(text[1], 16) & 1 and text.strip("0:") != ""

@@ -1,0 +1,133 @@
+"""Making a sandbox: a new network namespace with its links, addresses, routes and sysctls.
+
+    thread of the workshop         unshare, open the namespace, a netlink socket inside of it
+    the drivers, from the host     per endpoint one message: veth pair, one end a port of the bridge and up, the other one
+                                   in the namespace, down, named eth0, with its MAC
+    files in /proc/sys/net         no IPv6 on links without an IPv6 address, before they are up: nothing is ever sent
+    the inner socket, one message  lo up, links up, addresses, default route
+
+The namespace lives as long as a descriptor or a process holds it, and takes its links with it when it goes. So there is
+nothing to undo on the way but to close the descriptor.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from wherry.kernel import netns
+from wherry.kernel.netlink import addr, link, route
+from wherry.kernel.netlink.codec import Request
+from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network import sysctls
+from wherry.network.api import Endpoint
+from wherry.network.driver import Driver, Port
+from wherry.network.records import Attached, Network, new_id
+
+DEFAULT_SYSCTLS = {
+    "net/ipv4/ip_unprivileged_port_start": "0",
+    "net/ipv4/ping_group_range": "0 2147483647",
+}
+"""What dockerd sets in every namespace that is not the host's: ports below 1024 and ping without capabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One endpoint to be made: its addresses are ours already."""
+
+    driver: Driver
+    network: Network
+    endpoint: Endpoint
+
+
+@dataclass(slots=True)
+class Built:
+    """A sandbox that no container has yet."""
+
+    netns_fd: int
+    attached: tuple[Attached, ...]
+    sandbox_id: str = field(default_factory=new_id)
+
+
+@dataclass(slots=True)
+class OpenSandbox:
+    """A sandbox in a caller's hands: wherry.network.api.Sandbox."""
+
+    container_id: str
+    sandbox_id: str
+    netns_fd: int
+    endpoints: tuple[Endpoint, ...]
+
+    def close(self) -> None:
+        """Close the descriptor; a second time it does nothing."""
+        if self.netns_fd >= 0:
+            os.close(self.netns_fd)
+            self.netns_fd = -1
+
+
+def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str]) -> Built:
+    """Make a sandbox; `settings` are further sysctls by path. The thread stays in the new namespace.
+
+    The first endpoint with a gateway gets the default route. Raises OSError or what a driver raises.
+    """
+    netns.unshare()
+    fd = netns.current()
+    try:
+        with NetlinkSocket() as inner:
+            sandbox_id = new_id()
+            attached = tuple(_attach(host, plan, fd, sandbox_id) for plan in plans)
+            _set_sysctls(attached, settings)
+            inner.apply(*_configuration(attached))
+    except BaseException:
+        os.close(fd)
+        raise
+    return Built(fd, attached, sandbox_id)
+
+
+def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attached:
+    wanted = plan.endpoint
+    name = plan.driver.attach(host, plan.network, Port(fd, wanted.interface, wanted.mac)) if wanted.interface else ""
+    return Attached(wanted, sandbox_id, name)
+
+
+def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str]) -> None:
+    """Write the sysctls of a namespace that the thread is in. accept_ra: nobody on the network may add addresses."""
+    for each in attached:
+        if each.endpoint.interface and not each.endpoint.ipv6:
+            conf = f"net/ipv6/conf/{each.endpoint.interface}"
+            sysctls.write(f"{conf}/disable_ipv6", "1", missing_ok=True)
+            sysctls.write(f"{conf}/accept_ra", "0", missing_ok=True)
+    for path, value in {**DEFAULT_SYSCTLS, **settings}.items():
+        sysctls.write(path, value)
+
+
+def configure(fd: int, settings: Mapping[str, str]) -> None:
+    """Write further sysctls into a sandbox that exists. The thread stays in its namespace. Raises OSError."""
+    netns.enter(fd)
+    for path, value in settings.items():
+        sysctls.write(path, value)
+
+
+def _configuration(attached: Sequence[Attached]) -> list[Request]:
+    requests = [link.set_up(link.LOOPBACK)]
+    gateways: set[int] = set()
+    for each in attached:
+        endpoint = each.endpoint
+        if not endpoint.interface:
+            continue
+        index = socket.if_nametoindex(endpoint.interface)
+        requests.append(link.set_up(index))
+        if endpoint.ipv4:
+            subnet = ipaddress.IPv4Network(f"{endpoint.ipv4}/{endpoint.ipv4_prefix}", strict=False)
+            broadcast = str(subnet.broadcast_address)
+            requests.append(addr.new_address(index, endpoint.ipv4, endpoint.ipv4_prefix, broadcast=broadcast))
+        if endpoint.ipv6:
+            requests.append(addr.new_address(index, endpoint.ipv6, endpoint.ipv6_prefix))
+        for family, gateway in ((socket.AF_INET, endpoint.gateway4), (socket.AF_INET6, endpoint.gateway6)):
+            if gateway and family not in gateways:
+                gateways.add(family)
+                requests.append(route.new_route("", 0, gateway=gateway))
+    return requests
