@@ -7,13 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import choice, requests, sandbox, sysctls
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
@@ -60,7 +60,8 @@ class Networks:
 
     def start(self) -> None:
         """Bring up the default networks, their links and rules; on failure nothing remains of the attempt."""
-        known = {row[1]: decode_network(row[2]) for row in self._database.query("SELECT id, name, record FROM networks")}
+        rows = self._database.query("SELECT name, record FROM networks")
+        known = {name: decode_network(record) for name, record in rows}
         with ExitStack() as undo:
             for name, kind in DEFAULTS.items():
                 if name == BRIDGE and not self._config.bridge:
@@ -94,13 +95,16 @@ class Networks:
         alive = set(running)
         with self._lock:
             self._load(alive)
-            kept = set(self._attached)
-            links = {each.host_link for group in self._attached.values() for each in group if each.host_link}
+            kept = [each for group in self._attached.values() for each in group]
+        links = {each.host_link for each in kept if each.host_link}
+        held: dict[str, set[str]] = {}
+        for each in kept:
+            held.setdefault(each.endpoint.network_id, set()).add(each.endpoint.ipv4)
         with NetlinkSocket() as netlink:
             for network in self._networks.values():
                 self._drivers[network.id].sweep(netlink, network, links)
-        for pool in self._pools.values():
-            pool.release([address for address, holder in pool.holders().items() if holder not in kept])
+        for key, pool in self._pools.items():
+            pool.release(pool.given() - held.get(key, set()))
         for stock in self._stocks.values():
             stock.open()
         self._workshop.poke()
@@ -184,7 +188,7 @@ class Networks:
         return tuple(each.endpoint for each in self._attached.get(container_id, ()))
 
     def sandbox(self, container_id: str) -> tuple[str, str]:
-        """Return id and path of a container's sandbox; the path is empty: namespaces are held by processes, not files."""
+        """Return id and path of a container's sandbox; no path: a namespace is held by processes, not by a file."""
         attached = self._attached.get(container_id, ())
         return (attached[0].sandbox_id if attached else "", "")
 
@@ -217,14 +221,13 @@ class Networks:
             if isinstance(error, OSError):
                 raise SystemFailure(f"failed to set up container networking: {_why(error)}") from error
             raise
+        self._workshop.poke()
         endpoints = tuple(each.endpoint for each in built.attached)
         return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints)
 
     def _take(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
         stock = self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
         built = stock.take() if stock is not None else None
-        if stock is not None:
-            self._workshop.poke()
         if built is None:
             return self._workshop.run(lambda netlink: self._make(netlink, container, asked, settings))
         if settings:
@@ -237,15 +240,11 @@ class Networks:
         return built
 
     def _record(self, container: str, built: Built) -> None:
-        with self._database.transaction():
-            for each in built.attached:
-                endpoint = each.endpoint
-                if endpoint.ipv4:
-                    self._pools[endpoint.network_id].claim(endpoint.ipv4, container)
-                self._database.execute(
-                    "INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)",
-                    (container, endpoint.network_id, each.encode()),
-                )
+        """Write down whose the endpoints are, before a process can use them. One statement is its own transaction."""
+        rows = [(container, each.endpoint.network_id, each.encode()) for each in built.attached]
+        with self._database.transaction() if len(rows) > 1 else nullcontext():
+            for row in rows:
+                self._database.execute("INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)", row)
         with self._lock:
             self._attached[container] = built.attached
 

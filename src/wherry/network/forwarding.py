@@ -17,10 +17,8 @@ def enable(netlink: NetlinkSocket, firewall: Firewall) -> None:
     """Turn forwarding on when it is off, guarded first so that no packet slips through in between."""
     if sysctls.read(SWITCH) != "0":
         return
-    outside = [
-        link.name for link in list_links(netlink) if not link.flags & IFF_LOOPBACK and link.kind not in ("bridge", "veth")
-    ]
-    firewall.guard(outside)
+    links = [each for each in list_links(netlink) if not each.flags & IFF_LOOPBACK]
+    firewall.guard([each.name for each in links if each.kind not in ("bridge", "veth")])
     sysctls.write(SWITCH, "1")
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import os
 from dataclasses import dataclass
 
-from msgspec import json
+from msgspec import field, json
 
 from wherry.models.base import Model
 from wherry.network.api import Endpoint
@@ -21,8 +21,8 @@ class Network(Model, frozen=True):
     created: int
     subnet: str = ""
     gateway: str = ""
-    options: dict[str, str] = {}
-    labels: dict[str, str] = {}
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
     internal: bool = False
 
     def encode(self) -> bytes:

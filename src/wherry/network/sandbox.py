@@ -1,8 +1,8 @@
 """Making a sandbox: a new network namespace with its links, addresses, routes and sysctls.
 
     thread of the workshop         unshare, open the namespace, a netlink socket inside of it
-    the drivers, from the host     per endpoint one message: veth pair, one end a port of the bridge and up, the other one
-                                   in the namespace, down, named eth0, with its MAC
+    the drivers, from the host     per endpoint one message: veth pair, one end a port of the bridge and up, the other
+                                   one in the namespace, down, named eth0, with its MAC
     files in /proc/sys/net         no IPv6 on links without an IPv6 address, before they are up: nothing is ever sent
     the inner socket, one message  lo up, links up, addresses, default route
 

@@ -1,7 +1,7 @@
 """A stock of sandboxes that are complete before anybody asks for one: making one takes 2 ms, taking one none.
 
-It is refilled when no start has happened for a moment, so that the work does not compete with the start it was taken
-for; at once when it runs low. Whoever finds it empty doubles what is kept, up to a limit; after a quiet time it shrinks.
+It is refilled when no start has happened for a moment, so that the work does not compete with the start that took one;
+sooner when it runs low. Whoever takes the last one doubles what is kept, up to a limit; after a quiet time it shrinks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from wherry.network.workshop import Job
 
 log = logging.getLogger(__name__)
 
-PAUSE = 0.03
+PAUSE, PAUSE_LOW = 0.03, 0.004
+"""Seconds after a start until the stock is refilled, and the same when a quarter is left: never before the start that
+took one has been handed on, since both would want the interpreter."""
+
 CEILING = 32
 QUIET = 30.0
 RETRY = 5.0
@@ -28,9 +31,7 @@ RETRY = 5.0
 class Stock:
     """Sandboxes of one kind. Thread-safe."""
 
-    def __init__(
-        self, make: Callable[[NetlinkSocket], Built], discard: Callable[[Built], None], size: int
-    ) -> None:
+    def __init__(self, make: Callable[[NetlinkSocket], Built], discard: Callable[[Built], None], size: int) -> None:
         """Keep `size` of what `make` returns."""
         self._make = make
         self._discard = discard
@@ -74,8 +75,8 @@ class Stock:
             stock = len(self._ready) + self._making
             if stock >= self._target:
                 return None, QUIET + 1 if self._target > self._size else None
-            due = self._last_take if stock <= self._target // 4 else self._last_take + PAUSE
-            due = max(due, self._not_before)
+            pause = PAUSE_LOW if stock <= self._target // 4 else PAUSE
+            due = max(self._last_take + pause, self._not_before)
             if now < due:
                 return None, due - now
             self._making += 1

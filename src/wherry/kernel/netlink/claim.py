@@ -21,7 +21,7 @@ class Claim:
     """A name that is held until `close`."""
 
     def __init__(self, name: str, *, wait: float = 0) -> None:
-        """Take the name, waiting up to `wait` seconds for another holder. Raises OSError, EADDRINUSE when it is held."""
+        """Take the name, waiting up to `wait` seconds for its holder. Raises OSError, EADDRINUSE when it is held."""
         digest = hashlib.sha256(name.encode()).digest()
         port = 1 << 30 | int.from_bytes(digest[:4], "big") >> 2
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_USERSOCK)

@@ -111,9 +111,7 @@ def new_veth(name: str, peer: VethPeer, *, master: int = 0, mtu: int = 0, group:
         + size
         + u32(IFLA_NET_NS_FD, peer.netns_fd)
     )
-    info = nested(
-        IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far))
-    )
+    info = nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far)))
     body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + size + info
     body += u32(IFLA_MASTER, master) if master else b""
     body += u32(IFLA_GROUP, group) if group else b""
@@ -122,9 +120,7 @@ def new_veth(name: str, peer: VethPeer, *, master: int = 0, mtu: int = 0, group:
 
 def new_bridge(name: str, *, mac: str, mtu: int = 0, multicast_snooping: bool = True) -> Request:
     """Make a bridge, up. Its own address keeps it from taking over the lowest one among its ports. EEXIST."""
-    options = nested(
-        IFLA_INFO_DATA, u32(IFLA_BR_STP_STATE, 0), u8(IFLA_BR_MCAST_SNOOPING, int(multicast_snooping))
-    )
+    options = nested(IFLA_INFO_DATA, u32(IFLA_BR_STP_STATE, 0), u8(IFLA_BR_MCAST_SNOOPING, int(multicast_snooping)))
     body = (
         _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP)
         + text(IFLA_IFNAME, name)

@@ -39,7 +39,7 @@ class Route:
 
 
 def new_route(destination: str, prefix: int, *, gateway: str = "", link: int = 0) -> Request:
-    """Add a route to the main table; destination "" is the default route. EEXIST; ENETUNREACH: gateway not reachable."""
+    """Add a route to the main table; destination "" is the default route. EEXIST; ENETUNREACH: no way to it."""
     return _request(RTM_NEWROUTE, destination, prefix, gateway, link)
 
 
@@ -50,9 +50,7 @@ def delete_route(destination: str, prefix: int, *, gateway: str = "", link: int 
 
 def _request(kind: int, destination: str, prefix: int, gateway: str, link: int) -> Request:
     scope = RT_SCOPE_UNIVERSE if gateway else RT_SCOPE_LINK
-    body = _RTMSG.pack(
-        family(destination or gateway), prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0
-    )
+    body = _RTMSG.pack(family(destination or gateway), prefix, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0)
     body += attribute(RTA_DST, packed(destination)) if destination else b""
     body += attribute(RTA_GATEWAY, packed(gateway)) if gateway else b""
     body += u32(RTA_OIF, link) if link else b""

@@ -162,9 +162,7 @@ class BridgeDriver:
         for attempt in range(NAME_ATTEMPTS):
             name = f"veth{os.urandom(4).hex()[:7]}"
             try:
-                netlink.apply(
-                    link.new_veth(name, peer, master=self._index, mtu=self._config.mtu, group=self._group)
-                )
+                netlink.apply(link.new_veth(name, peer, master=self._index, mtu=self._config.mtu, group=self._group))
             except OSError as error:
                 if error.errno != errno.EEXIST or attempt == NAME_ATTEMPTS - 1:
                     raise
@@ -180,8 +178,8 @@ class BridgeDriver:
 
     def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
         """Delete our links but those of running containers."""
-        ours = (self._group, self._doomed)
-        self.detach(netlink, [each.name for each in link.list_links(netlink) if each.group in ours and each.name not in keep])
+        ours = [each.name for each in link.list_links(netlink) if each.group in (self._group, self._doomed)]
+        self.detach(netlink, [name for name in ours if name not in keep])
 
     def close(self, network: Network, *, remove: bool) -> None:
         """Give the bridge up; with remove delete what we made and turn forwarding off if no one else needs it."""

@@ -36,7 +36,7 @@ class Firewall(Protocol):
         ...
 
     def guard(self, outside: Collection[str]) -> None:
-        """Drop packets forwarded between these interfaces, which did not forward before an engine made the host do so."""
+        """Drop packets forwarded between these interfaces: the host was no router between them before."""
         ...
 
     def guarded(self) -> bool:

@@ -1,7 +1,8 @@
 """The addresses of one network: the lowest free one is given out first, as dockerd does.
 
-Rows of the table `addresses` are the truth: a row is written before its address is used and deleted after the link
-that had it is gone. "" as container marks the address of a sandbox that waits to be taken.
+A row of the table `addresses` is written before its address is used and deleted after the link that had it is gone. Its
+container is WAITING when the address went to a sandbox of the stock: `endpoints` says who took that, and after a crash
+an address that no endpoint has is free.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class AddressPool:
         raise SystemFailure(f"no available IPv4 addresses on this network's address pools: {self._network}")
 
     def reserve(self, address: str, container: str) -> str:
-        """Take the address that a user asked for. Raises InvalidArgument outside of the subnet, Conflict when in use."""
+        """Take a certain address. Raises InvalidArgument when it is not of this subnet, Conflict when it is in use."""
         try:
             wanted = ipaddress.IPv4Address(address)
         except ValueError as error:
@@ -84,12 +85,6 @@ class AddressPool:
             raise
         return address
 
-    def claim(self, address: str, container: str) -> None:
-        """Write down which container has an address that was waiting; part of the caller's transaction."""
-        self._database.execute(
-            "UPDATE addresses SET container = ? WHERE pool = ? AND address = ?", (container, self._pool, address)
-        )
-
     def release(self, addresses: Iterable[str]) -> None:
         """Make addresses free again, once nothing has them any more."""
         released = list(addresses)
@@ -110,7 +105,6 @@ class AddressPool:
             for each in addresses:
                 self._database.execute("DELETE FROM addresses WHERE pool = ? AND address = ?", (self._pool, each))
 
-    def holders(self) -> dict[str, str]:
-        """Return the container of each address in use; WAITING for those of no container."""
-        rows = self._database.query("SELECT address, container FROM addresses WHERE pool = ?", (self._pool,))
-        return {address: container for address, container in rows}
+    def given(self) -> set[str]:
+        """Return all addresses in use."""
+        return {row[0] for row in self._database.query("SELECT address FROM addresses WHERE pool = ?", (self._pool,))}
