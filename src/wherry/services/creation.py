@@ -29,9 +29,11 @@ from wherry.models.container import (
     RestartPolicy,
 )
 from wherry.models.image import Image
+from wherry.network import etcfiles
 from wherry.network.controller import Networks
 from wherry.oci import validate
 from wherry.services import binds, merge
+from wherry.services.launching import endpoint_requests
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 
@@ -83,6 +85,10 @@ class Creation:
             args=args,
             mounts=binds.resolve(host),
         )
+        for asked in endpoint_requests(record):
+            self.networks.check(asked)
+        etcfiles.check_hostname(config.hostname, config.domainname)
+        etcfiles.Options.of(host)
         return record, warnings
 
     def _host_defaults(self, host: HostConfig, config: ContainerConfig) -> HostConfig:
@@ -117,9 +123,6 @@ class Creation:
         for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
             if mode.startswith("container:"):
                 self.catalog.resolve(mode.removeprefix("container:"))
-        mode = host.network_mode
-        if not mode.startswith("container:") and mode not in ("host", "none"):
-            self.networks.resolve(mode)
         if host.runtime != "wherry" and host.runtime != "runc":
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
 

@@ -15,6 +15,7 @@ from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import Conflict, SystemFailure
 from wherry.failpoints import reach
+from wherry.models.container import EndpointIPAMConfig, EndpointSettings
 from wherry.network import etcfiles
 from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.controller import Networks
@@ -103,23 +104,8 @@ class Launching:
         mode = record.host_config.network_mode
         if mode == "host" or mode.startswith("container:"):
             return None
-        wanted = (record.networking.endpoints_config or {}) if mode != "none" else {}
-        endpoints = []
-        for name, asked in wanted.items():
-            addresses = asked.ipam_config if asked is not None else None
-            endpoints.append(
-                EndpointRequest(
-                    network=name,
-                    ipv4=addresses.ipv4_address if addresses else "",
-                    ipv6=addresses.ipv6_address if addresses else "",
-                    mac=(asked.mac_address if asked else "") or record.config.mac_address or "",
-                    aliases=tuple((asked.aliases if asked else None) or ()),
-                    driver_opts=(asked.driver_opts if asked else None) or {},
-                    gw_priority=asked.gw_priority if asked else 0,
-                )
-            )
         return self.networks.open_sandbox(
-            SandboxRequest(record.id, tuple(endpoints), sysctls=record.host_config.sysctls or {})
+            SandboxRequest(record.id, endpoint_requests(record), sysctls=record.host_config.sysctls or {})
         )
 
     def _write_files(self, record: Record, sandbox: Sandbox | None) -> tuple[Mount, ...]:
@@ -195,6 +181,29 @@ class Launching:
         size = parse_size(options["max-size"]) if "max-size" in options else DEFAULT_LOG_SIZE
         count = int(options["max-file"]) if options.get("max-file", "").isdigit() else DEFAULT_LOG_FILES
         return LogTarget(driver="json-file", path=str(path), max_size=max(size, 0), max_file=count)
+
+
+def endpoint_requests(record: Record) -> tuple[EndpointRequest, ...]:
+    """Return what the container asks of each network; nothing for one that has no network of its own."""
+    mode = record.host_config.network_mode
+    if mode in ("none", "host") or mode.startswith("container:"):
+        return ()
+    requests = []
+    for name, settings in (record.networking.endpoints_config or {}).items():
+        asked = settings or EndpointSettings()
+        addresses = asked.ipam_config or EndpointIPAMConfig()
+        requests.append(
+            EndpointRequest(
+                network=name,
+                ipv4=addresses.ipv4_address,
+                ipv6=addresses.ipv6_address,
+                mac=asked.mac_address or record.config.mac_address or "",
+                aliases=tuple(asked.aliases or ()),
+                driver_opts=asked.driver_opts or {},
+                gw_priority=asked.gw_priority,
+            )
+        )
+    return tuple(requests)
 
 
 async def _abort(task: Task) -> None:

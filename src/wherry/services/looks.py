@@ -103,7 +103,8 @@ class Looks:
     async def inspect(self, container: Container, *, size: bool) -> Json:
         """Return the answer of docker inspect."""
         record = container.record
-        sandbox = self.networks.sandbox(container.id) if record.state.alive else ("", "")
+        pid = record.state.pid
+        sandbox = (self.networks.sandbox(container.id)[0], f"/proc/{pid}/ns/net" if pid else "")
         answer = present.inspect(
             record,
             root=self.settings.container_root(container.id),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class NetworkService:
 
 def _accepts(entry: Mapping[str, Any], filters: Filters) -> bool:
     builtin = entry["Name"] in ("bridge", "host", "none")
-    tests = {
+    tests: dict[str, Callable[[str], bool]] = {
         "driver": lambda value: entry["Driver"] == value,
         "id": lambda value: entry["Id"].startswith(value),
         "name": lambda value: value in entry["Name"],

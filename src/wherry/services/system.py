@@ -6,8 +6,9 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,20 +201,22 @@ def accepts(event: Event, filters: Filters) -> bool:
     """Return whether an event passes the filters of docker events."""
     attributes: Mapping[str, str] = event.attributes
 
-    def named(kind: str, value: str) -> bool:
-        if kind == "image":
-            own = event.id if event.kind == "image" else attributes.get("image", "")
-            return event.kind in ("image", "container") and value in (own, own.partition(":")[0])
-        return event.kind == kind and (event.id.startswith(value) or attributes.get("name") == value)
-
-    tests = {
+    tests: dict[str, Callable[[str], bool]] = {
         "type": lambda value: event.kind == value,
-        "event": lambda value: event.action == value or event.action.split(":")[0] == value,
+        "event": lambda value: value in (event.action, event.action.split(":")[0]),
         "scope": lambda value: value == "local",
         "label": lambda value: label(attributes, value),
-        **{kind: (lambda value, kind=kind: named(kind, value)) for kind in ("container", "image", "network", "volume")},
+        **{kind: partial(_is_about, event, kind) for kind in ("container", "image", "network", "volume")},
     }
     return all(any(tests[name](value) for value in values) for name, values in filters.items() if name in tests)
+
+
+def _is_about(event: Event, kind: str, value: str) -> bool:
+    """Return whether the event's object is the named one; an image is also what its containers were made from."""
+    if kind == "image":
+        name = event.id if event.kind == "image" else event.attributes.get("image", "")
+        return event.kind in ("image", "container") and value in (name, name.partition(":")[0])
+    return event.kind == kind and (event.id.startswith(value) or event.attributes.get("name") == value)
 
 
 def _read(path: str) -> str:
