@@ -148,6 +148,7 @@ class Supervisor:
                     cgroup=cgroup,
                     seccomp=self._seccomp,
                     init_path=launch.init_path,
+                    id=launch.id,
                 )
             )
 
@@ -235,6 +236,7 @@ class Supervisor:
             self._execs.forget_told()
 
     def _adopt(self, control: socket.socket) -> None:
+        self._tell({"type": "replaced"})
         self._drop_control()
         control.setblocking(False)
         self._control = control
@@ -310,6 +312,7 @@ class Supervisor:
                 sync=sync,
                 cgroup=self._cgroup,
                 seccomp=self._seccomp,
+                id=self._launch.id,
             )
         )
 

@@ -38,6 +38,7 @@ Daemon to supervisor: every message has "seq" (int), answered by one reply
 Supervisor to daemon, unasked
     running, failed, exited, exec-exited as drawn above
     state        {pid, start_time, at, execs: {id: {pid, exit: null or the fields of `Exit`}}}
+    replaced     {}                                  another connection took over; this one ends
     log-failed   {errno, message}                    the log could not be written; what was to be written is lost
 
 RUN_DIR holds (written by the supervisor, each by rename, so that a reader sees all or nothing)

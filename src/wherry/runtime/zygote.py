@@ -14,9 +14,11 @@ import socket
 import traceback
 from typing import Any, NoReturn
 
+from wherry.kernel.fds import close_except
 from wherry.kernel.seccomp_bpf import compile_filter
 from wherry.runtime import channel, supervisor
-from wherry.runtime.selfprotect import protect_interpreter
+from wherry.runtime.cgroups import detect
+from wherry.runtime.selfprotect import engine_mounts, protect_interpreter
 from wherry.runtime.wire import Launch, SetupFailure
 from wherry.runtime.zygote_boot import CONTROL
 
@@ -24,12 +26,14 @@ from wherry.runtime.zygote_boot import CONTROL
 def main() -> NoReturn:
     """Serve launches until the daemon's end is closed."""
     protect_interpreter()
+    close_except((0, 1, 2, CONTROL, *(() if engine_mounts() is None else (engine_mounts(),))))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors; their end is told by EOF elsewhere
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _raise_oom_score()
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     zygote = Zygote(control)
+    detect()  # once for all: forked supervisors inherit what it found
     gc.collect()
     gc.freeze()  # a collection in a supervisor would write to every shared page
     channel.send(control, {"type": "ready"})

@@ -66,6 +66,7 @@ def end_container(run_dir: Path, cgroup_path: str) -> Exit | None:
             finally:
                 os.close(pidfd)
     _end_cgroup(cgroup_path)
+    (run_dir / exits.SOCKET).unlink(missing_ok=True)
     known = exits.read_exit(str(run_dir))
     if known is not None or task is None:
         return known

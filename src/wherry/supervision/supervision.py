@@ -17,7 +17,7 @@ from wherry.runtime.wire import Exit, Launch, SetupFailure
 from wherry.supervision import remains
 from wherry.supervision.background import spawn
 from wherry.supervision.connection import Connection
-from wherry.supervision.task import LaunchFailed, Task
+from wherry.supervision.task import LaunchFailed, LaunchVanished, Task
 from wherry.supervision.zygote import Zygote
 
 LAUNCH_PATIENCE = 120.0  # mounts of a slow network file system
@@ -53,12 +53,20 @@ class Supervision:
         linux = dict(launch.spec["linux"])
         profile = linux.pop("seccomp", None)
         key = self._key(profile) if profile else ""
-        if profile:
-            await self._zygote.teach(key, profile)
         launch = replace(launch, spec={**launch.spec, "linux": linux}, seccomp=key, netns=netns_fd is not None)
-        task = Task(launch.id, Path(launch.run_dir), linux["cgroupsPath"])
+        try:
+            return await self._attempt(launch, profile, netns_fd, attach_fds)
+        except LaunchVanished:  # the zygote was killed with the launch unread; another one takes it
+            return await self._attempt(launch, profile, netns_fd, attach_fds)
+
+    async def _attempt(
+        self, launch: Launch, profile: dict[str, Any] | None, netns_fd: int | None, attach_fds: Sequence[int]
+    ) -> Task:
+        task = Task(launch.id, Path(launch.run_dir), launch.spec["linux"]["cgroupsPath"])
         ours, theirs = channel.pair()
         try:
+            if profile:
+                await self._zygote.teach(launch.seccomp, profile)
             await self._send(launch, theirs, netns_fd, attach_fds)
         except BaseException:
             ours.close()

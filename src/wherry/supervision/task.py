@@ -7,6 +7,7 @@ import logging
 import os
 import signal as signals
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ class LaunchFailed(Exception):
     def __init__(self, failure: SetupFailure) -> None:
         super().__init__(failure.message)
         self.failure = failure
+
+
+class LaunchVanished(LaunchFailed):
+    """The launch was lost before it came to a process."""
 
 
 class ExecTask:
@@ -62,6 +67,8 @@ class Task:
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._seq = 0
         self._connection: Connection | None = None
+        self._vanished = False
+        self._replaced = False
 
     # Connection
 
@@ -73,7 +80,7 @@ class Task:
         """Wait until the container runs, its state is known, or raise LaunchFailed."""
         failure = await asyncio.shield(self._outcome)
         if failure is not None:
-            raise LaunchFailed(failure)
+            raise LaunchVanished(failure) if self._vanished else LaunchFailed(failure)
 
     def on_message(self, message: dict[str, Any]) -> None:
         """Take a message of the supervisor."""
@@ -90,6 +97,9 @@ class Task:
             _settle(self.exited, Exit.from_wire(message))
         elif kind == "exec-exited":
             self._end_exec(message["exec"], Exit.from_wire(message))
+        elif kind == "replaced":
+            self._replaced = True
+            log.error("another daemon took over a container", extra={"container": self.id})
         elif kind == "log-failed":
             log.error("container log lost output", extra={"container": self.id, "error": message["message"]})
 
@@ -123,7 +133,7 @@ class Task:
         failed = self._outcome.done() and self._outcome.result() is not None
         if self.exited.done() or failed:
             self._close()
-        else:
+        elif not self._replaced:
             spawn(self._after_end(), f"end of container {self.id[:12]}")
 
     def _close(self) -> None:
@@ -137,6 +147,7 @@ class Task:
         outcome = await asyncio.to_thread(remains.end_container, self._run_dir, self._cgroup_path)
         fault = await asyncio.to_thread(_read_fault, self._run_dir)
         log.error("supervisor died", extra={"container": self.id, "fault": fault})
+        self._vanished = outcome is None and not fault
         failure = SetupFailure("process", "supervise", 0, "", "the container's supervisor died")
         _settle(self._outcome, failure)
         _settle(self.exited, outcome or Exit(remains.KILLED, signals.SIGKILL, 0))
@@ -148,31 +159,32 @@ class Task:
 
     async def reconnect(self) -> bool:
         """Connect to a supervisor that lives; False when it does not, or does not answer (it is ended then)."""
-        sock = await connect(self._run_dir)
-        if sock is None:
-            return False
-        peer = peer_pid(sock)
-        known: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        while (sock := await connect(self._run_dir)) is not None:
+            peer = peer_pid(sock)
+            known: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            connection = Connection(sock, partial(self._first, known), partial(self._lost, known))
+            try:
+                async with asyncio.timeout(STATE_PATIENCE):
+                    alive = await known
+            except TimeoutError:
+                connection.close()
+                await asyncio.to_thread(remains.kill_supervisor, peer)
+                return False
+            if alive:
+                self.take(connection)
+                return True
+        return False
 
-        def first(message: dict[str, Any]) -> None:
-            self.on_message(message)
-            _settle(known, None)
+    def _first(self, known: asyncio.Future[bool], message: dict[str, Any]) -> None:
+        self.on_message(message)
+        _settle(known, True)
 
-        def lost() -> None:
-            if known.done():
-                self.on_end()
-            _settle(known, None)
-
-        connection = Connection(sock, first, lost)
-        try:
-            async with asyncio.timeout(STATE_PATIENCE):
-                await known
-        except TimeoutError:
-            await asyncio.to_thread(remains.kill_supervisor, peer)
-            connection.close()
-            return False
-        self.take(connection)
-        return connection.open
+    def _lost(self, known: asyncio.Future[bool]) -> None:
+        """An end before the state: the supervisor is at its end, or another connection was quicker. Ask again."""
+        if known.done():
+            self.on_end()
+        else:
+            known.set_result(False)
 
     # Commands
 

@@ -53,25 +53,26 @@ class Zygote:
 
     def _spawn(self) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = channel.pair()
         packages = str(Path(next(iter(wherry.__path__))).parent)
         command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP.format(packages=packages)]
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        with theirs:
+        ours, theirs = channel.pair()
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_OPEN, 2, str(self._log_path), log_flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL),
+        ]
+        every = signal.valid_signals()
+        try:
             self.pid = os.posix_spawn(
-                sys.executable,
-                command,
-                _ENVIRONMENT,
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-                    (os.POSIX_SPAWN_DUP2, 0, 1),
-                    (os.POSIX_SPAWN_OPEN, 2, str(self._log_path), log_flags, 0o600),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL),
-                ],
-                setsid=True,
-                setsigmask=[],
-                setsigdef=range(1, signal.SIGRTMIN),
+                sys.executable, command, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=[], setsigdef=every
             )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         self._pidfd = os.pidfd_open(self.pid)
         self._dead = loop.create_future()
         self._filters.clear()
