@@ -90,9 +90,13 @@ def limit_bounding(keep: int) -> None:
             raise
 
 
-def set_ambient(bits: int) -> None:
-    """Empty the ambient set, then raise `bits`. Raises OSError EPERM for bits not permitted and inheritable."""
+def clear_ambient() -> None:
+    """Empty the ambient set of the calling thread."""
     prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def raise_ambient(bits: int) -> None:
+    """Add to the ambient set. Raises OSError EPERM for bits that are not both permitted and inheritable."""
     for bit in range(bits.bit_length()):
         if bits >> bit & 1:
             prctl(const.PR_CAP_AMBIENT, const.PR_CAP_AMBIENT_RAISE, bit)

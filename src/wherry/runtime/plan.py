@@ -1,0 +1,299 @@
+"""From an OCI runtime spec to the ordered steps that carry it out. Pure: nothing here touches the kernel.
+
+    container   cgroup, namespaces, private procfs (sysctls, labels), sources of the host, root file system,
+                pivot, mounts in the spec's order, devices, terminal, read-only and masked paths, then the process
+    exec        cgroup, namespaces of the container, terminal, then the process
+    process     streams, limits, user, working directory, capabilities, program, seccomp, execve
+
+The root is changed early: from then on no path of the container can lead to the host, whatever links it holds. Only
+when hooks are to run that want to see the mounts from outside is it changed after the mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from typing import Any
+
+from wherry.kernel import caps, const
+from wherry.runtime.cgroups import MountSources
+from wherry.runtime.mountoptions import parse
+from wherry.runtime.mounts import Mount
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, OpenSources, Pivot
+from wherry.runtime.ops_namespaces import (
+    AwaitHooks,
+    EnterContainer,
+    JoinCgroup,
+    JoinGivenNetwork,
+    JoinKeyring,
+    JoinNamespaces,
+    NewNamespaces,
+    OpenProcfs,
+    SetLabels,
+    SetNames,
+    SetOomScore,
+    StopPropagation,
+    WriteSysctls,
+)
+from wherry.runtime.ops_process import (
+    BecomeUser,
+    ChangeDirectory,
+    Execute,
+    FindProgram,
+    Identify,
+    InstallStdio,
+    SetRlimits,
+    WaitForStart,
+)
+from wherry.runtime.ops_rootfs import (
+    Device,
+    FinishRoot,
+    MakeDevices,
+    MakeTerminal,
+    MakeWorkingDirectory,
+    MaskPaths,
+    ReadonlyPaths,
+)
+from wherry.runtime.setup import Operation, SetupError
+
+Spec = dict[str, Any]
+
+_BY_PARENT = ("pid", "time")  # unshare(2) and setns(2) put the next child there, not the caller
+_DEVICES = tuple(
+    Device(f"/dev/{name}", stat.S_IFCHR | 0o666, os.makedev(major, minor))
+    for name, major, minor in (
+        ("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0),
+    )
+)  # fmt: skip
+_DEFAULT_PATHS = {device.path for device in _DEVICES} | {"/dev/console", "/dev/ptmx"}
+_LINKS = (
+    ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx"),
+)  # fmt: skip
+_NODE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_PROPAGATION = {
+    "private": const.MS_PRIVATE, "slave": const.MS_SLAVE, "shared": const.MS_SHARED, "unbindable": const.MS_UNBINDABLE,
+}  # fmt: skip
+_IPC_SYSCTLS = {
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
+    "kernel.shmmni", "kernel.shm_rmid_forced",
+}  # fmt: skip
+
+
+def namespaces(spec: Spec) -> dict[str, str]:
+    """Return the spec's namespaces: type to path, "" for a new one."""
+    return {entry["type"]: entry.get("path") or "" for entry in _linux(spec).get("namespaces") or ()}
+
+
+def _linux(spec: Spec) -> dict[str, Any]:
+    linux: dict[str, Any] = spec.get("linux") or {}
+    return linux
+
+
+def clean(path: str) -> str:
+    """Return an absolute path without "." and "..", as a path inside the container."""
+    result = os.path.normpath("/" + path)
+    return "/" + result.lstrip("/")
+
+
+def plan_container(
+    spec: Spec, rootfs: tuple[Mount, ...], cgroups: MountSources, *, given_network: bool, session: str, hooks: bool
+) -> tuple[Operation, ...]:
+    """Return the steps that make a container. session: the name of its session keyring."""
+    linux = _linux(spec)
+    process = spec["process"]
+    mounts, sources = _mounts(spec, cgroups)
+    steps: list[Operation] = [JoinCgroup(), *_namespace_steps(spec, given_network)]
+    steps += [OpenProcfs(), *_procfs_steps(spec, process)]
+    if sources:
+        steps.append(OpenSources(tuple(sources)))
+    steps += [StopPropagation(), *_root_steps(spec, rootfs)]
+    pivot: list[Operation] = [AwaitHooks(), Pivot()] if hooks else [Pivot()]
+    steps += [] if hooks else pivot
+    steps += mounts
+    if not _dev_is_bound(spec):
+        steps.append(MakeDevices(_devices(linux), _LINKS))
+    if process.get("terminal"):
+        steps.append(_terminal(process, console=True))
+    if process.get("cwd"):
+        steps.append(MakeWorkingDirectory(clean(process["cwd"])))
+    steps += pivot if hooks else []
+    steps += _closing_steps(spec)
+    steps.append(JoinKeyring(session))
+    return (*steps, *_process_steps(process, hold=True))
+
+
+def plan_exec(process: dict[str, Any], spec: Spec, *, session: str) -> tuple[Operation, ...]:
+    """Return the steps of one more process in a container that runs."""
+    process = {**_inherited(spec["process"]), **process}
+    kinds = tuple(kind for kind in namespaces(spec) if kind not in (*_BY_PARENT, "user"))
+    steps: list[Operation] = [JoinCgroup(), EnterContainer(kinds)]
+    written = _process_writes(process)
+    if written:
+        steps += [OpenProcfs(), *written]
+    if process.get("terminal"):
+        steps.append(_terminal(process, console=False))
+    steps.append(JoinKeyring(session))
+    return (*steps, *_process_steps(process, hold=False))
+
+
+def _inherited(process: dict[str, Any]) -> dict[str, Any]:
+    """What an exec takes over from the container's process when it does not say otherwise."""
+    keys = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+    return {"cwd": "/", **{key: process[key] for key in keys if key in process}}
+
+
+def _namespace_steps(spec: Spec, given_network: bool) -> list[Operation]:
+    wanted = namespaces(spec)
+    if "user" in wanted:
+        raise SetupError("user namespaces are not supported by this runtime yet")
+    if wanted.get("mount") != "":
+        raise SetupError("a container needs a mount namespace of its own")
+    if given_network:
+        wanted.pop("network", None)
+    here = [(kind, path) for kind, path in wanted.items() if kind not in _BY_PARENT]
+    steps: list[Operation] = [JoinGivenNetwork()] if given_network else []
+    paths = tuple((kind, path) for kind, path in here if path)
+    if paths:
+        steps.append(JoinNamespaces(paths))
+    steps.append(NewNamespaces(tuple(kind for kind, path in here if not path)))
+    host, domain = spec.get("hostname") or "", spec.get("domainname") or ""
+    if wanted.get("uts") == "" and (host or domain):
+        steps.append(SetNames(host, domain))
+    return steps
+
+
+def _procfs_steps(spec: Spec, process: dict[str, Any]) -> list[Operation]:
+    sysctls = _linux(spec).get("sysctl") or {}
+    separate = {kind for kind, path in namespaces(spec).items() if path != "/proc/1/ns/" + kind}
+    for key in sysctls:
+        if not _is_namespaced(key.replace("/", "."), separate):
+            raise SetupError(f'sysctl "{key}" is not in a separate kernel namespace', 0, key)
+    steps: list[Operation] = []
+    if sysctls:
+        steps.append(WriteSysctls(tuple((key, str(value)) for key, value in sysctls.items())))
+    return steps + _process_writes(process)
+
+
+def _is_namespaced(key: str, separate: set[str]) -> bool:
+    """Whether a sysctl belongs to the container: all others would be the host's."""
+    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+        return "ipc" in separate
+    if key.startswith("net."):
+        return "network" in separate
+    return key == "kernel.domainname" and "uts" in separate
+
+
+def _process_writes(process: dict[str, Any]) -> list[Operation]:
+    steps: list[Operation] = []
+    if process.get("oomScoreAdj") is not None:
+        steps.append(SetOomScore(int(process["oomScoreAdj"])))
+    apparmor, selinux = process.get("apparmorProfile") or "", process.get("selinuxLabel") or ""
+    if apparmor or selinux:
+        steps.append(SetLabels(apparmor, selinux))
+    return steps
+
+
+def _root_steps(spec: Spec, rootfs: tuple[Mount, ...]) -> list[Operation]:
+    place = spec["root"]["path"]
+    if not rootfs:
+        return [MountRoot("bind", place, parse(()), place)]
+    first, *others = rootfs
+    steps: list[Operation] = [MountRoot(first.type, first.source, parse(first.options), place)]
+    for mount in others:
+        if parse(mount.options).bind or mount.type == "bind":
+            raise SetupError(f"a bind mount below the root file system belongs into mounts: {mount.target}")
+        steps.append(MountFilesystem(mount.type, mount.source, clean(mount.target), parse(mount.options)))
+    return steps
+
+
+def _mounts(spec: Spec, cgroups: MountSources) -> tuple[list[Operation], list[tuple[int, str, str, bool]]]:
+    """The steps of the spec's mounts in order, and what has to be opened on the host for them: numbered sources."""
+    steps: list[Operation] = []
+    sources: list[tuple[int, str, str, bool]] = []
+    own_cgroups = namespaces(spec).get("cgroup") == ""
+    for entry in spec.get("mounts") or ():
+        options = parse(entry.get("options") or ())
+        target, kind, source = clean(entry["destination"]), entry.get("type") or "", entry.get("source") or ""
+        key = len(sources)
+        if kind in ("cgroup", "cgroup2"):
+            steps.append(MountCgroups(cgroups, key, target, options, own_cgroups))
+            if cgroups.version == 1 or not own_cgroups:
+                sources += [(key + index, path, target, False) for index, (_, path) in enumerate(cgroups.binds)]
+        elif options.bind or kind == "bind":
+            steps.append(BindMount(key, source, target, options))
+            sources.append((key, source, target, options.recursive))
+        else:
+            steps.append(MountFilesystem(kind, source, target, options))
+    return steps, sources
+
+
+def _dev_is_bound(spec: Spec) -> bool:
+    """Whether /dev is the host's: then nothing is made in it."""
+    at_dev = [entry for entry in spec.get("mounts") or () if clean(entry["destination"]) == "/dev"]
+    return any(entry.get("type") == "bind" or parse(entry.get("options") or ()).bind for entry in at_dev)
+
+
+def _devices(linux: dict[str, Any]) -> tuple[Device, ...]:
+    extra = []
+    for entry in linux.get("devices") or ():
+        kind = _NODE_TYPES.get(entry["type"])
+        if kind is None:
+            raise SetupError(f"{entry['path']}: no such type of device: {entry['type']}", 0, entry["path"])
+        path = clean(entry["path"])
+        if path in _DEFAULT_PATHS or path.startswith("/dev/pts/"):
+            continue  # those that every container has; ptmx and console are made another way
+        mode = entry.get("fileMode")
+        number = os.makedev(int(entry.get("major") or 0), int(entry.get("minor") or 0))
+        permissions = 0o666 if mode is None else int(mode) & 0o7777
+        extra.append(Device(path, kind | permissions, number, int(entry.get("uid") or 0), int(entry.get("gid") or 0)))
+    return _DEVICES + tuple(extra)
+
+
+def _terminal(process: dict[str, Any], *, console: bool) -> MakeTerminal:
+    size = process.get("consoleSize") or {}
+    return MakeTerminal(int(size.get("height") or 0), int(size.get("width") or 0), console)
+
+
+def _closing_steps(spec: Spec) -> list[Operation]:
+    linux = _linux(spec)
+    steps: list[Operation] = []
+    if linux.get("readonlyPaths"):
+        steps.append(ReadonlyPaths(tuple(map(clean, linux["readonlyPaths"]))))
+    if linux.get("maskedPaths"):
+        steps.append(MaskPaths(tuple(map(clean, linux["maskedPaths"]))))
+    word = linux.get("rootfsPropagation") or ""
+    propagation = _PROPAGATION.get(word[1:] if word.startswith("r") else word, 0)
+    readonly = bool(spec["root"].get("readonly"))
+    if readonly or propagation:
+        steps.append(FinishRoot(readonly, propagation))
+    return steps
+
+
+def _process_steps(process: dict[str, Any], *, hold: bool) -> list[Operation]:
+    arguments = tuple(process.get("args") or ())
+    if not arguments:
+        raise SetupError("args must not be empty")
+    limits = tuple(
+        (_rlimit(entry["type"]), int(entry["soft"]), int(entry["hard"])) for entry in process.get("rlimits") or ()
+    )
+    sets = process.get("capabilities") or {}
+    bounding, effective, permitted, inheritable, ambient = (
+        caps.mask(sets.get(name) or ()) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
+    )
+    cwd = ChangeDirectory(clean(process.get("cwd") or "/"))
+    steps: list[Operation] = [InstallStdio()]
+    steps += [SetRlimits(limits)] if limits else []
+    steps += [Identify(), cwd, BecomeUser(bounding, cwd), FindProgram(arguments[0])]
+    steps += [WaitForStart()] if hold else []
+    no_new = bool(process.get("noNewPrivileges"))
+    flags = tuple(process.get("seccompFlags") or ())
+    return [*steps, Execute(arguments, effective, permitted, inheritable, ambient, no_new, flags)]
+
+
+def _rlimit(name: str) -> int:
+    number = getattr(resource, name, None) if name.startswith("RLIMIT_") else None
+    if number is None:
+        raise SetupError(f"invalid rlimit type: {name}")
+    return int(number)
