@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.containers import make_rootfs, read_all, unframe, within, yard
+from tests.kernel.yard import make_rootfs, read_all, unframe, within, yard
 from wherry.errors import Conflict
 from wherry.runtime import exits
-from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit
+from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, LogTarget
 from wherry.supervision import task as task_module
-from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import LaunchFailed, Task
 
 pytestmark = pytest.mark.root
@@ -124,8 +123,7 @@ def test_failed_launch_leaves_nothing(run):
         launch = yard.launch_of("/bin/nothing")
         with pytest.raises(LaunchFailed):
             await yard.supervision.launch(launch, netns_fd=None, attach_fds=[])
-        left = [name for _, names, _ in os.walk("/sys/fs/cgroup") for name in names if name == launch.id]
-        assert left == []
+        assert yard.cgroups(launch.id) == []
         assert not (Path(launch.run_dir) / exits.SOCKET).exists()
         assert not (Path(launch.run_dir) / exits.FAULT).exists()
 
@@ -327,8 +325,7 @@ def test_wherryd_comes_back(run):
         await within(executed.exited)
         client.close()
         task._connection.close()  # as kill -9 of the daemon does
-        second = Supervision(yard.folder)
-        found = await second.restore(task.id, Path(task.launch.run_dir), task.launch.spec["linux"]["cgroupsPath"])
+        found = await yard.taken_over(task)
         assert isinstance(found, Task)
         assert (found.pid, found.start_time, found.started_at) == (task.pid, task.start_time, task.started_at)
         executed, client = await exec_in(found, "/bin/echo", "hello")
@@ -336,7 +333,6 @@ def test_wherryd_comes_back(run):
         await found.signal(signal.SIGTERM)
         assert (await within(found.exited)).code == 9
         await within(found.gone)
-        yard.tasks.remove(task)
 
     run(scenario)
 
@@ -344,15 +340,13 @@ def test_wherryd_comes_back(run):
 def test_newest_connection_wins(run):
     async def scenario(yard):
         task = await yard.start("/bin/sleep", "60")
-        cgroup = task.launch.spec["linux"]["cgroupsPath"]
-        found = await Supervision(yard.folder).restore(task.id, Path(task.launch.run_dir), cgroup)
+        found = await yard.taken_over(task)
         assert isinstance(found, Task)
         with pytest.raises(Conflict):
             await task.close_stdin()
         await found.signal(signal.SIGKILL)
         assert (await within(found.exited)).code == 137
         await within(found.gone)
-        yard.tasks.remove(task)
 
     run(scenario)
 
@@ -362,11 +356,9 @@ def test_end_while_no_daemon_was_there(run):
         task = await yard.start("/bin/sh", "-c", "sleep 0.2; exit 21")
         task._connection.close()
         await asyncio.sleep(0.5)
-        cgroup = task.launch.spec["linux"]["cgroupsPath"]
-        found = await Supervision(yard.folder).restore(task.id, Path(task.launch.run_dir), cgroup)
+        found = await yard.taken_over(task)
         assert isinstance(found, Exit)
         assert found.code == 21
-        yard.tasks.remove(task)
 
     run(scenario)
 
@@ -417,12 +409,10 @@ def test_dead_supervisor_is_found_by_the_next_daemon(run):
         supervisor = supervisor_of(task)
         task._connection.close()
         os.kill(supervisor, signal.SIGKILL)
-        cgroup = task.launch.spec["linux"]["cgroupsPath"]
-        found = await Supervision(yard.folder).restore(task.id, Path(task.launch.run_dir), cgroup)
+        found = await yard.taken_over(task)
         assert isinstance(found, Exit)
         assert (found.code, found.signal) == (137, 9)
         assert not alive(task.pid)
-        yard.tasks.remove(task)
 
     run(scenario)
 
@@ -435,12 +425,10 @@ def test_supervisor_that_does_not_answer_is_ended(run, monkeypatch):
         supervisor = supervisor_of(task)
         os.kill(supervisor, signal.SIGSTOP)
         task._connection.close()
-        cgroup = task.launch.spec["linux"]["cgroupsPath"]
-        found = await Supervision(yard.folder).restore(task.id, Path(task.launch.run_dir), cgroup)
+        found = await yard.taken_over(task)
         assert isinstance(found, Exit)
         assert found.code == 137
         assert not alive(task.pid)
-        yard.tasks.remove(task)
 
     run(scenario)
 
@@ -452,8 +440,10 @@ def test_long_run_root(run, tmp_path):
     async def scenario(yard):
         task = await yard.start("/bin/sleep", "60")
         assert len(task.launch.run_dir) > 150
-        cgroup = task.launch.spec["linux"]["cgroupsPath"]
-        assert isinstance(await Supervision(deep).restore(task.id, Path(task.launch.run_dir), cgroup), Task)
+        found = await yard.taken_over(task)
+        assert isinstance(found, Task)
+        await found.signal(signal.SIGKILL)
+        await within(found.gone)
 
     run(scenario, deep)
 
@@ -473,22 +463,18 @@ def test_supervisor_holds_only_its_own_descriptors(run):
         task = await yard.start("/bin/sleep", "60")
         folder = f"/proc/{supervisor_of(task)}/fd"
         targets = sorted(os.readlink(f"{folder}/{fd}").partition(":")[0] for fd in os.listdir(folder))
-        # stdio 3, log, run dir, epoll and pidfd, stdout and stderr pipes, listener and control
-        own = ["/dev/null"] * 2 + [str(yard.folder / "zygote.log"), task.launch.log.path, task.launch.run_dir]
-        print(targets)
-        assert targets == sorted([*own, "anon_inode", "anon_inode", "pipe", "pipe", "socket", "socket"])
+        # stdio, the engine's mounts, log, run dir; epoll and pidfd; stdout and stderr; listener and control
+        own = ["/dev/null", "/dev/null", str(yard.folder / "zygote.log"), "mnt"]
+        own += [task.launch.log.path, task.launch.run_dir, "anon_inode", "anon_inode"]
+        assert targets == sorted([*own, "pipe", "pipe", "socket", "socket"])
 
     run(scenario)
 
 
 def test_full_disk_under_the_log_does_not_stop_the_container(run, caplog):
     async def scenario(yard):
-        launch_log = "/dev/full"
-        from wherry.runtime.wire import LogTarget
-
-        task, client = await yard.start(
-            "/bin/sh", "-c", "echo shown; exit 2", clients=(OUTPUT,), log=LogTarget("json-file", launch_log)
-        )
+        log = LogTarget("json-file", "/dev/full")
+        task, client = await yard.start("/bin/sh", "-c", "echo shown; exit 2", clients=(OUTPUT,), log=log)
         assert unframe(await read_all(client))[1] == b"shown\n"
         assert (await within(task.exited)).code == 2
         assert "container log lost output" in caplog.text
