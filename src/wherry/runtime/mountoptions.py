@@ -56,6 +56,12 @@ class Options:
     data: tuple[str, ...] = ()
 
 
+def known() -> list[str]:
+    """Return the options that are not left to the file system."""
+    propagation = [*_PROPAGATION, *(f"r{word}" for word in _PROPAGATION)]
+    return sorted({*_FLAGS, *_RECURSIVE_FLAGS, *propagation, *_IGNORED, "bind", "rbind", "tmpcopyup"})
+
+
 def parse(words: Iterable[str]) -> Options:
     """Sort the options of one mount; later ones win."""
     options = Options()
