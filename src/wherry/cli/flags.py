@@ -10,13 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
-class UsageError(Exception):
-    """The command line cannot be understood."""
-
-    def __init__(self, message: str, status: int = 125) -> None:
-        super().__init__(message)
-        self.status = status
+from wherry.cli.failures import UsageError
 
 
 @dataclass(frozen=True, slots=True)

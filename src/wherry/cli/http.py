@@ -11,24 +11,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from wherry.cli.failures import ApiError, Unreachable
+
 API_VERSION = "1.51"
 _LARGEST_HEAD = 1 << 16
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
 
 Query = Mapping[str, Any]
-
-
-class Unreachable(Exception):
-    """Nobody listens at the engine's address."""
-
-
-class ApiError(Exception):
-    """The engine refused; the text is its message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 def quote(text: str, safe: frozenset[int] = _UNRESERVED) -> str:
@@ -163,9 +152,9 @@ class Response:
             return
         body = b"".join(self.chunks())
         self.close()
-        import json
-
         try:
+            import json
+
             message = json.loads(body)["message"]
         except (ValueError, KeyError, TypeError):
             message = body.decode(errors="replace").strip() or f"status {self.status}"

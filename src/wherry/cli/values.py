@@ -1,0 +1,165 @@
+"""Flag values as text to API values: sizes, CPUs, limits, environment, mounts, devices."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+
+
+def byte_size(text: str) -> int:
+    """64m, 1.5g, 1048576, 512KiB: bytes."""
+    number = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+    suffix = text[len(number) :].strip().lower()
+    unit = suffix.removesuffix("ib") if suffix.endswith("ib") else suffix.removesuffix("b") or suffix
+    if unit not in _UNITS:
+        raise ValueError(f"invalid suffix: '{text[len(number) :].strip()}'")
+    try:
+        value = float(number)
+    except ValueError:
+        raise ValueError(f"invalid size: '{text}'") from None
+    if value < 0:
+        raise ValueError(f"invalid size: '{text}'")
+    return int(value * _UNITS[unit])
+
+
+def swap_size(text: str) -> int:
+    """A size, or -1 for unlimited."""
+    return -1 if text == "-1" else byte_size(text)
+
+
+def nano_cpus(text: str) -> int:
+    """1.5 CPUs as 1500000000."""
+    whole, _, part = text.partition(".")
+    if not (whole + part).isdigit():
+        raise ValueError(f"failed to parse {text} as a rational number")
+    if len(part) > 9:
+        raise ValueError("value is too precise")
+    return int(whole or "0") * 10**9 + int(part.ljust(9, "0") or "0")
+
+
+def nanoseconds(text: str) -> int:
+    """A Go duration such as 1m30s, as nanoseconds."""
+    rest, total = text, 0.0
+    while rest:
+        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
+        rest = rest[len(number) :]
+        unit = rest[: len(rest) - len(rest.lstrip("hmsuµn"))]
+        if not number or unit not in _SECONDS:
+            raise ValueError(f'time: invalid duration "{text}"')
+        total += float(number) * _SECONDS[unit]
+        rest = rest[len(unit) :]
+    return round(total * 1e9)
+
+
+def ulimit(text: str) -> dict[str, Any]:
+    """nofile=1024:2048 or nofile=1024."""
+    name, equals, limits = text.partition("=")
+    if not equals:
+        raise ValueError(f"invalid ulimit argument: {text}")
+    soft, _, hard = limits.partition(":")
+    try:
+        low, high = int(soft), int(hard or soft)
+    except ValueError:
+        raise ValueError(f"invalid ulimit argument: {text}") from None
+    if high != -1 and (low > high or low == -1):
+        raise ValueError(f"ulimit soft limit must be less than or equal to hard limit: {low} > {high}")
+    return {"Name": name, "Soft": low, "Hard": high}
+
+
+def device(text: str) -> dict[str, str]:
+    """HOST[:CONTAINER][:rwm]."""
+    parts = text.split(":")
+    mode = parts.pop() if len(parts) > 1 and parts[-1] and not set(parts[-1]) - set("rwm") else "rwm"
+    if len(parts) > 2 or not parts[0]:
+        raise ValueError(f"invalid device specification: {text}")
+    return {"PathOnHost": parts[0], "PathInContainer": parts[-1], "CgroupPermissions": mode}
+
+
+def read_env_file(path: str) -> list[str]:
+    """NAME=VALUE lines; a bare NAME takes its value from our environment."""
+    lines = []
+    with open(path, encoding="utf-8") as source:
+        for line in source:
+            line = line.rstrip("\n").lstrip()
+            if line and not line.startswith("#"):
+                lines.append(line)
+    return environment(lines)
+
+
+def environment(entries: list[str]) -> list[str]:
+    """Fill bare names from our environment; a name that is not set there is left out."""
+    found = []
+    for entry in entries:
+        name, equals, _ = entry.partition("=")
+        if not name:
+            raise ValueError(f"invalid environment variable: {entry}")
+        if equals:
+            found.append(entry)
+        elif name in os.environ:
+            found.append(f"{name}={os.environ[name]}")
+    return found
+
+
+def pairs(entries: list[str]) -> dict[str, str]:
+    """KEY=VALUE entries as a map; a bare key has an empty value."""
+    found = {}
+    for entry in entries:
+        key, _, value = entry.partition("=")
+        found[key] = value
+    return found
+
+
+def bind(text: str) -> str:
+    """SOURCE:TARGET[:MODE] with a relative source made absolute, as the engine wants it."""
+    source, colon, rest = text.partition(":")
+    if colon and source.startswith((".", "~")):
+        source = os.path.abspath(os.path.expanduser(source))
+    return source + colon + rest
+
+
+_MOUNT_WORDS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+
+
+def mount(text: str) -> dict[str, Any]:
+    """A --mount value: type=bind,source=/a,target=/b,readonly."""
+    fields = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        key = key.strip().lower()
+        fields[_MOUNT_WORDS.get(key, key)] = value if equals else "true"
+    result: dict[str, Any] = {"Type": fields.pop("type", "volume"), "Target": fields.pop("target", "")}
+    if not result["Target"]:
+        raise ValueError("target is required")
+    if "source" in fields:
+        source = fields.pop("source")
+        result["Source"] = os.path.abspath(source) if result["Type"] == "bind" and source.startswith(".") else source
+    if fields.pop("readonly", "false") in ("true", "1"):
+        result["ReadOnly"] = True
+    _mount_options(result, fields)
+    return result
+
+
+def _mount_options(result: dict[str, Any], fields: dict[str, str]) -> None:
+    if "bind-propagation" in fields:
+        result["BindOptions"] = {"Propagation": fields.pop("bind-propagation")}
+    tmpfs = {}
+    if "tmpfs-size" in fields:
+        tmpfs["SizeBytes"] = byte_size(fields.pop("tmpfs-size"))
+    if "tmpfs-mode" in fields:
+        tmpfs["Mode"] = int(fields.pop("tmpfs-mode"), 8)
+    if tmpfs:
+        result["TmpfsOptions"] = tmpfs
+    for name in fields:
+        raise ValueError(f"unexpected key '{name}' in '{name}={fields[name]}'")
+
+
+def security_option(text: str) -> str:
+    """A seccomp profile given by path travels as its content: the engine may be elsewhere."""
+    key, equals, value = text.partition("=")
+    if key == "seccomp" and equals and value not in ("unconfined", "builtin") and not value.startswith("{"):
+        with open(value, encoding="utf-8") as profile:
+            return f"seccomp={profile.read()}"
+    return text
