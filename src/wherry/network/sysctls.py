@@ -15,13 +15,14 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@-]*")
 def path_of(name: str) -> str:
     """Return the path below /proc/sys of a sysctl; raises InvalidArgument for what is not a network sysctl.
 
-    sysctl(8): when the first separator is a slash, dots are part of names, as in net/ipv4/conf/eth0.5/forwarding.
+    sysctl(8): when the first separator is a slash, dots are part of names, as in net/ipv4/conf/eth0.5/forwarding;
+    when it is a dot, slashes stand for them.
     """
     first = next((char for char in name if char in "./"), "")
-    parts = name.split(first) if first else [name]
-    if parts[0] != "net" or len(parts) < 3 or not all(_PART.fullmatch(part) for part in parts):
+    parts = [part.replace("/", ".") for part in name.split(first or None)]
+    if parts[:1] != ["net"] or len(parts) < 3 or not all(_PART.fullmatch(part) for part in parts):
         raise InvalidArgument(f"invalid sysctl {name!r}: not a network sysctl")
-    return "/".join(part.replace("/", ".") for part in parts)
+    return "/".join(parts)
 
 
 def network_only(wanted: Mapping[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ threads do chores, one at a time, as `chores` hands them out.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -80,10 +81,13 @@ class Workshop:
 
     def _work(self) -> None:
         home = netns.current()
-        with NetlinkSocket() as netlink:
-            while (job := self._next()) is not None:
-                job(netlink)
-                netns.enter(home)
+        try:
+            with NetlinkSocket() as netlink:
+                while (job := self._next()) is not None:
+                    job(netlink)
+                    netns.enter(home)
+        finally:
+            os.close(home)
 
     def _next(self) -> Job | None:
         while True:

@@ -10,7 +10,7 @@
     tags         name -> image, updated               name "docker.io/library/busybox:latest", fully spelled out
     networks     id -> name, record
     endpoints    container, network -> record         record: JSON of network/api.py Endpoint
-    addresses    pool, address -> container           what IPAM gave out
+    addresses    pool, address -> container           what IPAM gave out; '' when it went to a sandbox kept ready
     volumes      name -> record
 
 Change it together with a new entry in MIGRATIONS: entry N brings a database of version N to N + 1.

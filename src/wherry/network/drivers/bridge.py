@@ -58,7 +58,7 @@ class BridgeDriver:
     def open(self, network: Network) -> Network:
         """Make the bridge or take it up, with its address and rules. Undone as a whole when a step fails."""
         name = self._config.bridge
-        with ExitStack() as undo, Claim(START, wait=START_WAIT), NetlinkSocket() as netlink:
+        with Claim(START, wait=START_WAIT), NetlinkSocket() as netlink, ExitStack() as undo:
             self._claim = self._claimed(name)
             undo.callback(self._claim.close)
             found = link.find_link(netlink, name)

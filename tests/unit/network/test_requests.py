@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from wherry.errors import InvalidArgument
+from wherry.network import requests, sysctls
+from wherry.network.api import EndpointRequest
+from wherry.network.config import NetworkConfig
+from wherry.network.records import Network
+
+BRIDGE = Network(id="1" * 64, name="bridge", driver="bridge", created=0)
+HOST = Network(id="2" * 64, name="host", driver="host", created=0)
+
+
+def test_an_address_on_the_default_bridge_is_refused_in_dockerds_words():
+    with pytest.raises(InvalidArgument) as caught:
+        requests.check(EndpointRequest("bridge", ipv4="172.17.0.9"), BRIDGE)
+    assert caught.value.message == (
+        "invalid config for network bridge: invalid endpoint settings:\n"
+        "* user specified IP address is supported on user defined networks only\n"
+        "* user specified IP address is supported only when connecting to networks with user configured subnets"
+    )
+
+
+@pytest.mark.parametrize(
+    "mac", ["zz", "02:42", "01:00:5e:00:00:01", "00:00:00:00:00:00", "02:42:ac:11:00:02\n", "02-42-ac-11-00-02"]
+)
+def test_bad_macs_are_refused(mac):
+    with pytest.raises(InvalidArgument, match="invalid config for network bridge: invalid MAC address"):
+        requests.check(EndpointRequest("bridge", mac=mac), BRIDGE)
+
+
+def test_good_ones_pass():
+    requests.check(EndpointRequest("bridge", mac="02:42:AC:11:00:09"), BRIDGE)
+    assert requests.is_plain(EndpointRequest("bridge", aliases=("a",)))
+    assert not requests.is_plain(EndpointRequest("bridge", mac="02:42:ac:11:00:09"))
+
+
+def test_the_hosts_network_takes_no_endpoints():
+    with pytest.raises(InvalidArgument, match="cannot be connected to host network"):
+        requests.check(EndpointRequest("host"), HOST)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("net.ipv4.ip_forward", "net/ipv4/ip_forward"),
+        ("net/ipv4/conf/eth0.5/forwarding", "net/ipv4/conf/eth0.5/forwarding"),
+        ("net.ipv4.conf.eth0/5.forwarding", "net/ipv4/conf/eth0.5/forwarding"),
+    ],
+)
+def test_sysctl_paths(name, path):
+    assert sysctls.path_of(name) == path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "kernel.shmmax",
+        "net",
+        "net.ipv4",
+        "net..ipv4.x",
+        "net.ipv4.../../kernel",
+        "net/../kernel/core_pattern",
+        "net/./a/b",
+        "",
+    ],
+)
+def test_what_is_no_network_sysctl_is_refused(name):
+    with pytest.raises(InvalidArgument):
+        sysctls.path_of(name)
+
+
+def test_other_sysctls_are_somebody_elses():
+    assert sysctls.network_only({"kernel.msgmax": "1", "net.ipv4.ip_forward": "1"}) == {"net/ipv4/ip_forward": "1"}
+
+
+class Settings:
+    bridge, bip, mtu, ip_masq, ip_forward = "", "", 0, True, False
+
+
+def test_configuration_of_the_daemon():
+    config = NetworkConfig.of(Settings())
+    assert (config.bridge, config.mtu, config.masquerade, config.ip_forward) == ("wherry0", 1500, True, False)
+    none = Settings()
+    none.bridge = "none"
+    assert NetworkConfig.of(none).bridge == ""
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"bridge": name} for name in ("../../x", "a" * 16, "a b", ".", "..", "a/b", "-x", "a\n", "br'0")]
+    + [
+        {"bip": text}
+        for text in ("nonsense", "172.30.0.0/16", "172.30.255.255/16", "172.30.0.1/30", "172.30.0.1", "fd00::1/64")
+    ]
+    + [{"mtu": number} for number in (-1, 67, 65536)],
+)
+def test_configuration_that_cannot_work_is_refused(bad):
+    with pytest.raises(InvalidArgument):
+        NetworkConfig(**bad)
