@@ -11,7 +11,8 @@ writable layer of one container; its key is the container's id. Both live in one
 
 Drivers never mount: the runtime mounts what `mounts` returns in the container's own mount namespace, in
 order, the first with target "" at the rootfs. Whatever is interrupted (kill -9, power) leaves either nothing
-or something that `sweep` removes; a committed snapshot is visible only when complete (rename is the commit).
+or something that `sweep` removes; a committed snapshot is visible only when complete (rename is the commit), and
+survives a loss of power once `flush` has returned (one for all layers of an image, for it waits for the disk).
 
 All methods block and are safe to call from several threads for different names.
 """
@@ -81,6 +82,10 @@ class Snapshotter(Protocol):
 
     def status(self) -> list[tuple[str, str]]:
         """Return the DriverStatus lines of docker info."""
+        ...
+
+    def flush(self) -> None:
+        """Make all committed snapshots durable against a loss of power; before a reference to one is made so."""
         ...
 
     def sweep(self) -> None:

@@ -1,0 +1,99 @@
+"""The base of the drivers that keep unpacked directories; a driver says how it fills and mounts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from wherry.archive.compression import CompressionError
+from wherry.archive.tar import TarError
+from wherry.errors import Conflict, InvalidArgument
+from wherry.runtime.mounts import Mount
+from wherry.snapshots.api import SnapshotInfo, Usage
+from wherry.snapshots.layout import MAX_DEPTH, Layout, info, measure, read_usage, write_usage
+from wherry.snapshots.unpack import Unpacker, Whiteouts
+
+
+class DirectoryDriver:
+    """The part of the Snapshotter protocol that does not depend on the driver."""
+
+    name = ""
+
+    def __init__(self, root: Path) -> None:
+        """Use, or make, the driver's folder `root`."""
+        self._layout = Layout(root)
+
+    def _whiteouts(self) -> Whiteouts:
+        raise NotImplementedError
+
+    def _fill(self, target: Path, parent: str) -> None:
+        """Put the content of the parent into the fs/ of a new snapshot, where the driver needs it there."""
+
+    def _add_own(self, folder: Path) -> None:
+        """Put what the driver needs for mounting into a new active snapshot."""
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return how to mount the active snapshot."""
+        raise NotImplementedError
+
+    def ingest(self, chain_id: str, parent: str, layer: BinaryIO) -> Usage:
+        """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
+        target = self._layout.layer(chain_id)
+        if target.is_dir():
+            return read_usage(target)
+        if len(self._layout.chain(parent)) >= MAX_DEPTH:
+            raise InvalidArgument("max depth exceeded")
+        try:
+            with self._layout.making(target, parent) as folder:
+                self._fill(folder / "fs", parent)
+                usage = self._unpack(folder / "fs", layer)
+                write_usage(folder, usage)
+                (folder / "unsynced").touch()
+        except Conflict:
+            return read_usage(target)  # another thread was faster with the same layer
+        except (TarError, CompressionError) as error:
+            raise InvalidArgument(f"cannot unpack the layer: {error}") from error
+        return usage
+
+    def _unpack(self, target: Path, layer: BinaryIO) -> Usage:
+        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            unpacker = Unpacker(root, self._whiteouts())
+            unpacker.run(layer)
+        finally:
+            os.close(root)
+        return Usage(unpacker.size, unpacker.inodes)
+
+    def prepare(self, key: str, parent: str) -> tuple[Mount, ...]:
+        """Make the active snapshot key on top of parent."""
+        with self._layout.making(self._layout.container(key), parent) as folder:
+            self._fill(folder / "fs", parent)
+            self._add_own(folder)
+        return self.mounts(key)
+
+    def stat(self, name: str) -> SnapshotInfo:
+        """Return what is known of one snapshot."""
+        return info(*self._layout.find(name))
+
+    def usage(self, name: str) -> Usage:
+        """Measure an active snapshot; that of a committed one is known."""
+        folder, committed = self._layout.find(name)
+        return read_usage(folder) if committed else measure(folder)
+
+    def walk(self) -> Iterator[SnapshotInfo]:
+        """Yield every snapshot of this driver."""
+        return self._layout.walk()
+
+    def remove(self, name: str) -> None:
+        """Remove a snapshot; its files are deleted in the background."""
+        self._layout.remove(name)
+
+    def flush(self) -> None:
+        """Make every committed snapshot durable against a loss of power."""
+        self._layout.flush()
+
+    def sweep(self) -> None:
+        """Remove leftovers of interrupted work."""
+        self._layout.sweep()

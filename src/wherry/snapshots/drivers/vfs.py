@@ -1,0 +1,48 @@
+"""vfs: every snapshot is a full copy of its parent plus what it changes. Slow and large, but works anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from wherry.kernel.fsio.copy import copy_tree
+from wherry.runtime.mounts import Mount
+from wherry.snapshots.directories import DirectoryDriver
+from wherry.snapshots.unpack import PlainWhiteouts, Whiteouts
+
+_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+class Vfs(DirectoryDriver):
+    """The driver that needs nothing of the kernel."""
+
+    name = "vfs"
+
+    def _whiteouts(self) -> Whiteouts:
+        return PlainWhiteouts()
+
+    def _fill(self, target: Path, parent: str) -> None:
+        if not parent:
+            return
+        source_fd = os.open(self._layout.layer(parent) / "fs", _OPEN)
+        try:
+            target_fd = os.open(target, _OPEN)
+            try:
+                copy_tree(source_fd, target_fd)
+            finally:
+                os.close(target_fd)
+        finally:
+            os.close(source_fd)
+
+    def mounts(self, key: str) -> tuple[Mount, ...]:
+        """Return a bind mount of the copy."""
+        folder, _ = self._layout.find(key)
+        return (Mount("bind", str(folder / "fs"), "", ("rbind",)),)
+
+    def graph_data(self, key: str) -> dict[str, str]:
+        """Return nothing: as with Docker, vfs has no GraphDriver.Data."""
+        return {}
+
+    def status(self) -> list[tuple[str, str]]:
+        """Return nothing: there is nothing to say."""
+        return []
