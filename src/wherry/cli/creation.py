@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from wherry.cli import values
-from wherry.cli.failures import UsageError
+from wherry.cli.failures import Rejected, UsageError
 from wherry.cli.flags import Flag, Parsed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 CREATE_FLAGS = (
     Flag("--add-host", "Add a custom host-to-IP mapping (host:ip)", "list"),
@@ -115,7 +117,7 @@ def refuse_what_is_not_there(flags: Parsed) -> None:
     """A flag that would be ignored is refused."""
     for key, reason in _NOT_YET.items():
         if key in flags.given:
-            raise UsageError(f"--{key}: {reason}")
+            raise Rejected(f"--{key}: {reason}", 125)
 
 
 def attached(flags: Parsed, *, detach: bool = False) -> tuple[bool, bool, bool]:
@@ -124,7 +126,8 @@ def attached(flags: Parsed, *, detach: bool = False) -> tuple[bool, bool, bool]:
         return False, False, False
     names = {name.lower() for name in flags["attach"]}
     if names - {"stdin", "stdout", "stderr"}:
-        raise UsageError("valid streams are STDIN, STDOUT and STDERR")
+        reason = "valid streams are STDIN, STDOUT and STDERR"
+        raise UsageError(f'invalid argument "{flags["attach"][0]}" for "-a, --attach" flag: {reason}')
     if names:
         return "stdin" in names, "stdout" in names, "stderr" in names
     return bool(flags["interactive"]), True, True
@@ -263,7 +266,7 @@ def create_body(flags: Parsed, *, detach: bool = False) -> dict[str, Any]:
     """The whole body; flags.words are the image and the command."""
     refuse_what_is_not_there(flags)
     if flags["rm"] and flags["restart"] not in ("", "no"):
-        raise UsageError("conflicting options: cannot specify both --restart and --rm")
+        raise Rejected("conflicting options: cannot specify both --restart and --rm", 125)
     body = _config(flags, flags.words[0], flags.words[1:], detach)
     body["HostConfig"] = _host_config(flags)
     if endpoints := _endpoints(flags):

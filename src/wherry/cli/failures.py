@@ -29,6 +29,12 @@ class StartFailed(Failure):
     prefix = "wherry: Error response from daemon: "
 
 
+class Rejected(StartFailed):
+    """Refused by us, before the engine was asked."""
+
+    prefix = "wherry: "
+
+
 class Unreachable(Failure):
     """Nobody listens at the engine's address."""
 

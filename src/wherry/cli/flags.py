@@ -6,21 +6,24 @@ COMMAND --with-flags` needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 from wherry.cli.failures import UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing, collections.abc and dataclasses would add a third to the time that a command takes
+    from collections.abc import Sequence
+    from typing import Any
 
-@dataclass(frozen=True, slots=True)
+
 class Flag:
     """One flag. names: "-e --env". kind: "bool", "text", "list" or "int"; default by kind unless given."""
 
-    names: str
-    help: str
-    kind: str = "bool"
-    default: Any = None
+    __slots__ = ("default", "help", "kind", "names")
+
+    def __init__(self, names: str, help: str, kind: str = "bool", default: Any = None) -> None:
+        self.names = names
+        self.help = help
+        self.kind = kind
+        self.default = default
 
     @property
     def key(self) -> str:
@@ -34,30 +37,47 @@ class Flag:
         return {"bool": False, "text": "", "list": [], "int": None}[self.kind]
 
 
-@dataclass(frozen=True, slots=True)
 class Command:
-    """One command. words: its positional part in the usage line. least, most: how many; most -1 = any number.
+    """One command. words: its positional part in the usage line. target: MODULE:FUNCTION that does it.
 
-    interspersed: flags may follow words; False for run, create and exec, whose tail belongs to the container.
+    count: how many words at least and at most, -1 = any number. interspersed: flags may follow words; not for run,
+    create and exec, whose tail belongs to the container.
     """
 
-    name: str
-    words: str
-    help: str
-    target: str
-    flags: tuple[Flag, ...] = ()
-    least: int = 0
-    most: int = -1
-    interspersed: bool = True
+    __slots__ = ("count", "flags", "help", "interspersed", "name", "target", "words")
+
+    def __init__(
+        self,
+        name: str,
+        words: str,
+        help: str,
+        target: str,
+        flags: tuple[Flag, ...] = (),
+        count: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.name = name
+        self.words = words
+        self.help = help
+        self.target = target
+        self.flags = flags
+        self.count = count
+        self.interspersed = True
+
+    def ends_at_first_word(self) -> Command:
+        """This command, with its flags only before the first word."""
+        self.interspersed = False
+        return self
 
 
-@dataclass(slots=True)
 class Parsed:
-    """The flags' values by long name, and the words that are left."""
+    """The flags' values by long name, the words that are left, and which flags were given."""
 
-    values: dict[str, Any]
-    words: list[str]
-    given: set[str]
+    __slots__ = ("given", "values", "words")
+
+    def __init__(self, values: dict[str, Any], words: list[str]) -> None:
+        self.values = values
+        self.words = words
+        self.given: set[str] = set()
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -71,24 +91,24 @@ def _convert(flag: Flag, name: str, text: str) -> Any:
     if flag.kind == "bool":
         if text in _TRUE or text in _FALSE:
             return text in _TRUE
-        raise UsageError(f'invalid argument "{text}" for "{_both(flag)}" flag: parsing "{text}": invalid syntax')
+        raise UsageError(_invalid(flag, text, f'strconv.ParseBool: parsing "{text}": invalid syntax'))
     if flag.kind == "int":
         try:
             return int(text, 10)
         except ValueError:
-            reason = f'strconv.ParseInt: parsing "{text}": invalid syntax'
-            raise UsageError(f'invalid argument "{text}" for "{_both(flag)}" flag: {reason}') from None
+            raise UsageError(_invalid(flag, text, f'strconv.ParseInt: parsing "{text}": invalid syntax')) from None
     return text
 
 
-def _both(flag: Flag) -> str:
-    return ", ".join(flag.names.split())
+def _invalid(flag: Flag, text: str, reason: str) -> str:
+    names = ", ".join(flag.names.split())
+    return f'invalid argument "{text}" for "{names}" flag: {reason}'
 
 
 class _Parser:
     def __init__(self, flags: Sequence[Flag]) -> None:
         self.by_name = {name: flag for flag in flags for name in flag.names.split()}
-        self.parsed = Parsed({flag.key: flag.start() for flag in flags}, [], set())
+        self.parsed = Parsed({flag.key: flag.start() for flag in flags}, [])
 
     def store(self, flag: Flag, name: str, text: str) -> None:
         value = _convert(flag, name, text)
@@ -157,7 +177,7 @@ def _plural(number: int) -> str:
 
 def check_count(command: Command, words: Sequence[str]) -> None:
     """Refuse too few or too many words, as docker does, with status 1."""
-    count, least, most = len(words), command.least, command.most
+    count, (least, most) = len(words), command.count
     if count >= least and (most < 0 or count <= most):
         return
     name = f"'wherry {command.name}'"

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from wherry.cli.failures import ApiError, Unreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    Query = Mapping[str, Any]
 
 API_VERSION = "1.51"
 _LARGEST_HEAD = 1 << 16
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
-
-Query = Mapping[str, Any]
 
 
 def quote(text: str, safe: frozenset[int] = _UNRESERVED) -> str:

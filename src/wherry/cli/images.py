@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import IO, Any
 
 from wherry.cli import engine
 from wherry.cli.failures import ApiError, UsageError
 from wherry.cli.flags import Command, Flag, Parsed
 from wherry.cli.http import Response, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import IO, Any
 
 IMPORT = Command(
     "import",
@@ -20,8 +23,7 @@ IMPORT = Command(
         Flag("-m --message", "Set commit message for imported image", "text"),
         Flag("--platform", "Set platform if the engine is multi-platform capable", "text"),
     ),
-    least=1,
-    most=2,
+    (1, 2),
 )
 LOAD = Command(
     "load",
@@ -32,7 +34,7 @@ LOAD = Command(
         Flag("-i --input", "Read from tar archive file, instead of STDIN", "text"),
         Flag("-q --quiet", "Suppress the load output"),
     ),
-    most=0,
+    (0, 0),
 )
 TAG = Command(
     "tag",
@@ -40,8 +42,7 @@ TAG = Command(
     "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     "images:tag",
     (),
-    2,
-    2,
+    (2, 2),
 )
 RMI = Command(
     "rmi",
@@ -49,7 +50,7 @@ RMI = Command(
     "Remove one or more images",
     "images:remove",
     (Flag("-f --force", "Force removal of the image"), Flag("--no-prune", "Do not delete untagged parents")),
-    least=1,
+    (1, -1),
 )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
 
 from wherry.cli import engine
-from wherry.cli.failures import ApiError, UsageError
+from wherry.cli.failures import ApiError, Failure
 from wherry.cli.flags import Command, Flag, Parsed
 from wherry.cli.http import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
 _SIGNAL = Flag("-s --signal", "Signal to send to the container", "text")
 _TIMEOUT = Flag("-t --timeout --time", "Seconds to wait before killing the container", "int")
@@ -17,9 +20,9 @@ _NAMES = "CONTAINER [CONTAINER...]"
 
 _TIMED = (_SIGNAL, _TIMEOUT)
 
-STOP = Command("stop", _NAMES, "Stop one or more running containers", "lifecycle:stop", _TIMED, 1)
-RESTART = Command("restart", _NAMES, "Restart one or more containers", "lifecycle:restart", _TIMED, 1)
-KILL = Command("kill", _NAMES, "Kill one or more running containers", "lifecycle:kill", (_SIGNAL,), least=1)
+STOP = Command("stop", _NAMES, "Stop one or more running containers", "lifecycle:stop", _TIMED, (1, -1))
+RESTART = Command("restart", _NAMES, "Restart one or more containers", "lifecycle:restart", _TIMED, (1, -1))
+KILL = Command("kill", _NAMES, "Kill one or more running containers", "lifecycle:kill", (_SIGNAL,), (1, -1))
 RM = Command(
     "rm",
     _NAMES,
@@ -30,15 +33,16 @@ RM = Command(
         Flag("-l --link", "Remove the specified link"),
         Flag("-v --volumes", "Remove anonymous volumes associated with the container"),
     ),
-    least=1,
+    (1, -1),
 )
-RENAME = Command("rename", "CONTAINER NEW_NAME", "Rename a container", "lifecycle:rename", (), 2, 2)
-WAIT = Command("wait", _NAMES, "Block until containers stop, then print their exit codes", "lifecycle:wait", (), 1)
-PAUSE = Command("pause", _NAMES, "Pause all processes within one or more containers", "lifecycle:pause", (), 1)
-UNPAUSE = Command("unpause", _NAMES, "Unpause all processes within one or more containers", "lifecycle:unpause", (), 1)
+RENAME = Command("rename", "CONTAINER NEW_NAME", "Rename a container", "lifecycle:rename", (), (2, 2))
+_ANY = (1, -1)
+WAIT = Command("wait", _NAMES, "Block until containers stop, then print their exit codes", "lifecycle:wait", (), _ANY)
+PAUSE = Command("pause", _NAMES, "Pause all processes within one or more containers", "lifecycle:pause", (), _ANY)
+UNPAUSE = Command("unpause", _NAMES, "Unpause all processes within one or more containers", "lifecycle:unpause", (), _ANY)
 TOP = Command(
-    "top", "CONTAINER [ps OPTIONS]", "Display the running processes of a container", "lifecycle:top", (), 1, -1, False
-)
+    "top", "CONTAINER [ps OPTIONS]", "Display the running processes of a container", "lifecycle:top", (), (1, -1)
+).ends_at_first_word()
 LOGS = Command(
     "logs",
     "CONTAINER",
@@ -52,8 +56,7 @@ LOGS = Command(
         Flag("-t --timestamps", "Show timestamps"),
         Flag("--until", "Show logs before a timestamp or relative (e.g. 42m for 42 minutes)", "text"),
     ),
-    least=1,
-    most=1,
+    (1, 1),
 )
 
 
@@ -168,7 +171,7 @@ def timestamp(text: str) -> str | None:
     try:
         return f"{parse_time(text):.9f}"
     except ValueError:
-        raise UsageError(f'invalid value for "since" or "until": {text!r} is no time', 1) from None
+        raise Failure(f'failed to parse value as time or duration: "{text}"') from None
 
 
 def logs(host: str, flags: Parsed) -> int:

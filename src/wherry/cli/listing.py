@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from wherry.cli import engine
 from wherry.cli.failures import ApiError, Failure, TemplateError, UsageError
 from wherry.cli.flags import Command, Flag, Parsed
 from wherry.cli.http import Client, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _FILTER = Flag("-f --filter", "Filter output based on conditions provided", "list")
 _FORMAT = Flag("--format", "Format output using a Go template, 'table TEMPLATE' or 'json'", "text")
@@ -28,7 +31,7 @@ PS = Command(
         Flag("-q --quiet", "Only display container IDs"),
         Flag("-s --size", "Display total file sizes"),
     ),
-    most=0,
+    (0, 0),
 )
 IMAGES = Command(
     "images",
@@ -43,7 +46,7 @@ IMAGES = Command(
         Flag("--no-trunc", "Don't truncate output"),
         Flag("-q --quiet", "Only show image IDs"),
     ),
-    most=1,
+    (0, 1),
 )
 INSPECT = Command(
     "inspect",
@@ -55,7 +58,7 @@ INSPECT = Command(
         Flag("-s --size", "Display total file sizes if the type is container"),
         Flag("--type", "Only inspect objects of the given type (container, image, network)", "text"),
     ),
-    least=1,
+    (1, -1),
 )
 
 _CONTAINER_TITLES = {
@@ -147,6 +150,7 @@ def _container_row(item: dict[str, Any], *, whole: bool) -> dict[str, Any]:
         "Label": lambda name: labels.get(name, ""),
         "Mounts": ",".join(mounts),
         "LocalVolumes": str(sum(1 for mount in item.get("Mounts") or [] if mount.get("Driver") == "local")),
+        "Platform": None,
         "Networks": ",".join((item.get("NetworkSettings") or {}).get("Networks") or {}),
     }
 
@@ -229,10 +233,9 @@ def find(client: Client, name: str, kinds: list[str], *, size: bool = False) -> 
             query = {"size": True} if size and kind == "container" else None
             return client.get(_KINDS[kind].format(quote(name)), query)
         except ApiError as error:
-            if error.http != 404:
+            if error.http != 404 or len(kinds) == 1:
                 raise
-    what = kinds[0] if len(kinds) == 1 else "object"
-    raise Failure(f"No such {what}: {name}")
+    raise Failure(f"No such object: {name}")
 
 
 def inspect(host: str, flags: Parsed) -> int:
@@ -244,22 +247,28 @@ def inspect(host: str, flags: Parsed) -> int:
     client = engine.client(host)
     kind = flags["type"]
     if kind and kind not in _KINDS:
-        raise UsageError(f'"{kind}" is not a valid value for --type', 1)
+        names = ", ".join(f'"{name}"' for name in sorted(_KINDS))
+        raise Failure(f'unknown type: "{kind}": must be one of {names}')
     shape = flags["format"]
-    template = Template("{{json .}}" if shape == "json" else shape) if shape else None
+    template = Template(shape) if shape and shape != "json" else None
     found, missing = [], []
     for name in flags.words:
         try:
             found.append(find(client, name, [kind] if kind else list(_KINDS), size=flags["size"]))
+        except ApiError as error:
+            missing.append(f"{error.prefix}{error}")
         except Failure as error:
-            missing.append(str(error))
+            missing.append(f"Error: {error}")
     try:
         if template:
             sys.stdout.write("".join(template.render(item) + "\n" for item in found) or "\n")
+        elif shape == "json":
+            print(json.dumps(found, separators=(",", ":"), ensure_ascii=False))
         else:
             print(json.dumps(found, indent=4, ensure_ascii=False))
     except TemplateError as error:
-        raise TemplateError(f'template parsing error: template: :1: executing "" at <{shape}>: {error}') from error
+        print()
+        raise TemplateError(f"template parsing error: {error}") from error
     for line in missing:
-        print(f"Error: {line}", file=sys.stderr)
+        print(line, file=sys.stderr)
     return 1 if missing else 0

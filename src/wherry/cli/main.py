@@ -108,7 +108,7 @@ def _invoke(word: str, host: str, argv: list[str]) -> int:
     command = _import(COMMANDS[word])
     assert isinstance(command, Command)
     if word == "daemon":
-        return int(_import(command.target)(host, Parsed({}, argv, set())))  # type: ignore[operator]
+        return int(_import(command.target)(host, Parsed({}, argv)))  # type: ignore[operator]
     help_words = ("--help",) if word in ("run", "create") else ("--help", "-h")
     if argv and argv[0] in help_words:
         print(help_text(command))
@@ -127,8 +127,9 @@ def _explain(word: str, failure: Failure) -> int:
 
         command = _import(COMMANDS[word])
         assert isinstance(command, Command)
-        start = "wherry: " if text.startswith("'") else ""
-        return _fail(f"{start}{text}", failure.status, f"{usage(command)}\n\n{hint}")
+        if text.startswith("'"):  # the wrong number of words
+            return _fail(f"wherry: {text}", failure.status, f"{usage(command)}\n\n{hint.replace('Run', 'See', 1)}")
+        return _fail(text, failure.status, f"{usage(command)}\n\n{hint}")
     return _fail(text, failure.status, hint if isinstance(failure, StartFailed) else "")
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 from wherry.cli import engine, streams
 from wherry.cli.creation import CREATE_FLAGS, attached, create_body
-from wherry.cli.failures import ApiError, Failure, StartFailed, UsageError
+from wherry.cli.failures import ApiError, Failure, Rejected, StartFailed
 from wherry.cli.flags import Command, Flag, Parsed
 from wherry.cli.http import Client, Response, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 _DETACH = Flag("-d --detach", "Run container in background and print container ID")
 _DETACH_KEYS = Flag("--detach-keys", "Override the key sequence for detaching a container", "text")
@@ -26,18 +28,16 @@ RUN = Command(
     "Create and run a new container from an image",
     "running:run",
     (*CREATE_FLAGS, _DETACH, _DETACH_KEYS, _SIG_PROXY),
-    least=1,
-    interspersed=False,
-)
+    (1, -1),
+).ends_at_first_word()
 CREATE = Command(
     "create",
     "IMAGE [COMMAND] [ARG...]",
     "Create a new container",
     "running:create",
     CREATE_FLAGS,
-    least=1,
-    interspersed=False,
-)
+    (1, -1),
+).ends_at_first_word()
 START = Command(
     "start",
     "CONTAINER [CONTAINER...]",
@@ -48,7 +48,7 @@ START = Command(
         Flag("-i --interactive", "Attach container's STDIN"),
         _DETACH_KEYS,
     ),
-    least=1,
+    (1, -1),
 )
 ATTACH = Command(
     "attach",
@@ -56,8 +56,7 @@ ATTACH = Command(
     "Attach local standard input, output, and error streams to a running container",
     "running:attach",
     (_DETACH_KEYS, Flag("--no-stdin", "Do not attach STDIN"), _SIG_PROXY),
-    least=1,
-    most=1,
+    (1, 1),
 )
 EXEC = Command(
     "exec",
@@ -75,9 +74,8 @@ EXEC = Command(
         Flag("-u --user", 'Username or UID (format: "<name|uid>[:<group|gid>]")', "text"),
         Flag("-w --workdir", "Working directory inside the container", "text"),
     ),
-    least=2,
-    interspersed=False,
-)
+    (2, -1),
+).ends_at_first_word()
 
 
 def exit_status_of(message: str) -> int:
@@ -96,7 +94,8 @@ def _create(client: Client, flags: Parsed, *, detach: bool) -> str:
     query = {"name": flags["name"] or None, "platform": flags["platform"] or None}
     cid_file = flags["cidfile"]
     if cid_file and os.path.exists(cid_file):
-        raise UsageError(f"container ID file found, make sure the other container isn't running or delete {cid_file}")
+        reason = "make sure the other container isn't running or delete"
+        raise Rejected(f"container ID file found, {reason} {cid_file}", 125)
     if flags["pull"] == "always":
         _pull(client, flags)
     try:
@@ -128,18 +127,18 @@ def _pull(client: Client, flags: Parsed) -> None:
     show_progress(response, sys.stderr, quiet=flags["quiet"])
 
 
-@dataclass(slots=True)
 class Session:
     """One attached stream with its terminal and signals.
 
     resize, forward: what to do when the window changes and when a signal arrives; None: nothing.
     """
 
-    stdin: bool
-    tty: bool
-    detach_keys: str
-    resize: Callable[[int, int], None] | None = None
-    forward: Callable[[int], None] | None = None
+    def __init__(self, stdin: bool, tty: bool, detach_keys: str) -> None:
+        self.stdin = stdin
+        self.tty = tty
+        self.detach_keys = detach_keys
+        self.resize: Callable[[int, int], None] | None = None
+        self.forward: Callable[[int], None] | None = None
 
     @contextmanager
     def terminal(self) -> Iterator[int]:
@@ -251,11 +250,7 @@ def _run_attached(client: Client, container: str, flags: Parsed) -> int:
 
 def create(host: str, flags: Parsed) -> int:
     """Make a container and print its id."""
-    client = engine.client(host, start=True)
-    try:
-        print(_create(client, flags, detach=False))
-    except ApiError as error:
-        raise StartFailed(error.message, 1) from error
+    print(_create(engine.client(host, start=True), flags, detach=False))
     return 0
 
 

@@ -11,13 +11,16 @@ import select
 import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Signals = Callable[[int], None]
 
 FORWARDED = tuple(getattr(signal, f"SIG{name}") for name in ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "CONT"))
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
-
-Signals = Callable[[int], None]
 
 
 def detach_sequence(keys: str) -> bytes:

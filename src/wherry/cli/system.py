@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from wherry.cli import engine
 from wherry.cli.failures import Unreachable
 from wherry.cli.flags import Command, Flag, Parsed
 from wherry.cli.http import API_VERSION, connect
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _FORMAT = Flag("-f --format", "Format output using a Go template or 'json'", "text")
 
-INFO = Command("info", "", "Display system-wide information", "system:info", (_FORMAT,), most=0)
-VERSION = Command("version", "", "Show the Wherry version information", "system:version", (_FORMAT,), most=0)
+INFO = Command("info", "", "Display system-wide information", "system:info", (_FORMAT,), (0, 0))
+VERSION = Command("version", "", "Show the Wherry version information", "system:version", (_FORMAT,), (0, 0))
 EVENTS = Command(
     "events",
     "",
@@ -26,14 +29,14 @@ EVENTS = Command(
         Flag("--since", "Show all events created since timestamp", "text"),
         Flag("--until", "Stream events until this timestamp", "text"),
     ),
-    most=0,
+    (0, 0),
 )
 DIAL_STDIO = Command(
-    "system dial-stdio", "", "Proxy the stdio stream to the daemon connection", "system:dial_stdio", (), most=0
+    "system dial-stdio", "", "Proxy the stdio stream to the daemon connection", "system:dial_stdio", (), (0, 0)
 )
 DAEMON = Command(
-    "daemon", "[WHERRYD OPTIONS]", "Run the engine in the foreground", "system:daemon", (), 0, -1, interspersed=False
-)
+    "daemon", "[WHERRYD OPTIONS]", "Run the engine in the foreground", "system:daemon", (), (0, -1)
+).ends_at_first_word()
 
 
 def daemon(host: str, flags: Parsed) -> int:

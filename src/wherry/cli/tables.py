@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as aligned columns, three spaces apart."""
+    """Rows as columns, three spaces apart and at least ten wide, as docker's; the last one is not padded."""
     if not rows:
         return ""
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(10, max(len(row[place]) for row in rows) + 3) for place in range(len(rows[0]))]
     lines = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False)]
-        lines.append("   ".join([*cells, row[-1]]).rstrip())
+        lines.append("".join([*cells, row[-1]]))
     return "\n".join(lines) + "\n"
 
 
@@ -90,6 +93,7 @@ def listing(rows: Sequence[dict[str, Any]], shape: str, headers: dict[str, str])
     from wherry.cli.templates import Template
 
     if shape == "json":
+        rows = [dict(sorted(row.items())) for row in rows]  # as Go encodes a map
         shape = "{{json .}}"
     if not shape.startswith("table"):
         template = Template(shape.replace("\\t", "\t").replace("\\n", "\n"))

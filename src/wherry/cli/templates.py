@@ -11,16 +11,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 from wherry.cli.failures import TemplateError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 _TOKEN = re.compile(
     r'\s*(?:(?P<string>"(?:\\.|[^"\\])*"|`[^`]*`)|(?P<number>-?\d+)|(?P<field>\$?\w*(?:\.\w+)+|\$\w*|\.)'
     r"|(?P<word>\w+)|(?P<mark>:=|[|(),=]))"
 )
+
+
+class MissingField(TemplateError):
+    """A name that the data does not have; operand: where the template asks for it."""
+
+    def __init__(self, message: str, operand: str) -> None:
+        super().__init__(message)
+        self.operand = operand
 
 
 class Node:
@@ -31,33 +41,34 @@ class Node:
         raise NotImplementedError
 
 
-@dataclass(slots=True)
 class Scope:
-    """What "." and the variables mean at one place. lenient: a missing name is "<no value>", not an error."""
+    """What "." and the variables mean at one place."""
 
-    dot: Any
-    variables: dict[str, Any]
-    functions: Mapping[str, Callable[..., Any]]
-    lenient: bool = False
+    __slots__ = ("dot", "functions", "variables")
+
+    def __init__(self, dot: Any, variables: dict[str, Any], functions: Mapping[str, Callable[..., Any]]) -> None:
+        self.dot = dot
+        self.variables = variables
+        self.functions = functions
 
 
-@dataclass(slots=True)
 class Text(Node):
     """Literal text."""
 
-    text: str
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     def render(self, scope: Scope) -> str:
         """The text itself."""
         return self.text
 
 
-@dataclass(slots=True)
 class Value(Node):
     """A pipeline whose value is printed, or kept in a variable."""
 
-    pipeline: Pipeline
-    variable: str = ""
+    def __init__(self, pipeline: Pipeline, variable: str = "") -> None:
+        self.pipeline = pipeline
+        self.variable = variable
 
     def render(self, scope: Scope) -> str:
         """The value as Go prints it."""
@@ -68,25 +79,25 @@ class Value(Node):
         return show(value)
 
 
-@dataclass(slots=True)
 class Block(Node):
     """A list of pieces."""
 
-    nodes: list[Node] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
 
     def render(self, scope: Scope) -> str:
         """All pieces in order."""
         return "".join(node.render(scope) for node in self.nodes)
 
 
-@dataclass(slots=True)
 class Choice(Node):
     """if and with: the second also makes the value the new dot."""
 
-    word: str
-    pipeline: Pipeline
-    body: Block
-    otherwise: Block
+    def __init__(self, word: str, pipeline: Pipeline, body: Block, otherwise: Block) -> None:
+        self.word = word
+        self.pipeline = pipeline
+        self.body = body
+        self.otherwise = otherwise
 
     def render(self, scope: Scope) -> str:
         """One of both branches."""
@@ -94,17 +105,17 @@ class Choice(Node):
         if not truth(value):
             return self.otherwise.render(scope)
         dot = value if self.word == "with" else scope.dot
-        return self.body.render(Scope(dot, dict(scope.variables), scope.functions, scope.lenient))
+        return self.body.render(Scope(dot, dict(scope.variables), scope.functions))
 
 
-@dataclass(slots=True)
 class Range(Node):
     """range over a list or, in the order of its keys, a map."""
 
-    variables: list[str]
-    pipeline: Pipeline
-    body: Block
-    otherwise: Block
+    def __init__(self, variables: list[str], pipeline: Pipeline, body: Block, otherwise: Block) -> None:
+        self.variables = variables
+        self.pipeline = pipeline
+        self.body = body
+        self.otherwise = otherwise
 
     def render(self, scope: Scope) -> str:
         """The body once for each element."""
@@ -122,14 +133,14 @@ class Range(Node):
 
     def _one(self, scope: Scope, key: Any, item: Any) -> str:
         variables = scope.variables | dict(zip(reversed(self.variables), (item, key), strict=False))
-        return self.body.render(Scope(item, variables, scope.functions, scope.lenient))
+        return self.body.render(Scope(item, variables, scope.functions))
 
 
-@dataclass(slots=True)
 class Pipeline:
     """Commands joined by "|"; each is a list of operands, of which the first may be a function."""
 
-    commands: list[list[Any]]
+    def __init__(self, commands: list[list[Any]]) -> None:
+        self.commands = commands
 
     def value(self, scope: Scope) -> Any:
         """The value of the last command."""
@@ -169,7 +180,7 @@ def _operand(item: Any, scope: Scope) -> Any:
     else:
         value = scope.dot
     for part in filter(None, rest.split(".")):
-        value = _member(value, part, scope.lenient)
+        value = _member(value, part, item)
     return value
 
 
@@ -181,16 +192,14 @@ def _word(name: str, scope: Scope) -> Any:
     return scope.functions[name]()
 
 
-def _member(value: Any, name: str, lenient: bool) -> Any:
+def _member(value: Any, name: str, operand: str) -> Any:
     if isinstance(value, dict):
         if name in value:
             return value[name]
-        if lenient:
-            return None
-        raise TemplateError(f'map has no entry for key "{name}"')
+        raise MissingField(f'map has no entry for key "{name}"', operand)
     if value is None:
         return None
-    raise TemplateError(f"can't evaluate field {name} in {show(value)}")
+    raise MissingField(f"can't evaluate field {name} in {show(value)}", operand)
 
 
 def truth(value: Any) -> bool:
@@ -359,13 +368,18 @@ def _literal(kind: str, text: str) -> Any:
 class Template:
     """A parsed template."""
 
-    def __init__(self, source: str, *, lenient: bool = False) -> None:
+    def __init__(self, source: str) -> None:
         from wherry.cli.functions import FUNCTIONS
 
+        self._source = source
         self._functions = FUNCTIONS
-        self._lenient = lenient
         self._root, _ = _Parser(source).block(())
 
     def render(self, data: Any) -> str:
         """The text for one value of "."."""
-        return self._root.render(Scope(data, {"$": data}, self._functions, self._lenient))
+        try:
+            return self._root.render(Scope(data, {"$": data}, self._functions))
+        except MissingField as error:
+            column = self._source.find(error.operand)
+            text = f'template: :1:{column}: executing "" at <{error.operand}>: {error}'
+            raise TemplateError(text) from error
