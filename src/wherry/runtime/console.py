@@ -43,6 +43,11 @@ def send_descriptor(path: str, descriptor: int, name: str) -> None:
         socket.send_fds(sock, [name.encode()], [descriptor])
 
 
+def hold_signals() -> None:
+    """Keep signals for `Foreground.wait`: one that comes before the process is there must not end us alone."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OURS)
+
+
 class Foreground:
     """Waits for a process in our place in the terminal: passes signals on, and the terminal's bytes both ways."""
 
@@ -66,6 +71,7 @@ class Foreground:
         for number in signal.valid_signals() - _OURS:
             signal.signal(number, self._forward)
         signal.signal(signal.SIGWINCH, self._note_size)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _forward(self, number: int, _frame: FrameType | None) -> None:
         try:

@@ -98,7 +98,9 @@ def run_exec(request: ExecStart) -> NoReturn:
 
 
 def _session(request: ContainerStart | ExecStart) -> str:
-    """The session keyring's name; the id is the last part of the cgroup's path unless it is given."""
+    """The session keyring's name, "" for none; the id is the last part of the cgroup's path unless it is given."""
+    if not request.keyring:
+        return ""
     return "_ses." + (request.id or request.cgroup.path.rpartition("/")[2])
 
 

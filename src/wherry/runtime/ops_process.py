@@ -243,16 +243,14 @@ class WaitForStart(Operation):
 
 def _accept(request: ContainerStart) -> socket.socket:
     assert request.hold is not None
-    while True:
-        connection, _ = request.hold.accept()
-        try:
-            message, _ = channel.receive(connection)
-        except EOFError:
-            connection.close()
-            continue
-        if message.get("start"):
-            return connection
-        connection.close()
+    connection, _ = request.hold.accept()
+    try:
+        message, _ = channel.receive(connection)
+    except EOFError:  # start took the socket's name away before it died: nobody else can come
+        os._exit(1)
+    if not message.get("start"):
+        raise SetupError(f"told {message} instead of start")
+    return connection
 
 
 @dataclass(slots=True)

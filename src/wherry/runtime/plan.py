@@ -100,7 +100,7 @@ def clean(path: str) -> str:
 def plan_container(
     spec: Spec, rootfs: tuple[Mount, ...], cgroups: MountSources, *, given_network: bool, session: str, hooks: bool
 ) -> tuple[Operation, ...]:
-    """Return the steps that make a container. session: the name of its session keyring."""
+    """Return the steps that make a container. session: the name of its session keyring, "" for the caller's."""
     linux = _linux(spec)
     process = spec["process"]
     mounts, sources = _mounts(spec, cgroups)
@@ -120,7 +120,7 @@ def plan_container(
         steps.append(MakeWorkingDirectory(clean(process["cwd"])))
     steps += pivot if hooks else []
     steps += _closing_steps(spec)
-    steps.append(JoinKeyring(session))
+    steps += [JoinKeyring(session)] if session else []
     return (*steps, *_process_steps(process, hold=True))
 
 
@@ -134,7 +134,7 @@ def plan_exec(process: dict[str, Any], spec: Spec, *, session: str) -> tuple[Ope
         steps += [OpenProcfs(), *written]
     if process.get("terminal"):
         steps.append(_terminal(process, console=False))
-    steps.append(JoinKeyring(session))
+    steps += [JoinKeyring(session)] if session else []
     return (*steps, *_process_steps(process, hold=False))
 
 

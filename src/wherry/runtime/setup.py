@@ -22,7 +22,8 @@ class ContainerStart:
     rootfs: empty when root.path of the spec is the root file system already. netns_fd: joined in place of what the
     spec says of the network namespace. stdio: None when process.terminal is set. hold: a listening socket; the
     program starts when "start" comes over a connection to it. preserve_fds: so many from 3 on are inherited.
-    hooks: ask on `sync` for the state, and run the hooks that belong into the container.
+    hooks: ask on `sync` for the state, and run the hooks that belong into the container. keyring: give it a session
+    keyring of its own.
     """
 
     spec: dict[str, Any]
@@ -37,6 +38,7 @@ class ContainerStart:
     preserve_fds: int = 0
     hooks: bool = False
     id: str = ""
+    keyring: bool = True
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class ExecStart:
     seccomp: bytes | None
     preserve_fds: int = 0
     id: str = ""
+    keyring: bool = True
 
 
 @dataclass(slots=True)

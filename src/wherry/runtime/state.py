@@ -26,8 +26,8 @@ from typing import Any
 from wherry.runtime import exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.faults import Refused
+from wherry.runtime.versions import OCI_VERSION
 
-OCI_VERSION = "1.2.1"
 STATE = "state.json"
 CONFIG = "config.json"
 SOCKET = "start.sock"
@@ -36,7 +36,10 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 @dataclass(slots=True)
 class Record:
-    """The content of state.json. created: RFC 3339. cgroup: OCI cgroupsPath. owner: the user that created it."""
+    """The content of state.json. created: RFC 3339. cgroup: OCI cgroupsPath. owner: the user that created it.
+
+    keyring: it has a session keyring of its own, which execs join.
+    """
 
     id: str
     bundle: str
@@ -46,6 +49,7 @@ class Record:
     pid: int = 0
     start_time: int = 0
     owner: int = 0
+    keyring: bool = True
     annotations: dict[str, str] = field(default_factory=dict)
 
 

@@ -1,0 +1,26 @@
+"""What every command of the stand-alone runtime gets to know beside its own options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wherry.runtime.options import Options
+from wherry.runtime.report import Report
+from wherry.runtime.state import Container, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the global options say: where containers are kept and where complaints go."""
+
+    store: Store
+    report: Report
+
+    def container(self, options: Options) -> Container:
+        """Return the container that the first word names."""
+        return self.store.load(options.words[0])
+
+    def warn(self, failures: list[str]) -> None:
+        """Tell of what went wrong too late to be undone."""
+        for failure in failures:
+            self.report.warning(failure)
