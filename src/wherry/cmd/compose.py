@@ -138,6 +138,7 @@ def _make_places(settings: Settings) -> None:
         (settings.data_root / "containers", 0o710),
         (settings.data_root / "tmp", 0o700),
         (settings.run_root / "containers", 0o700),
+        (settings.rootfs_path, 0o700),
     ):
         folder.mkdir(mode=mode, exist_ok=True)
     tinyinit.write(str(settings.init_path))

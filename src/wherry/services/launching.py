@@ -141,7 +141,7 @@ class Launching:
             config=record.config,
             host_config=record.host_config,
             mounts=(*files, *(_to_mount(bind) for bind in record.mounts)),
-            rootfs_path=str(self.settings.run_dir(record.id) / "rootfs"),
+            rootfs_path=str(self.settings.rootfs_path),
             cgroup_parent=self.settings.cgroup_parent,
             namespace_paths=self._joined(record),
             own_network=private_network,

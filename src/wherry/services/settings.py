@@ -37,6 +37,11 @@ class Settings:
         return self.run_root / "containers" / container_id
 
     @property
+    def rootfs_path(self) -> Path:
+        """Return where every container mounts its root, each in a mount namespace of its own."""
+        return self.run_root / "rootfs"
+
+    @property
     def init_path(self) -> Path:
         """Return the host path of the PID 1 that --init puts before the command."""
         return self.run_root / "init"
