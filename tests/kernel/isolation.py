@@ -7,6 +7,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from wherry.kernel import netns
@@ -42,6 +43,8 @@ def isolated(test: Callable[..., None]) -> Callable[..., None]:
             netns.unshare()
             with NetlinkSocket() as netlink:
                 netlink.apply(link.set_up(link.LOOPBACK))
+            # A new namespace starts with the host's value (devconf_inherit_init_net), which an engine may have changed.
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("0")
             test(*args, **kwargs)
 
         in_thread(work)

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from tests.kernel.isolation import inside, isolated, new_namespace
 from wherry.kernel.netlink.claim import Claim
 

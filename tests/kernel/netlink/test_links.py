@@ -7,6 +7,7 @@ import os
 import socket
 
 import pytest
+
 from tests.kernel.isolation import command, inside, ip, isolated, new_namespace
 from wherry.kernel.netlink import addr, link, neigh, route
 from wherry.kernel.netlink.socket import NetlinkSocket

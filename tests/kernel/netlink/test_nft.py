@@ -7,6 +7,7 @@ import json
 import socket
 
 import pytest
+
 from tests.kernel.isolation import command, isolated
 from wherry.kernel.netlink import nft
 

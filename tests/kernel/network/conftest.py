@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
 from wherry.store.database import Database

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+
 from tests.kernel.isolation import command, ip, isolated
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.kernel.netlink import nft

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+
 from tests.kernel.isolation import command, in_thread, inside, ip, isolated
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.network import controller as controller_module
@@ -217,6 +218,9 @@ def test_bad_requests_leave_nothing(engine):
 @isolated
 def test_each_step_is_undone_when_a_later_one_fails(engine, monkeypatch, place):
     networks = engine()
+    networks.open_sandbox(SandboxRequest("c0")).close()
+    networks.close_sandbox("c0")
+    assert networks.settle()  # now the threads have opened their sockets
     before = set(os.listdir("/proc/self/fd"))
 
     def fail(*_args, **_kwargs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from wherry.errors import InvalidArgument
 from wherry.models.container import HostConfig
 from wherry.network import etcfiles

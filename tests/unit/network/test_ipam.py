@@ -4,6 +4,7 @@ import ipaddress
 import random
 
 import pytest
+
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.network.ipam import subnets
 from wherry.network.ipam.pool import AddressPool

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from wherry.errors import InvalidArgument
 from wherry.network import requests, sysctls
 from wherry.network.api import EndpointRequest

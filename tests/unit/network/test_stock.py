@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from wherry.errors import SystemFailure
 from wherry.network import stock as module
 from wherry.network.sandbox import Built

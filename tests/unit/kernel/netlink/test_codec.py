@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from wherry.kernel.netlink import codec, link, nft
 
 
@@ -41,7 +42,7 @@ def test_an_attribute_with_a_length_of_zero_ends_the_list():
 
 @pytest.mark.parametrize("text", ["", "02:42:ac:11:00", "02:42:ac:11:00:0", "0242ac110002", "02:42:ac:11:00:zz"])
 def test_what_is_no_mac_is_refused(text):
-    with pytest.raises(ValueError, match="not an Ethernet address|non-hexadecimal"):
+    with pytest.raises(ValueError, match=r"not an Ethernet address|non-hexadecimal"):
         link.mac_bytes(text)
 
 
