@@ -1,6 +1,7 @@
 """Names: the grammar, and one made up for those who do not care.
 
-The grammar is dockerd's: it also keeps names out of paths, rules and hosts files (no slash, no space, no dash first).
+The grammar is dockerd's, but for one thing: a name may be a single character. It also keeps names out of paths, rules
+and hosts files (no slash, no space, no dash first).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Container
 
 from wherry.errors import Conflict, InvalidArgument
 
-GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
+GRAMMAR = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", re.ASCII)
 LONGEST = 255
 
 _MOODS = """

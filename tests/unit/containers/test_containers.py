@@ -33,7 +33,7 @@ def catalog(tmp_path):
     return Catalog(Database(tmp_path / "meta.db"))
 
 
-@pytest.mark.parametrize("bad", ["", "a", "-a", "../x", "a b", "a/b", "é" * 3, "a" * 256, "a\nb"])
+@pytest.mark.parametrize("bad", ["", "-", "-a", "../x", "a b", "a/b", "é" * 3, "a" * 256, "a\nb"])
 def test_names_outside_the_grammar_are_refused(bad):
     with pytest.raises(InvalidArgument, match=r"only \[a-zA-Z0-9\]\[a-zA-Z0-9_.-\] are allowed"):
         names.check(bad)
