@@ -75,8 +75,6 @@ SET_MODE_FILTER = 1
 SYSCALL_NUMBERS = {"x86_64": 317, "aarch64": 277}
 _libc = ctypes.CDLL(None, use_errno=True)
 
-Code = list[bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -96,10 +94,6 @@ class Answer:
     word: int
     chains: list[tuple[tuple[Condition, ...], int]] = field(default_factory=list)
     decided: bool = False
-
-
-def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
 def _refuse(text: str) -> OSError:
@@ -189,26 +183,73 @@ def _ranges(machine: str, profile: Mapping[str, Any], default: int) -> list[tupl
     return ranges
 
 
-def _branch(code: int, value: int, otherwise: Code, then: Code) -> Code:
-    """Return: if A (code) value, go on with `then`, placed after `otherwise`."""
-    if len(otherwise) <= LONGEST_JUMP:
-        return [_instruction(code, value, len(otherwise), 0), *otherwise, *then]
-    return [_instruction(code, value, 0, 1), _instruction(JA, len(otherwise)), *otherwise, *then]
+class _Assembler:
+    """Builds a program from its end: every jump of BPF goes forward, so that its target is already there.
 
+    A label is the place of an instruction counted from the end. Returns are shared as far as a jump reaches.
+    """
 
-def _tree(ranges: Sequence[tuple[int, Answer]]) -> Code:
-    """A holds the number; every way through ends in a return."""
-    if len(ranges) == 1:
-        return _leaf(ranges[0][1])
-    middle = len(ranges) // 2
-    return _branch(JGE, ranges[middle][0], _tree(ranges[:middle]), _tree(ranges[middle:]))
+    def __init__(self) -> None:
+        self._backward: list[bytes] = []
+        self._returns: dict[int, int] = {}
 
+    def program(self) -> bytes:
+        if len(self._backward) > MAX_INSTRUCTIONS:
+            raise _refuse(f"the profile needs {len(self._backward)} instructions, the kernel takes {MAX_INSTRUCTIONS}")
+        return b"".join(reversed(self._backward))
 
-def _leaf(answer: Answer) -> Code:
-    code: Code = []
-    for chain, word in answer.chains:
-        code += _chain(chain, word)
-    return [*code, _instruction(RETURN, answer.word)]
+    def emit(self, code: int, value: int, if_true: int = 0, if_false: int = 0) -> int:
+        self._backward.append(struct.pack("=HBBI", code, if_true, if_false, value))
+        return len(self._backward) - 1
+
+    def answer(self, word: int) -> int:
+        label = self._returns.get(word)
+        if label is None or self._distance(label) > LONGEST_JUMP:
+            label = self._returns[word] = self.emit(RETURN, word)
+        return label
+
+    def branch(self, code: int, value: int, then: int, otherwise: int) -> int:
+        then, otherwise = self._near(then), self._near(otherwise)
+        return self.emit(code, value, self._distance(then), self._distance(otherwise))
+
+    def jump(self, label: int) -> int:
+        return self.emit(JA, self._distance(label))
+
+    def _distance(self, label: int) -> int:
+        return len(self._backward) - label - 1
+
+    def _near(self, label: int) -> int:
+        """Return a label that a branch reaches; leaves room for the other side's long jump in between."""
+        if self._distance(label) < LONGEST_JUMP:
+            return label
+        return self.jump(label)
+
+    def tree(self, ranges: Sequence[tuple[int, Answer]]) -> int:
+        """A holds the number; every way through ends in a return."""
+        if len(ranges) == 1:
+            return self._leaf(ranges[0][1])
+        middle = len(ranges) // 2
+        then = self.tree(ranges[middle:])
+        otherwise = self.tree(ranges[:middle])
+        return self.branch(JGE, ranges[middle][0], then, otherwise)
+
+    def _leaf(self, answer: Answer) -> int:
+        label = self.answer(answer.word)
+        for chain, word in reversed(answer.chains):
+            fails, holds = label, self.answer(word)
+            for condition in reversed(chain):
+                label = holds = self._condition(condition, holds, fails)
+        return label
+
+    def _condition(self, condition: Condition, holds: int, fails: int) -> int:
+        label = holds
+        for code, value, if_true, if_false in reversed(_steps(condition)):
+            if code in (JEQ, JGT, JGE):
+                targets = {NEXT: label, HOLDS: holds, FAILS: fails}
+                label = self.branch(code, value, targets[if_true], targets[if_false])
+            else:
+                label = self.emit(code, value)
+        return label
 
 
 # One step of a comparison: code, value, where to when true, where to when false. NEXT: the step after it. HOLDS: the
@@ -252,33 +293,34 @@ LOWER: dict[str, Callable[[int], Step]] = {
 }
 
 
-def _chain(conditions: Sequence[Condition], word: int) -> Code:
-    """Return word when all conditions hold, else go on after it. At most 6 x 6 steps: every jump is short."""
-    steps = [_steps(each) for each in conditions]
-    end = sum(len(each) for each in steps) + 1
-    code: Code = []
-    for of_condition in steps:
-        holds = len(code) + len(of_condition)
-        for operation, value, if_true, if_false in of_condition:
-            here = len(code) + 1
-            targets = {NEXT: 0, HOLDS: holds - here, FAILS: end - here}
-            code.append(_instruction(operation, value, targets[if_true], targets[if_false]))
-    return [*code, _instruction(RETURN, word)]
+def _machines(profile: Mapping[str, Any]) -> list[str]:
+    """Return the machines that the profile is for, the native one first.
 
-
-def _sections(profile: Mapping[str, Any], default: int) -> list[tuple[int, Code]]:
-    """Return (audit architecture, code with the number in A) of each machine in the profile, the native one first."""
+    Calls of machines without a table, or of another family than this one's, cannot be made here.
+    """
     native = NATIVE.get(os.uname().machine)
     if native is None:
         raise OSError(errno.EOPNOTSUPP, f"no system call table for {os.uname().machine}", "seccomp")
-    names = profile.get("architectures") or []
-    machines = [native, *(MACHINES[name] for name in names if name in MACHINES)] if names else [native]
-    # calls of machines without a table, and of others than this one's family, cannot be made here
-    trees = {machine: _tree(_ranges(machine, profile, default)) for machine in dict.fromkeys(machines)}
-    kill = [_instruction(RETURN, RET_KILL_PROCESS)]
-    if "x86_64" in trees:
-        trees["x86_64"] = _branch(JGE, X32_BIT, trees["x86_64"], trees.pop("x32", kill))
-    return [(AUDIT_ARCH[machine], tree) for machine, tree in trees.items() if machine != "x32"]
+    named = [MACHINES[name] for name in profile.get("architectures") or () if name in MACHINES]
+    return list(dict.fromkeys([native, *named]))
+
+
+def _assemble(machines: Sequence[str], profile: Mapping[str, Any], default: int) -> bytes:
+    build = _Assembler()
+    entry = build.answer(RET_KILL_PROCESS)
+    for machine in reversed([each for each in machines if each != "x32"]):
+        other = entry
+        shares = machine == "x86_64" and "x32" in machines
+        x32 = build.tree(_ranges("x32", profile, default)) if shares else build.answer(RET_KILL_PROCESS)
+        tree = build.tree(_ranges(machine, profile, default))
+        if machine == "x86_64":
+            build.branch(JGE, X32_BIT, x32, tree)
+        else:
+            build.jump(tree)
+        section = build.emit(LOAD, 0)
+        entry = build.branch(JEQ, AUDIT_ARCH[machine], section, other)
+    build.emit(LOAD, 4)
+    return build.program()
 
 
 def compile_filter(profile: Mapping[str, Any]) -> bytes:
@@ -289,16 +331,9 @@ def compile_filter(profile: Mapping[str, Any]) -> bytes:
     """
     try:
         default = _word(profile["defaultAction"], profile.get("defaultErrnoRet"))
-        sections = _sections(profile, default)
+        return _assemble(_machines(profile), profile, default)
     except (KeyError, TypeError, ValueError) as error:
         raise _refuse(f"malformed profile: {error!r}") from error
-    code: Code = [_instruction(RETURN, RET_KILL_PROCESS)]
-    for architecture, section in reversed(sections):
-        code = _branch(JEQ, architecture, code, [_instruction(LOAD, 0), *section])
-    code.insert(0, _instruction(LOAD, 4))
-    if len(code) > MAX_INSTRUCTIONS:
-        raise _refuse(f"the profile needs {len(code)} instructions, the kernel takes {MAX_INSTRUCTIONS}")
-    return b"".join(code)
 
 
 class _Program(ctypes.Structure):
