@@ -38,8 +38,8 @@ RM = Command(
 RENAME = Command("rename", "CONTAINER NEW_NAME", "Rename a container", "lifecycle:rename", (), (2, 2))
 _ANY = (1, -1)
 WAIT = Command("wait", _NAMES, "Block until containers stop, then print their exit codes", "lifecycle:wait", (), _ANY)
-PAUSE = Command("pause", _NAMES, "Pause all processes within one or more containers", "lifecycle:pause", (), _ANY)
-UNPAUSE = Command("unpause", _NAMES, "Unpause all processes within one or more containers", "lifecycle:unpause", (), _ANY)
+PAUSE = Command("pause", _NAMES, "Pause all processes within containers", "lifecycle:pause", (), _ANY)
+UNPAUSE = Command("unpause", _NAMES, "Unpause all processes within containers", "lifecycle:unpause", (), _ANY)
 TOP = Command(
     "top", "CONTAINER [ps OPTIONS]", "Display the running processes of a container", "lifecycle:top", (), (1, -1)
 ).ends_at_first_word()

@@ -125,6 +125,13 @@ def _sizes(item: dict[str, Any]) -> str:
     return f"{size(own)} (virtual {size(total)})" if total else size(own)
 
 
+def _image_name(image: str, *, whole: bool) -> str:
+    """An image that lost its name is known by its id, cut as ids are."""
+    if image.startswith("sha256:") and not whole:
+        return image.removeprefix("sha256:")[:12]
+    return image or "<no image>"
+
+
 def _container_row(item: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     from wherry.cli.tables import ago, local_time
 
@@ -137,7 +144,7 @@ def _container_row(item: dict[str, Any], *, whole: bool) -> dict[str, Any]:
     names = [name.removeprefix("/") for name in item.get("Names") or []]
     return {
         "ID": item["Id"] if whole else item["Id"][:12],
-        "Image": item["Image"] or "<no image>",
+        "Image": _image_name(item["Image"], whole=whole),
         "Command": f'"{command}"',
         "CreatedAt": local_time(item["Created"]),
         "RunningFor": ago(item["Created"]),
@@ -197,6 +204,10 @@ def _image_rows(item: dict[str, Any], *, whole: bool, digests: bool) -> list[dic
                 "CreatedSince": ago(item["Created"]) if item["Created"] > 0 else "N/A",
                 "CreatedAt": local_time(item["Created"]),
                 "Size": size(item["Size"]),
+                "VirtualSize": size(item["Size"], 4),
+                "Containers": "N/A",
+                "SharedSize": "N/A",
+                "UniqueSize": "N/A",
             }
         )
     return rows

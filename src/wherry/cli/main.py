@@ -127,8 +127,9 @@ def _explain(word: str, failure: Failure) -> int:
 
         command = _import(COMMANDS[word])
         assert isinstance(command, Command)
-        if text.startswith("'"):  # the wrong number of words
-            return _fail(f"wherry: {text}", failure.status, f"{usage(command)}\n\n{hint.replace('Run', 'See', 1)}")
+        if text.startswith("'"):  # the wrong number of words; docker says See only when there may be more
+            see = hint if command.count[0] == command.count[1] else hint.replace("Run", "See", 1)
+            return _fail(f"wherry: {text}", failure.status, f"{usage(command)}\n\n{see}")
         return _fail(text, failure.status, f"{usage(command)}\n\n{hint}")
     return _fail(text, failure.status, hint if isinstance(failure, StartFailed) else "")
 
@@ -153,9 +154,9 @@ def main(argv: list[str] | None = None) -> int:
         print(overview())
         return 0
     if rest[0] in VERSION_FLAGS:
-        from importlib.metadata import version
+        from wherry.version import WHERRY
 
-        print(f"Wherry version {version('wherry')}")
+        print(f"Wherry version {WHERRY}")
         return 0
     word, rest = _word(rest)
     if word not in COMMANDS:

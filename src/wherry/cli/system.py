@@ -53,9 +53,9 @@ def _templated(value: Any, shape: str) -> int:
 
 
 def _client_version() -> dict[str, Any]:
-    from importlib.metadata import version as installed
+    from wherry.version import WHERRY
 
-    return {"Version": installed("wherry"), "ApiVersion": API_VERSION, "PythonVersion": sys.version.split()[0]}
+    return {"Version": WHERRY, "ApiVersion": API_VERSION, "PythonVersion": sys.version.split()[0]}
 
 
 def version(host: str, flags: Parsed) -> int:
