@@ -192,6 +192,10 @@ class Networks:
         attached = self._attached.get(container_id, ())
         return (attached[0].sandbox_id if attached else "", "")
 
+    def ready(self) -> dict[str, int]:
+        """Return how many sandboxes wait to be taken, by network."""
+        return {name: len(stock) for name, stock in self._stocks.items()}
+
     # Sandboxes
 
     def check(self, asked: EndpointRequest) -> None:

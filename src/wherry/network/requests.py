@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from wherry.errors import InvalidArgument
+from wherry.models.container import ContainerConfig, HostConfig
 from wherry.network.api import EndpointRequest
 from wherry.network.records import Network
 
 BUILT_IN = ("bridge", "host", "none")
+_LINKS = "can't be used with links. This would result in undefined behavior"
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 
@@ -35,3 +37,26 @@ def check(asked: EndpointRequest, network: Network) -> None:
 def is_mac(text: str) -> bool:
     """Whether a link can have that address: six bytes, not a group address (its lowest bit), not all zero."""
     return bool(_MAC.fullmatch(text)) and not int(text[1], 16) & 1 and text.strip("0:") != ""
+
+
+def check_mode(config: ContainerConfig, host: HostConfig) -> None:
+    """Raise InvalidArgument when a container asks for what its network mode cannot give, in dockerd's order."""
+    mode = host.network_mode
+    shared = mode.startswith("container:")
+    if mode == "container" or mode == "container:":
+        raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
+    tests = [
+        (shared and config.hostname, "hostname and the network mode"),
+        (mode == "host" and host.links, f"host type networking {_LINKS}"),
+        (shared and host.links, f"container type network {_LINKS}"),
+        (shared and host.dns, "dns and the network mode"),
+        (shared and host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (
+            shared and (host.port_bindings or host.publish_all_ports),
+            "port publishing and the container type network mode",
+        ),
+        (shared and config.exposed_ports, "port exposing and the container type network mode"),
+    ]
+    for applies, what in tests:
+        if applies:
+            raise InvalidArgument(f"conflicting options: {what}")

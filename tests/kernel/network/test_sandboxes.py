@@ -41,7 +41,7 @@ def rows(networks, table: str) -> list:
 @isolated
 def test_a_container_on_the_bridge(engine, stock):
     networks = engine(stock=stock)
-    wait_for(lambda: len(networks._stocks["bridge"]) == stock)
+    wait_for(lambda: networks.ready()["bridge"] == stock)
     sandbox = networks.open_sandbox(SandboxRequest("c1", BRIDGE))
     (endpoint,) = sandbox.endpoints
     assert networks.endpoints("c1") == sandbox.endpoints
@@ -176,7 +176,7 @@ def test_a_mac_of_the_user(engine):
 @isolated
 def test_sysctls_of_the_user(engine, stock):
     networks = engine(stock=stock)
-    wait_for(lambda: len(networks._stocks["bridge"]) == stock)
+    wait_for(lambda: networks.ready()["bridge"] == stock)
     asked = {"net.ipv4.ip_unprivileged_port_start": "99", "net.core.somaxconn": "77", "kernel.msgmax": "1"}
     sandbox = networks.open_sandbox(SandboxRequest("c1", BRIDGE, sysctls=asked))
     names = ("net/ipv4/ip_unprivileged_port_start", "net/core/somaxconn")
@@ -258,7 +258,7 @@ def test_an_address_is_free_only_when_its_link_is_gone(engine):
 @isolated
 def test_many_cycles_leave_nothing(engine):
     networks = engine(stock=4)
-    wait_for(lambda: len(networks._stocks["bridge"]) == 4)
+    wait_for(lambda: networks.ready()["bridge"] == 4)
     for number in range(200):
         networks.open_sandbox(SandboxRequest(f"c{number}", BRIDGE if number % 2 else ())).close()
         networks.close_sandbox(f"c{number}")
@@ -298,7 +298,7 @@ folder = Path(sys.argv[1])
 networks = Networks(Database(folder / "meta.db"), NetworkConfig(stock=3), folder)
 networks.start()
 networks.restore([])
-while len(networks._stocks["bridge"]) < 3:
+while networks.ready()["bridge"] < 3:
     time.sleep(0.01)
 kept = [networks.open_sandbox(SandboxRequest(name, (EndpointRequest("bridge"),))) for name in ("lives", "dies")]
 print(kept[0].netns_fd, flush=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wherry.errors import InvalidArgument
+from wherry.models.container import ContainerConfig, HostConfig
 from wherry.network import requests, sysctls
 from wherry.network.api import EndpointRequest
 from wherry.network.config import NetworkConfig
@@ -99,3 +100,52 @@ def test_configuration_of_the_daemon():
 def test_configuration_that_cannot_work_is_refused(bad):
     with pytest.raises(InvalidArgument):
         NetworkConfig(**bad)
+
+
+LINKS = "can't be used with links. This would result in undefined behavior"
+
+
+@pytest.mark.parametrize(
+    ("mode", "config", "host", "message"),
+    [
+        ("container:x", {"hostname": "h"}, {}, "conflicting options: hostname and the network mode"),
+        (
+            "container:x",
+            {},
+            {"dns": ["1.1.1.1"], "extra_hosts": ["a:1.1.1.1"]},
+            "conflicting options: dns and the network mode",
+        ),
+        (
+            "container:x",
+            {"exposed_ports": {"80/tcp": {}}},
+            {"extra_hosts": ["a:1.1.1.1"]},
+            "conflicting options: custom host-to-IP mapping and the network mode",
+        ),
+        (
+            "container:x",
+            {},
+            {"publish_all_ports": True},
+            "conflicting options: port publishing and the container type network mode",
+        ),
+        (
+            "container:x",
+            {"exposed_ports": {"80/tcp": {}}},
+            {},
+            "conflicting options: port exposing and the container type network mode",
+        ),
+        ("container:x", {}, {"links": ["a:b"]}, f"conflicting options: container type network {LINKS}"),
+        ("host", {}, {"links": ["a:b"]}, f"conflicting options: host type networking {LINKS}"),
+        ("container:", {}, {}, "invalid network mode: invalid container format container:<name|id>"),
+        ("host", {"hostname": "h"}, {"dns": ["1.1.1.1"], "publish_all_ports": True}, None),
+        ("bridge", {"hostname": "h", "exposed_ports": {"80/tcp": {}}}, {"links": ["a:b"], "dns": ["1.1.1.1"]}, None),
+        ("container:x", {}, {}, None),
+    ],
+)
+def test_what_a_network_mode_cannot_give(mode, config, host, message):
+    asked = ContainerConfig(**config), HostConfig(network_mode=mode, **host)
+    if message is None:
+        requests.check_mode(*asked)
+        return
+    with pytest.raises(InvalidArgument) as caught:
+        requests.check_mode(*asked)
+    assert caught.value.message == message
