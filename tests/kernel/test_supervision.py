@@ -366,9 +366,9 @@ def test_end_while_no_daemon_was_there(run):
 def test_never_started(run):
     async def scenario(yard):
         launch = yard.launch_of("/bin/true")
-        found = await yard.supervision.restore(launch.id, Path(launch.run_dir), "/wherry-test/none")
+        found = await yard.supervision.restore(launch.id, Path(launch.run_dir), "/wherry-yard/none")
         assert found is None
-        assert await yard.supervision.restore(launch.id, yard.folder / "nowhere", "/wherry-test/none") is None
+        assert await yard.supervision.restore(launch.id, yard.folder / "nowhere", "/wherry-yard/none") is None
 
     run(scenario)
 

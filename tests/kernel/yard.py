@@ -52,7 +52,7 @@ def spec_of(*args: str, container_id: str, terminal: bool = False, host_pid: boo
             Mount("devpts", "devpts", "/dev/pts", ("newinstance", "ptmxmode=0666", "mode=0620")).to_oci(),
         ],
         "linux": {
-            "cgroupsPath": f"/wherry-test/{container_id}",
+            "cgroupsPath": f"/wherry-yard/{container_id}",
             "namespaces": [{"type": kind} for kind in kinds],
             "resources": {"devices": [{"allow": True, "access": "rwm"}]},
             **linux,
@@ -132,7 +132,7 @@ async def yard(folder: Path, rootfs: Path) -> AsyncIterator[Yard]:
                 await asyncio.shield(task.gone)
         await made.supervision.stop()
         assert [path for task in made.tasks for path in made.cgroups(task.id)] == []
-        for path in made.cgroups("wherry-test"):
+        for path in made.cgroups("wherry-yard"):
             os.rmdir(path)
 
 

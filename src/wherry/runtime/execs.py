@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.client import Client
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
@@ -40,7 +41,7 @@ class Execs:
         self._execs: dict[str, _Exec] = {}
         self.lingering: list[Client] = []
 
-    def start(self, seq: int, launch: ExecLaunch, stream: int | None) -> None:
+    def start(self, seq: int, launch: ExecLaunch, cgroup: Cgroup, stream: int | None) -> None:
         """Fork the exec; its reply goes out once it runs or has failed. Takes over `stream`."""
         if launch.exec_id in self._execs:
             raise FileExistsError(f"exec {launch.exec_id} is there already")
@@ -57,7 +58,7 @@ class Execs:
         process.on_exit = lambda process: self._exited(launch.exec_id)
         self._execs[launch.exec_id] = _Exec(process, seq)
         try:
-            process.fork(lambda sync: self._exec_main(launch.process, stdio, sync))
+            process.fork(cgroup, lambda sync: self._exec_main(launch.process, stdio, sync))
         except OSError:
             del self._execs[launch.exec_id]
             session.abandon()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wherry.runtime import channel
+from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.session import Session
 from wherry.runtime.wire import Exit, SetupFailure
@@ -38,10 +39,10 @@ class Process:
         self.on_failed: Callable[[Process], None] = lambda process: None
         self.on_exit: Callable[[Process], None] = lambda process: None
 
-    def fork(self, child_main: ChildMain) -> None:
-        """Run `child_main(sync)` in a new process; it must not return."""
+    def fork(self, cgroup: Cgroup, child_main: ChildMain) -> None:
+        """Run `child_main(sync)` in a new process of the group; it must not return."""
         ours, theirs = channel.pair()
-        pid = os.fork()
+        pid = cgroup.fork()
         if pid == 0:
             _be_child(child_main, theirs, ours)
         theirs.close()

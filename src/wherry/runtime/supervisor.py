@@ -152,7 +152,7 @@ class Supervisor:
                 )
             )
 
-        self._process.fork(child)
+        self._process.fork(cgroup, child)
         self._start_time = exits.start_time(self._process.pid)
         record = {"pid": self._process.pid, "start_time": self._start_time, "at": time.time_ns()}
         exits.write_record(self._run_dir, exits.TASK, {**record, "cgroup": self._spec["linux"]["cgroupsPath"]})
@@ -297,8 +297,9 @@ class Supervisor:
         return {}
 
     def _exec(self, message: dict[str, Any], fds: list[int]) -> None:
+        assert self._cgroup is not None
         launch = ExecLaunch.from_wire(message)
-        self._execs.start(message["seq"], launch, os.dup(fds[0]) if fds else None)
+        self._execs.start(message["seq"], launch, self._cgroup, os.dup(fds[0]) if fds else None)
 
     def _exec_main(self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket) -> None:
         assert self._cgroup is not None
