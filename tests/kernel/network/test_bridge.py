@@ -9,7 +9,9 @@ import pytest
 from tests.kernel.isolation import command, ip, isolated
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.kernel.netlink import nft
+from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import sysctls
+from wherry.network.config import NetworkConfig
 from wherry.network.drivers.bridge import BridgeDriver
 from wherry.network.firewall.nftables import Nftables
 
@@ -231,3 +233,13 @@ def test_each_step_of_start_is_undone_when_the_next_fails(engine, monkeypatch, s
     assert machine() == before
     monkeypatch.undo()
     engine()  # the claim on the name has been given back
+
+
+@isolated
+def test_a_thousand_links_are_taken_away_and_those_that_are_gone_do_not_matter(engine):
+    engine()
+    driver = BridgeDriver(NetworkConfig(bridge="wherry0"), Nftables())
+    with NetlinkSocket() as netlink:
+        command("ip", "link", "add", "last", "type", "dummy")
+        driver.detach(netlink, [f"veth{number:07x}" for number in range(1000)] + ["last"])
+        assert links() == {"lo", "wherry0"}

@@ -37,6 +37,8 @@ ALIAS = "wherry"
 START = "wherry start"
 START_WAIT = 20.0
 NAME_ATTEMPTS = 8
+BATCH = 64
+"""Links that are gone already are answered with an error each, and all answers must fit into the socket's buffer."""
 
 
 class BridgeDriver:
@@ -174,7 +176,9 @@ class BridgeDriver:
         """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine."""
         into = link.group(self._doomed)
         moves = [link.set_attributes(name, into, missing_ok=True) for name in links]
-        netlink.apply(*moves, link.delete_group(self._doomed))
+        for start in range(0, len(moves), BATCH):
+            netlink.apply(*moves[start : start + BATCH])
+        netlink.apply(link.delete_group(self._doomed))
 
     def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
         """Delete our links but those of running containers."""
