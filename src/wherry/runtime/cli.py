@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from wherry.kernel import const
-from wherry.kernel.fds import close_range
 from wherry.runtime.faults import Refused
+from wherry.runtime.lean import defer_inspect
 from wherry.runtime.options import Options, parse
-from wherry.runtime.reexec import from_read_only_mount
 from wherry.runtime.report import Report
 from wherry.runtime.versions import OCI_VERSION, VERSION
 
@@ -30,27 +27,37 @@ _MAKE = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
 class Command:
     """One command: its flags, how many words it takes, how its failures begin and end.
 
     forks: it goes into a container, so that what it runs from is protected first.
     """
 
-    summary: str
-    flags: Sequence[str] = ()
-    words: tuple[int, int] = (1, 1)
-    mixed: bool = True
-    prefix: str = ""
-    failure: int = 1
-    forks: bool = False
+    def __init__(
+        self,
+        summary: str,
+        flags: Sequence[str] = (),
+        words: tuple[int, int] = (1, 1),
+        prefix: str = "",
+        failure: int = 1,
+    ) -> None:
+        self.summary = summary
+        self.flags = flags
+        self.words = words
+        self.prefix = prefix
+        self.failure = failure
+
+    @property
+    def forks(self) -> bool:
+        """Whether it forks into a container: those are also the ones that say what failed."""
+        return bool(self.prefix)
 
 
 COMMANDS = {
-    "create": Command("make a container that waits for start", _MAKE, prefix=f"{NAME} create failed", forks=True),
+    "create": Command("make a container that waits for start", _MAKE, prefix=f"{NAME} create failed"),
     "start": Command("run the program of a created container"),
     "run": Command("create and start in one", (*_MAKE, "detach,d", "keep", "no-subreaper"),
-        prefix=f"{NAME} run failed", forks=True,
+        prefix=f"{NAME} run failed",
     ),
     "exec": Command("run one more process in a container",
         (
@@ -58,7 +65,7 @@ COMMANDS = {
             "process,p=", "detach,d", "pid-file=", "process-label=", "apparmor=", "no-new-privs", "cap,c=*",
             "preserve-fds=", "ignore-paused",
         ),
-        words=(1, sys.maxsize), mixed=False, prefix="exec failed", failure=255, forks=True,
+        words=(1, sys.maxsize), prefix="exec failed", failure=255,
     ),
     "state": Command("print the state of a container"),
     "kill": Command("send a signal (SIGTERM) to a container", ("all,a",), words=(1, 2)),
@@ -116,14 +123,15 @@ def _dispatch(given: list[str], options: Options, report: Report) -> int:
         report.error(f"no such command: {name}; there are {', '.join(COMMANDS)}")
         return 3
     try:
-        own = parse(rest, (*command.flags, "help,h"), mixed=command.mixed)
+        own = parse(rest, (*command.flags, "help,h"), mixed=name != "exec")
         if own.given("help"):
             print(usage())
             return 0
         _check_words(name, command, own)
         if command.forks:
+            from wherry.runtime.reexec import from_read_only_mount
+
             from_read_only_mount(given)
-        _settle()
         return _carry_out(name, options, own, report)
     except (Refused, OSError) as error:
         message = _sentence(error)
@@ -133,6 +141,12 @@ def _dispatch(given: list[str], options: Options, report: Report) -> int:
 
 def _carry_out(name: str, options: Options, own: Options, report: Report) -> int:
     """Import what the command needs, and no more, and call it."""
+    defer_inspect()
+    from wherry.kernel import const
+    from wherry.kernel.fds import close_range
+
+    close_range(3, flags=const.CLOSE_RANGE_CLOEXEC)  # what we were given beyond stdio goes to no hook
+    os.umask(0o022)
     from wherry.runtime.context import Context
     from wherry.runtime.state import Store
 
@@ -151,12 +165,6 @@ def _check_words(name: str, command: Command, options: Options) -> None:
     if not least <= len(options.words) <= most:
         number = f"exactly {least}" if least == most else f"at least {least}"
         raise Refused(f'{NAME}: "{name}" requires {number} argument(s)')
-
-
-def _settle() -> None:
-    """Start from known ground: what we were given beyond stdio goes to no child, unless it is asked for."""
-    close_range(3, flags=const.CLOSE_RANGE_CLOEXEC)
-    os.umask(0o022)
 
 
 def _sentence(error: Exception) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from wherry.runtime.options import Options
 from wherry.runtime.report import Report
 from wherry.runtime.state import Container, Store
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
     """What the global options say: where containers are kept and where complaints go."""
 
-    store: Store
-    report: Report
+    def __init__(self, store: Store, report: Report) -> None:
+        self.store = store
+        self.report = report
 
     def container(self, options: Options) -> Container:
         """Return the container that the first word names."""

@@ -1,4 +1,4 @@
-"""Read a command line as runc's is read; argparse would take longer to import than a container takes to start.
+"""Read a command line as runc's is read; argparse, and dataclasses too, would take longer to import than that.
 
 A flag is declared in one word: "force,f" is a switch, "bundle,b=" takes a value, "env,e=*" may be repeated. Long
 and short names take one dash or two, the value follows as the next word or after "=".
@@ -7,27 +7,28 @@ and short names take one dash or two, the value follows as the next word or afte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.runtime.faults import Refused
 
 
-@dataclass(frozen=True, slots=True)
 class Flag:
     """One declared flag: its full name, whether it takes a value and whether it may be repeated."""
 
-    name: str
-    takes_value: bool
-    repeated: bool
+    __slots__ = ("name", "repeated", "takes_value")
+
+    def __init__(self, name: str, takes_value: bool, repeated: bool) -> None:
+        self.name = name
+        self.takes_value = takes_value
+        self.repeated = repeated
 
 
-@dataclass(slots=True)
 class Options:
     """What was given: flags by their full name, and the words that are none."""
 
-    values: dict[str, Any] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.words: list[str] = []
 
     def text(self, name: str, default: str = "") -> str:
         """Return the value of a flag."""
