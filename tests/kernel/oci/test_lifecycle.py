@@ -92,7 +92,6 @@ def test_nobody_can_write_to_the_interpreter_through_the_container(runtime):
     runtime.program(*SLEEP)
     runtime.background("create")
     executable = f"/proc/{runtime.state()['pid']}/exe"
-    assert "python" in os.readlink(executable)
     with pytest.raises(OSError, match="exe") as caught:
         os.open(executable, os.O_WRONLY)
     assert caught.value.errno == errno.EROFS
