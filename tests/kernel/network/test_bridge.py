@@ -236,10 +236,10 @@ def test_each_step_of_start_is_undone_when_the_next_fails(engine, monkeypatch, s
 
 
 @isolated
-def test_a_thousand_links_are_taken_away_and_those_that_are_gone_do_not_matter(engine):
+def test_any_number_of_links_is_taken_away_and_those_that_are_gone_do_not_matter(engine):
     engine()
     driver = BridgeDriver(NetworkConfig(bridge="wherry0"), Nftables())
     with NetlinkSocket() as netlink:
-        command("ip", "link", "add", "last", "type", "dummy")
-        driver.detach(netlink, [f"veth{number:07x}" for number in range(1000)] + ["last"])
+        command("ip", "link", "add", "last", "type", "bridge")
+        driver.detach(netlink, [f"veth{number:07x}" for number in range(4000)] + ["last"])
         assert links() == {"lo", "wherry0"}
