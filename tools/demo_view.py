@@ -92,8 +92,7 @@ def rootfs(pid: int) -> None:
             key, equals, value = option.partition("=")
             if equals and key.startswith(("lowerdir", "upperdir", "workdir")):
                 print(f"    {key.rstrip('+'):<9} {value}")
-    size = sum(1 for _ in Path(f"/proc/{pid}/mountinfo").open())
-    host = sum(1 for _ in Path("/proc/self/mountinfo").open())
+    size, host = (Path(f"/proc/{who}/mountinfo").read_text().count("\n") for who in (pid, "self"))
     print(f"  {size} mounts inside, none of them in the machine's own table of {host}")
 
 
@@ -105,8 +104,9 @@ def network(pid: int) -> None:
     outer = next(link for link in links if link["ifindex"] == inside["link_index"])
     bridge = next(link for link in links if link["ifname"] == outer["master"])
     address = next(item for item in inside["addr_info"] if item["family"] == "inet")
-    print(f"  container  eth0@{outer['ifname']:<15} {inside['address']}  {address['local']}/{address['prefixlen']}")
-    print(f"  machine    {outer['ifname']}@eth0{'':<{max(0, 15 - len(outer['ifname']))}} {outer['address']}  in {bridge['ifname']}")
+    name = outer["ifname"]
+    print(f"  container  {'eth0@' + name:<20} {inside['address']}  {address['local']}/{address['prefixlen']}")
+    print(f"  machine    {name + '@eth0':<20} {outer['address']}  in {bridge['ifname']}")
     held = json.loads(output("ip", "-j", "addr", "show", "dev", bridge["ifname"]))[0]
     for item in held["addr_info"]:
         if item["family"] == "inet":
