@@ -4,7 +4,7 @@
       layers/HEX/     committed: lower (chain IDs of all layers below, topmost first, one a line), fs/ (content)
         unsynced      there until `flush`: the content may not survive a loss of power, so `sweep` removes it
       active/KEY/     a container's: lower, fs/, and what the driver adds
-      new/            being made; renamed to its place when complete
+      new/, ingest/   being made (a container's, a layer); renamed to its place when complete
       trash/          renamed from its place; deleted after
 
 A rename within one file system is the only step that makes a snapshot appear or vanish. `lower` is written before.
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
-from wherry.kernel.fsio import durable, trees
+from wherry.kernel.fsio import durable, placement, trees
 from wherry.snapshots.api import SnapshotInfo, Usage
 
 CHAIN = re.compile(r"[0-9a-f]{64}\Z")
@@ -44,12 +44,14 @@ class Layout:
         self.layers = root / "layers"
         self.active = root / "active"
         self._new = root / "new"
+        self._ingest = root / "ingest"
         self._trash = root / "trash"
         self._lock = threading.Lock()
         self._chains: dict[str, tuple[str, ...]] = {}
         try:
-            for folder in (self.layers, self.active, self._new, self._trash):
+            for folder in (self.layers, self.active, self._new, self._ingest, self._trash):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _spread(self._ingest)
         except OSError as error:
             raise _failed("make the folders of the storage driver", error) from error
 
@@ -91,7 +93,7 @@ class Layout:
     def making(self, target: Path, parent: str) -> Iterator[Path]:
         """Give a new folder with `lower` and an empty fs/; it takes its place when the block ends well."""
         chain = self.chain(parent)
-        folder = self._new / secrets.token_hex(8)
+        folder = (self._ingest if target.parent == self.layers else self._new) / secrets.token_hex(8)
         try:
             folder.mkdir(mode=0o700)
             (folder / "lower").write_text("".join(f"{each}\n" for each in chain))
@@ -176,7 +178,7 @@ class Layout:
                 if name in unsure or unsure.intersection(lower(folder / name)):
                     (folder / name).rename(self._trash / f"{name}.{secrets.token_hex(4)}")
         self._chains.clear()
-        for folder in (self._new, self._trash):
+        for folder in (self._new, self._ingest, self._trash):
             for name in os.listdir(folder):
                 _delete(folder, name)
 
@@ -220,6 +222,14 @@ def _copy_root(source: Path, target: Path) -> None:
     state = source.stat()
     os.chown(target, state.st_uid, state.st_gid)
     target.chmod(state.st_mode & 0o7777)
+
+
+def _spread(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        placement.spread_subdirectories(fd)
+    finally:
+        os.close(fd)
 
 
 def _delete(parent: Path, name: str) -> None:

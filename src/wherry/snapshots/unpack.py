@@ -65,11 +65,16 @@ class Unpacker:
         self._open_mode = ~_umask()
 
     def run(self, source: Source) -> None:
-        """Unpack the tar. Raises TarError for one that cannot be right and OSError from the disk."""
+        """Unpack the tar and read its source to the end, where one that checks its digest may still refuse it.
+
+        Raises TarError for a tar that cannot be right and OSError from the disk.
+        """
         reader = TarReader(source)
         try:
             for entry in reader:
                 self._unpack(entry, reader)
+            while source.read(tar.CHUNK):
+                pass
             for path, entry in self._late.items():
                 self._finish_folder(path, entry)
         finally:
