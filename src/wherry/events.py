@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,14 @@ class Event:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """past: what happened before, from a point in time on. queue: what happens; None when the reader was too slow."""
+
+    past: tuple[Event, ...]
+    queue: asyncio.Queue[Event | None]
+
+
 class Bus:
     """Publish and subscribe inside one event loop."""
 
@@ -62,16 +70,13 @@ class Bus:
             else:
                 queue.put_nowait(event)
 
-    async def listen(self, *, since: int = 0) -> AsyncIterator[Event | None]:
-        """Yield None at once (subscribed), then remembered events from since (ns, 0 = none) on, then what comes."""
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        past = [event for event in self._past if since and event.at >= since]
-        self._listeners.add(queue)
-        try:
-            yield None
-            for event in past:
-                yield event
-            while (following := await queue.get()) is not None:
-                yield following
-        finally:
-            self._listeners.discard(queue)
+    def subscribe(self, *, since: int = 0) -> Subscription:
+        """Return a subscription that already receives; since (Unix ns, 0 = none) says which past events it holds."""
+        past = tuple(event for event in self._past if since and event.at >= since)
+        subscription = Subscription(past, asyncio.Queue())
+        self._listeners.add(subscription.queue)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Receive no more."""
+        self._listeners.discard(subscription.queue)

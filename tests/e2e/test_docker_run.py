@@ -24,7 +24,7 @@ def test_output_and_removal(engine: Engine):
         (("nosuch",), 127, "executable file not found in $PATH"),
         (("/nosuch",), 127, "no such file or directory"),
         (("/etc",), 126, "permission denied"),
-        (("sh", "-c", "kill -9 $$"), 137, ""),
+        (("sh", "-c", "sh -c 'kill -9 $$'; exit $?"), 137, ""),
         (("sh", "-c", "kill -TERM $$; sleep 5"), 0, ""),
     ],
 )
@@ -141,7 +141,7 @@ def test_cap_add_and_drop(engine: Engine):
 
 
 def test_every_namespace_is_its_own(engine: Engine):
-    out = engine.docker("run", "--rm", "--cgroupns", "private", "busybox", "sh", "-c", "readlink /proc/self/ns/*")
+    out = engine.docker("run", "--rm", "--cgroupns", "private", "busybox", "sh", "-c", "for each in /proc/self/ns/*; do readlink $each; done")
     inside = set(out.split())
     outside = {
         str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "uts", "ipc", "pid", "net", "cgroup", "time")

@@ -179,22 +179,30 @@ class SystemService:
         for name in filters:
             if name not in EVENT_FILTERS:
                 raise InvalidArgument(f"invalid filter '{name}'")
-        listening = self.bus.listen(since=since)
+        subscription = self.bus.subscribe(since=since)
         try:
-            while True:
-                limit = None if not until else max(0.0, (until - time.time_ns()) / 1e9)
-                try:
-                    event = await asyncio.wait_for(anext(listening), limit)
-                except (TimeoutError, StopAsyncIteration):
-                    return
-                if event is None:
-                    yield None
-                elif until and event.at > until:
-                    return
-                elif accepts(event, filters):
+            yield None
+            for event in subscription.past:
+                if (not until or event.at <= until) and accepts(event, filters):
+                    yield event.to_wire()
+            async for event in _following(subscription.queue, until):
+                if accepts(event, filters):
                     yield event.to_wire()
         finally:
-            await listening.aclose()  # type: ignore[attr-defined]
+            self.bus.unsubscribe(subscription)
+
+
+async def _following(queue: asyncio.Queue[Event | None], until: int) -> AsyncIterator[Event]:
+    """Yield events as they come, until a point in time (Unix ns, 0 = for ever)."""
+    while not until or time.time_ns() < until:
+        left = (until - time.time_ns()) / 1e9 if until else None
+        try:
+            event = await asyncio.wait_for(queue.get(), left)
+        except TimeoutError:
+            return
+        if event is None or (until and event.at > until):
+            return
+        yield event
 
 
 def accepts(event: Event, filters: Filters) -> bool:
