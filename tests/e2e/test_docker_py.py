@@ -34,6 +34,7 @@ def test_attach_and_logs_stream(client):
     stream = container.attach(stream=True, logs=False)
     container.start()
     assert b"".join(stream) == b"1\n2\n3\n"
+    stream.close()
     assert b"".join(container.logs(stream=True, follow=True)) == b"1\n2\n3\n"
     assert container.wait()["StatusCode"] == 0
 

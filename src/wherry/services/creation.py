@@ -31,6 +31,7 @@ from wherry.models.container import (
 from wherry.models.image import Image
 from wherry.network import etcfiles
 from wherry.network.controller import Networks
+from wherry.network.requests import check_mode
 from wherry.oci import validate
 from wherry.services import binds, merge
 from wherry.services.launching import endpoint_requests
@@ -68,6 +69,7 @@ class Creation:
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
         host = self._host_defaults(request.host_config, config)
+        check_mode(config, host)
         config = _with_hostname(config, host, container_id)
         warnings = validate.validate(config, host)
         self._check_references(host)
@@ -165,8 +167,6 @@ def _check_platform(image: Image, platform: str) -> None:
 
 def _with_hostname(config: ContainerConfig, host: HostConfig, container_id: str) -> ContainerConfig:
     if host.network_mode.startswith("container:"):
-        if config.hostname:
-            raise InvalidArgument("conflicting options: hostname and the network mode")
         return config
     if host.uts_mode == "host" and config.hostname:
         raise InvalidArgument("conflicting options: hostname and the UTS mode")
