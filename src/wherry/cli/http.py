@@ -40,14 +40,22 @@ def encode_query(query: Query) -> str:
     return "?" + "&".join(pairs) if pairs else ""
 
 
+def _connect_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 def connect(host: str) -> socket.socket:
     """A connected stream socket to unix://PATH or tcp://HOST:PORT."""
     scheme, _, address = host.partition("://")
     try:
         if scheme == "unix":
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.connect(address)
-            return sock
+            return _connect_unix(address)
         if scheme == "tcp":
             name, _, port = address.rpartition(":")
             return socket.create_connection((name.strip("[]"), int(port)))

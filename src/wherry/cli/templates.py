@@ -152,7 +152,7 @@ class Pipeline:
 
     def _call(self, command: list[Any], extra: list[Any], scope: Scope) -> Any:
         first = command[0]
-        if isinstance(first, str) and first.startswith("word:"):
+        if isinstance(first, str) and first.startswith("word:") and first[5:] not in _CONSTANTS:
             name = first[5:]
             if name not in scope.functions:
                 raise TemplateError(f'function "{name}" not defined')
@@ -163,6 +163,9 @@ class Pipeline:
         if len(command) > 1 or extra:
             raise TemplateError("can't give argument to non-function")
         return method
+
+
+_CONSTANTS = {"true": True, "false": False, "nil": None}
 
 
 def _operand(item: Any, scope: Scope) -> Any:
@@ -185,8 +188,8 @@ def _operand(item: Any, scope: Scope) -> Any:
 
 
 def _word(name: str, scope: Scope) -> Any:
-    if name in ("true", "false", "nil"):
-        return {"true": True, "false": False, "nil": None}[name]
+    if name in _CONSTANTS:
+        return _CONSTANTS[name]
     if name not in scope.functions:
         raise TemplateError(f'function "{name}" not defined')
     return scope.functions[name]()
