@@ -342,14 +342,14 @@ class _Program(ctypes.Structure):
     _fields_ = (("len", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def load_filter(program: bytes, flags: Sequence[str] | None = None) -> None:
+def load_filter(program: bytes, flags: Sequence[str] = ()) -> None:
     """Put the calling thread and its children under a program, for good.
 
-    flags: OCI names; None stands for SPEC_ALLOW alone, without which every store of the process pays for the
+    flags: OCI names; none stands for SPEC_ALLOW alone, without which every store of the process pays for the
     speculative store bypass mitigation (Documentation/userspace-api/spec_ctrl.rst; the default of others too).
     Raises OSError: EACCES without no_new_privs or CAP_SYS_ADMIN, EINVAL for a program or flag the kernel refuses.
     """
-    names = ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"] if flags is None else flags
+    names = flags or ["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
     unknown = [name for name in names if name not in FLAGS]
     if unknown:
         raise _refuse(f"unknown flags {unknown}")
