@@ -24,7 +24,7 @@ DEFAULT_RULES: tuple[dict[str, Any], ...] = (
         for major, minor in ((1, 3), (1, 8), (1, 7), (5, 0), (1, 5), (1, 9), (136, WILDCARD), (5, 2), (10, 200))
     ),
 )
-"""Appended to the rules of every container (security.md 1.4): making any node, and the nodes every container has."""
+"""Appended to the rules of every container: making any node, and the nodes every container has."""
 
 Key = tuple[str, int, int]
 
