@@ -71,7 +71,7 @@ class LogConfig(Model, frozen=True):
 class Ulimit(Model, frozen=True):
     """One resource limit, setrlimit(2); -1 means unlimited."""
 
-    name: str
+    name: str = ""
     soft: int = 0
     hard: int = 0
 
@@ -79,7 +79,7 @@ class Ulimit(Model, frozen=True):
 class DeviceMapping(Model, frozen=True):
     """A host device made visible in the container with cgroup permissions out of "rwm"."""
 
-    path_on_host: str
+    path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
@@ -104,7 +104,7 @@ class PortBinding(Model, frozen=True):
 class MountPoint(Model, frozen=True):
     """A ``--mount`` as the client sends it (HostConfig.Mounts)."""
 
-    type: str
+    type: str = ""
     source: str = ""
     target: str = ""
     read_only: bool = False
@@ -118,14 +118,14 @@ class MountPoint(Model, frozen=True):
 class WeightDevice(Model, frozen=True):
     """A blkio weight for one device."""
 
-    path: str
+    path: str = ""
     weight: int = 0
 
 
 class ThrottleDevice(Model, frozen=True):
     """A blkio rate for one device, bytes or operations per second."""
 
-    path: str
+    path: str = ""
     rate: int = 0
 
 

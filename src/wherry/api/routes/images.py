@@ -1,0 +1,100 @@
+"""The images area. Names hold slashes, so {name...}."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from wherry.api import streams
+from wherry.api.answers import CREATED, Answer, json_reply
+from wherry.api.backends import Backends, ImagesBackend
+from wherry.api.request import Request
+from wherry.api.router import Route
+from wherry.api.versions import adapt
+from wherry.errors import InvalidArgument, NotImplementedHere
+
+
+class Images:
+    """Endpoints over the images backend."""
+
+    def __init__(self, backend: ImagesBackend) -> None:
+        self._backend = backend
+
+    async def listing(self, request: Request) -> Answer:
+        """List images."""
+        query = request.query
+        found = await self._backend.listing(all=query.flag("all"), filters=query.filters())
+        return json_reply(adapt("image list", request.version, found))
+
+    async def inspect(self, request: Request) -> Answer:
+        """Say everything about an image."""
+        found = await self._backend.inspect(request.params["name"])
+        return json_reply(adapt("image inspect", request.version, found))
+
+    async def history(self, request: Request) -> Answer:
+        """Say how an image came to be."""
+        return json_reply(await self._backend.history(request.params["name"]))
+
+    async def tag(self, request: Request) -> Answer:
+        """Give an image one more name."""
+        query = request.query
+        await self._backend.tag(request.params["name"], repo=query.text("repo"), tag=query.text("tag"))
+        return CREATED
+
+    async def remove(self, request: Request) -> Answer:
+        """Take a name off an image, and remove it with its last name."""
+        query = request.query
+        steps = await self._backend.remove(
+            request.params["name"], force=query.flag("force"), noprune=query.flag("noprune")
+        )
+        return json_reply(steps)
+
+    async def load(self, request: Request) -> Answer:
+        """Take images in from an archive in the body."""
+        quiet = request.query.flag("quiet", default=True)
+        return await streams.progress(self._backend.load(request.body.reader(), quiet=quiet), str(request))
+
+    async def create(self, request: Request) -> Answer:
+        """Pull an image (fromImage), or make one of a file system in the body (fromSrc=-)."""
+        query = request.query
+        platform = query.text("platform")
+        if query.text("fromImage"):
+            records = self._backend.pull(
+                image=query.text("fromImage"),
+                tag=query.text("tag"),
+                platform=platform,
+                auth=request.headers.get("x-registry-auth", ""),
+            )
+            return await streams.progress(records, str(request))
+        source = query.text("fromSrc")
+        if not source:
+            raise InvalidArgument("one of fromImage and fromSrc must be given")
+        if source != "-":
+            raise NotImplementedHere(
+                f"importing from {source} is not possible yet: fetch it and use docker import -, or a file"
+            )
+        records = self._backend.import_(
+            request.body.reader(),
+            repo=query.text("repo"),
+            tag=query.text("tag"),
+            message=query.text("message"),
+            changes=query.all("changes"),
+            platform=platform,
+        )
+        return await streams.progress(records, str(request))
+
+    async def prune(self, request: Request) -> Answer:
+        """Remove images that nothing uses."""
+        return json_reply(await self._backend.prune(request.query.filters()))
+
+
+def routes(backends: Backends) -> Iterator[Route]:
+    """Yield the routes of this area."""
+    area = Images(backends.images)
+    yield Route("GET", "/images/json", area.listing)
+    yield Route("POST", "/images/create", area.create)
+    yield Route("POST", "/images/load", area.load)
+    yield Route("POST", "/images/prune", area.prune)
+    yield Route("GET", "/images/{name...}/json", area.inspect)
+    yield Route("GET", "/images/{name...}/history", area.history)
+    yield Route("POST", "/images/{name...}/tag", area.tag)
+    yield Route("DELETE", "/images/{name...}", area.remove)

@@ -1,0 +1,84 @@
+"""The system area: ping, version, info, events, disk usage, login."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from wherry.api import streams
+from wherry.api.answers import Answer, Reply, json_reply
+from wherry.api.backends import Backends, SystemBackend
+from wherry.api.request import Request
+from wherry.api.router import Route
+from wherry.api.versions import adapt
+from wherry.errors import NotImplementedHere
+
+PING = {
+    "Builder-Version": "1",
+    "Cache-Control": "no-cache, no-store, must-revalidate",
+    "Content-Type": "text/plain; charset=utf-8",
+    "Pragma": "no-cache",
+    "Swarm": "inactive",
+}
+"""Builder-Version 1: the classic POST /build, not BuildKit."""
+PONG = Reply(200, b"OK", PING)
+QUIET_PONG = Reply(200, b"", PING)
+
+
+async def ping(request: Request) -> Answer:
+    """Say that the engine is there."""
+    return QUIET_PONG if request.method == "HEAD" else PONG
+
+
+async def options(request: Request) -> Answer:
+    """Answer OPTIONS as dockerd does: nothing, and no permission for foreign origins."""
+    return Reply()
+
+
+async def login(request: Request) -> Answer:
+    """Check registry credentials."""
+    raise NotImplementedHere("docker login is not possible yet: this engine has no registry client")
+
+
+class System:
+    """Endpoints over the system backend."""
+
+    def __init__(self, backend: SystemBackend) -> None:
+        self._backend = backend
+
+    async def version(self, request: Request) -> Answer:
+        """Say which engine, versions and components these are."""
+        return json_reply(await self._backend.version())
+
+    async def info(self, request: Request) -> Answer:
+        """Say how the engine and the machine are set up."""
+        return json_reply(await self._backend.info())
+
+    async def events(self, request: Request) -> Answer:
+        """Tell what happens, from since until until."""
+        query = request.query
+        return await streams.events(
+            self._backend.events(since=query.moment("since"), until=query.moment("until"), filters=query.filters())
+        )
+
+    async def disk_usage(self, request: Request) -> Answer:
+        """Say what takes how much room; with type=, only that."""
+        usage = await self._backend.disk_usage()
+        kinds = request.query.all("type")
+        if kinds:
+            keys = {"container": "Containers", "image": "Images", "volume": "Volumes", "build-cache": "BuildCache"}
+            unwanted = {key for kind, key in keys.items() if kind not in kinds}
+            usage = {key: value for key, value in usage.items() if key not in unwanted}
+        return json_reply(adapt("disk usage", request.version, usage))
+
+
+def routes(backends: Backends) -> Iterator[Route]:
+    """Yield the routes of this area."""
+    system = System(backends.system)
+    yield Route("GET", "/_ping", ping)
+    yield Route("HEAD", "/_ping", ping)
+    yield Route("OPTIONS", "/{path...}", options)
+    yield Route("GET", "/version", system.version)
+    yield Route("GET", "/info", system.info)
+    yield Route("GET", "/events", system.events, follows=True)
+    yield Route("GET", "/system/df", system.disk_usage)
+    yield Route("POST", "/auth", login)

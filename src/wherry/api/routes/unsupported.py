@@ -1,0 +1,91 @@
+"""Operations of the Engine API that are not there yet: answered so that clients and people know where they stand.
+
+Empty lists where clients only look (docker system df, docker volume ls); 503 in dockerd's words for Swarm, which this
+engine takes no part in; 501 with the operation's name for the rest. What is in no table is 404 "page not found".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from wherry.api.answers import Answer, json_reply
+from wherry.api.backends import Backends
+from wherry.api.request import Request
+from wherry.api.router import Endpoint, Route
+from wherry.errors import NotFound, NotImplementedHere, Unavailable
+
+NO_SWARM = (
+    "This node is not a swarm manager. "
+    'Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
+)
+EMPTY: dict[str, Any] = {"/volumes": {"Volumes": [], "Warnings": None}, "/plugins": []}
+SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+MISSING = (
+    "GET /containers/{id}/stats|statistics",
+    "GET /containers/{id}/changes|the changes of a container",
+    "GET /containers/{id}/export|exporting a container",
+    "GET /containers/{id}/attach/ws|attaching over a web socket",
+    "HEAD /containers/{id}/archive|copying files",
+    "GET /containers/{id}/archive|copying files",
+    "PUT /containers/{id}/archive|copying files",
+    "POST /containers/{id}/update|changing the limits of a container",
+    "POST /commit|committing a container",
+    "GET /images/search|searching a registry",
+    "GET /images/get|saving images",
+    "GET /images/{name...}/get|saving images",
+    "POST /images/{name...}/push|pushing images",
+    "GET /distribution/{name...}/json|asking a registry",
+    "POST /build|building images",
+    "POST /build/prune|building images",
+    "POST /build/cancel|building images",
+    "POST /session|building images with BuildKit",
+    "POST /grpc|building images with BuildKit",
+    "POST /networks/create|making networks",
+    "POST /networks/prune|making networks",
+    "DELETE /networks/{id}|making networks",
+    "POST /networks/{id}/connect|connecting a running container to a network",
+    "POST /networks/{id}/disconnect|connecting a running container to a network",
+    "POST /volumes/create|volumes",
+    "POST /volumes/prune|volumes",
+)
+
+
+def _empty(answer: Any) -> Endpoint:
+    async def endpoint(request: Request) -> Answer:
+        return json_reply(answer)
+
+    return endpoint
+
+
+def _missing(what: str) -> Endpoint:
+    async def endpoint(request: Request) -> Answer:
+        raise NotImplementedHere(f"{what}: not there yet in this engine ({request.method} {request.path})")
+
+    return endpoint
+
+
+async def no_swarm(request: Request) -> Answer:
+    """Say that there is no swarm."""
+    raise Unavailable(NO_SWARM)
+
+
+async def no_volume(request: Request) -> Answer:
+    """Say that there is no such volume."""
+    raise NotFound(f"get {request.params['name']}: no such volume")
+
+
+def routes(backends: Backends) -> Iterator[Route]:
+    """Yield the routes of this area; it needs no backend."""
+    for path, answer in EMPTY.items():
+        yield Route("GET", path, _empty(answer))
+    for area in SWARM:
+        for method in ("GET", "POST", "DELETE"):
+            yield Route(method, f"/{area}", no_swarm)
+            yield Route(method, f"/{area}/{{rest...}}", no_swarm)
+    yield Route("GET", "/volumes/{name}", no_volume)
+    yield Route("DELETE", "/volumes/{name}", no_volume)
+    for line in MISSING:
+        operation, _, what = line.partition("|")
+        method, _, pattern = operation.partition(" ")
+        yield Route(method, pattern, _missing(what))

@@ -1,0 +1,96 @@
+"""API versions: which are spoken, and in one table how answers and requests of older ones differ.
+
+Services speak the newest version. A row says: below this version, the answer of this route is changed so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import wherry.version as release
+from wherry.errors import InvalidArgument
+
+Version = tuple[int, int]
+
+
+def _parse(text: str) -> Version:
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)
+
+
+NEWEST = _parse(release.API_NEWEST)
+OLDEST = _parse(release.API_OLDEST)
+PREFIX = re.compile(r"/v(\d{1,4}\.\d{1,4})(/.*)", re.ASCII)
+
+
+def split(path: str) -> tuple[Version, str]:
+    """Return the version that a path asks for (the newest when it names none) and the rest of the path.
+
+    Raises InvalidArgument, with dockerd's text, for a version that is not spoken.
+    """
+    found = PREFIX.fullmatch(path)
+    if found is None:
+        return NEWEST, path
+    text, rest = found.groups()
+    version = _parse(text)
+    if version < OLDEST:
+        raise InvalidArgument(
+            f"client version {text} is too old. Minimum supported API version is {release.API_OLDEST}, "
+            "please upgrade your client to a newer version"
+        )
+    if version > NEWEST:
+        raise InvalidArgument(
+            f"client version {text} is too new. Maximum supported API version is {release.API_NEWEST}"
+        )
+    return version, rest
+
+
+DEFAULT_NETWORKS = ("bridge", "host", "none")
+
+
+def _virtual_size(image: Any) -> Any:
+    return image | {"VirtualSize": image.get("Size", 0)}
+
+
+def _uncounted(image: Any) -> Any:
+    return image | {"Containers": -1}
+
+
+def _short_id_alias(container: Any) -> Any:
+    """Until 1.44 the short id stood among the aliases of user-defined networks."""
+    networks = {
+        name: endpoint | {"Aliases": [*(endpoint.get("Aliases") or ()), container["Id"][:12]]}
+        for name, endpoint in container["NetworkSettings"]["Networks"].items()
+        if name not in DEFAULT_NETWORKS
+    }
+    settings = container["NetworkSettings"]
+    return container | {"NetworkSettings": settings | {"Networks": settings["Networks"] | networks}}
+
+
+def _no_annotations(container: Any) -> Any:
+    host = {name: value for name, value in container["HostConfig"].items() if name != "Annotations"}
+    return container | {"HostConfig": host}
+
+
+Change = Callable[[Any], Any]
+ANSWERS: Mapping[str, tuple[tuple[Version, Change], ...]] = {
+    "image list": (((1, 44), _virtual_size), ((1, 51), _uncounted)),
+    "image inspect": (((1, 44), _virtual_size),),
+    "container list": (((1, 46), _no_annotations),),
+    "container inspect": (((1, 45), _short_id_alias),),
+    "disk usage": (((1, 42), lambda usage: usage | {"BuilderSize": 0}),),
+}
+
+
+def adapt(name: str, version: Version, answer: Any) -> Any:
+    """Return an answer (each element of a list) as the given version of the API has it."""
+    changes = [change for below, change in ANSWERS[name] if version < below]
+    if not changes:
+        return answer
+    if isinstance(answer, list):
+        return [adapt(name, version, each) for each in answer]
+    for change in changes:
+        answer = change(answer)
+    return answer
