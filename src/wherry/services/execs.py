@@ -127,7 +127,8 @@ class Execs:
             self.lifecycle.launching.process_of(container.record),
             config,
             console_size=options.console_size or config.console_size,
-            privileged=config.privileged or container.record.host_config.privileged,
+            privileged=config.privileged,
+            available=self.lifecycle.launching.facts.capabilities,
         )
         attach = None
         if stream is not None:

@@ -150,7 +150,8 @@ class Launching:
             init_path=str(self.settings.init_path),
             facts=self.facts,
         )
-        return build_spec(request)
+        spec: dict[str, Any] = build_spec(request)
+        return spec
 
     def process_of(self, record: Record) -> dict[str, Any]:
         """Return the OCI process object of a container, which its execs start from."""

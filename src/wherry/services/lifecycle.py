@@ -23,6 +23,7 @@ from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, S
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.network.controller import Networks
+from wherry.oci.build import cgroups_path
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
@@ -229,7 +230,7 @@ class Lifecycle:
     def cgroup_path(self, container: Container) -> str:
         """Return the OCI cgroupsPath of a container."""
         parent = container.record.host_config.cgroup_parent or self.settings.cgroup_parent
-        return f"{parent}/{container.id}"
+        return cgroups_path(parent, container.id)
 
     def _cgroup(self, container: Container, verb: str) -> None:
         try:
