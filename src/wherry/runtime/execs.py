@@ -23,6 +23,8 @@ ExecMain = Callable[[dict[str, Any], "tuple[int, int, int] | None", socket.socke
 
 @dataclass(slots=True)
 class _Exec:
+    """One exec and what its start is answered to."""
+
     process: Process
     seq: int
     over: bool = False  # its output is drained too

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -41,6 +40,8 @@ def run(
 
 
 def _record_fault(run_dir: str) -> None:
+    import traceback  # only for the worst case; here we are in the host's file system still
+
     fd = os.open(f"{run_dir}/{exits.FAULT}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.write(fd, traceback.format_exc().encode())
     os.close(fd)

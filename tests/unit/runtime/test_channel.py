@@ -57,11 +57,15 @@ def test_peer_that_left_a_message_unread_is_an_end_too(ends):
         channel.receive(ends[0])
 
 
+def fill(sock):
+    while True:
+        channel.send(sock, {"pad": "x" * 1000})
+
+
 def test_full_socket_does_not_block(ends):
     ends[0].setblocking(False)
     with pytest.raises(BlockingIOError):
-        while True:
-            channel.send(ends[0], {"pad": "x" * 1000})
+        fill(ends[0])
 
 
 def test_descriptors_of_a_wrong_message_are_closed(ends):

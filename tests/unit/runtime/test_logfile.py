@@ -17,7 +17,8 @@ DOCKERD = [
     b'{"log":"' + b"".join(b"\\u%04x" % i for i in range(10)) + b'\\n"',
     b'{"log":"\\u000b\\u000c\\r'
     + b"".join(b"\\u%04x" % i for i in range(0x0E, 0x20))
-    + b" !\\\"#$%\\u0026'()*+,-./0123456789:;\\u003c=\\u003e?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\\\]^_`abcdefghijklmnopqrstuvwxyz{|}~\x7f"
+    + b" !\\\"#$%\\u0026'()*+,-./0123456789:;\\u003c=\\u003e?@ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    + b"[\\\\]^_`abcdefghijklmnopqrstuvwxyz{|}~\x7f"
     + b"\\ufffd" * 128
     + b'\\n"',
     '{"log":"é\\u2028\\u2029x😀\\u003c\\u0026\\u003e\\"\\\\/\\n"'.encode(),
