@@ -38,9 +38,9 @@ class Permissions:
 
     def apply(self, rule: Mapping[str, Any]) -> None:
         """Apply one OCI rule; raises OSError EINVAL for one that is malformed or would make a hole."""
-        kind, access = str(rule.get("type") or "a"), str(rule.get("access") or PERMISSIONS)
+        kind, access = rule.get("type") or "a", rule.get("access") or PERMISSIONS
         allow = bool(rule.get("allow"))
-        if kind not in ("a", "b", "c") or not set(access) <= set(PERMISSIONS):
+        if kind not in ("a", "b", "c") or access.strip(PERMISSIONS):
             raise OSError(errno.EINVAL, f"device rule {dict(rule)}: type is a, b or c, access out of rwm", "devices")
         if kind == "a":
             self.allow_all, self.entries = allow, {}
@@ -48,6 +48,8 @@ class Permissions:
         key = (kind, _number(rule, "major"), _number(rule, "minor"))
         if allow == self.allow_all:
             self._remove(key, access)
+        elif access == PERMISSIONS:
+            self.entries[key] = access
         else:
             self.entries[key] = _ordered(self.entries.get(key, "") + access)
 
@@ -89,7 +91,11 @@ def _number(rule: Mapping[str, Any], name: str) -> int:
 
 
 def _covers(wide: Key, narrow: Key) -> bool:
-    return wide[0] == narrow[0] and all(wide[i] in (WILDCARD, narrow[i]) for i in (1, 2))
+    return (
+        wide[0] == narrow[0]
+        and (wide[1] == narrow[1] or wide[1] == WILDCARD)
+        and (wide[2] == narrow[2] or wide[2] == WILDCARD)
+    )
 
 
 def _ordered(access: str) -> str:

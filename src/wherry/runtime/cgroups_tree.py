@@ -44,13 +44,13 @@ def _make_parents(hierarchy: cgroup.Hierarchy, directory: str) -> None:
 
 def cpuset(directory: str, cpus: str | None, mems: str | None, *, fresh: bool) -> None:
     """Set a version 1 cpuset; a fresh one inherits what is not given, since nothing can run in an empty one."""
+    if fresh and not cgroup.read(f"{directory}/cpuset.cpus").strip():
+        # otherwise it was born with both
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            _inherit(directory, name)
     for name, wanted in (("cpuset.cpus", cpus), ("cpuset.mems", mems)):
         if wanted:
-            if fresh:
-                _inherit(os.path.dirname(directory), name)
             cgroup.write(f"{directory}/{name}", wanted)
-        elif fresh:
-            _inherit(directory, name)
 
 
 def _inherit(directory: str, name: str) -> str:
