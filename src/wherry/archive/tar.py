@@ -219,6 +219,24 @@ class TarReader:
         return _pairs(read.split(b"\n")[1:wanted])
 
 
+def clean_name(name: bytes) -> bytes:
+    """Return a member's name as a path from the root, without ".", "..", and slashes at either end.
+
+    Raises TarError for one that leads out of the root.
+    """
+    if b"/." not in name and b"//" not in name and name[:1] not in (b"/", b"."):
+        return name.rstrip(b"/")
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise TarError(f"a name that leads out of the archive's root: {name.decode(errors='replace')}")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
 def _parse(block: bytes) -> Entry:
     """Return the entry that one header block describes by itself."""
     # The sum of 256 bytes is below adler32's modulus, so its low half is that sum plus one; 10 times faster than sum().

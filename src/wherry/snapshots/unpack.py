@@ -17,7 +17,7 @@ import stat
 from typing import Protocol
 
 from wherry.archive import tar
-from wherry.archive.tar import Entry, Source, TarError, TarReader
+from wherry.archive.tar import Entry, Source, TarError, TarReader, clean_name
 from wherry.kernel import pathsafe
 from wherry.kernel.const import O_PATH
 from wherry.kernel.fsio import trees
@@ -81,7 +81,7 @@ class Unpacker:
             self._forget_folders()
 
     def _unpack(self, entry: Entry, reader: TarReader) -> None:
-        path = clean(entry.name)
+        path = clean_name(entry.name)
         folder, _, name = path.rpartition(b"/")
         if len(self._folders) > _CACHED:  # between entries: what one entry has opened stays open for it
             for old in list(self._folders)[: _CACHED // 2]:
@@ -176,7 +176,7 @@ class Unpacker:
         if entry.type == tar.SYMLINK:
             os.symlink(entry.link, name, dir_fd=parent)
         elif entry.type == tar.HARD_LINK:
-            folder, _, first = clean(entry.link).rpartition(b"/")
+            folder, _, first = clean_name(entry.link).rpartition(b"/")
             if first.startswith(PREFIX):
                 raise TarError("a hard link to a whiteout")
             source = self._folders.get(folder) or self._open_folder(folder, make=False)
@@ -250,24 +250,6 @@ class Unpacker:
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
-
-
-def clean(name: bytes) -> bytes:
-    """Return a member's name as a path from the root, without ".", "..", and slashes at either end.
-
-    Raises TarError for one that leads out of the root.
-    """
-    if b"/." not in name and b"//" not in name and name[:1] not in (b"/", b"."):
-        return name.rstrip(b"/")
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if not parts:
-                raise TarError(f"a name that leads out of the layer: {os.fsdecode(name)}")
-            parts.pop()
-        elif part not in (b"", b"."):
-            parts.append(part)
-    return b"/".join(parts)
 
 
 def _umask() -> int:

@@ -1,0 +1,94 @@
+"""Blobs by digest: content/blobs/sha256/HEX, complete and on the disk before anything refers to them.
+
+ingest -> tmp/ file, digest while writing -> fsync -> rename -> the row of the table `content`, in the transaction
+that makes the reference visible. A file without a row is a leftover and is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+from wherry.errors import NotFound, SystemFailure
+from wherry.images.references import hex_of
+from wherry.kernel.fsio import trees
+from wherry.kernel.fsio.durable import fsync_directory
+from wherry.store.database import Database
+
+
+class Content:
+    """The blobs of one engine."""
+
+    def __init__(self, root: Path, database: Database) -> None:
+        """Use, or make, the folders below `root`."""
+        self._blobs = root / "blobs" / "sha256"
+        self._tmp = root / "tmp"
+        self.spool = root / "spool"
+        self._database = database
+        for folder in (self._blobs, self._tmp, self.spool):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def path(self, digest: str) -> Path:
+        """Return where a blob is, or would be."""
+        return self._blobs / hex_of(digest)
+
+    def read(self, digest: str) -> bytes:
+        """Return a whole blob, which must be what its name says. Raises NotFound, and SystemFailure for rot."""
+        path = self.path(digest)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound(f"no such content: {digest}") from error
+        except OSError as error:
+            raise SystemFailure(f"cannot read {path}: {error}") from error
+        if hashlib.sha256(data).hexdigest() != path.name:
+            raise SystemFailure(f"{path} is damaged: its bytes are not those of {digest}; load the image again")
+        return data
+
+    def put(self, data: bytes) -> str:
+        """Write a blob so that it survives a loss of power and return its digest; no row refers to it yet."""
+        digest = hashlib.sha256(data).hexdigest()
+        target = self._blobs / digest
+        aside = self._tmp / secrets.token_hex(8)
+        try:
+            if target.exists() and target.read_bytes() == data:
+                return f"sha256:{digest}"
+            with open(aside, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(target)
+            fsync_directory(self._blobs)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise SystemFailure(f"cannot write {target}: {error}") from error
+        return f"sha256:{digest}"
+
+    def record(self, digest: str, size: int, media_type: str) -> None:
+        """Make a blob official; the caller's transaction makes the reference to it."""
+        self._database.execute("INSERT OR IGNORE INTO content VALUES (?, ?, ?)", (digest, size, media_type))
+
+    def forget(self, digest: str) -> None:
+        """Take the row of a blob away, in the caller's transaction; `sweep` or `delete` takes the file."""
+        self._database.execute("DELETE FROM content WHERE digest = ?", (digest,))
+
+    def delete(self, digest: str) -> None:
+        """Remove the file of a blob that has no row any more."""
+        if not self._database.query("SELECT 1 FROM content WHERE digest = ?", (digest,)):
+            self.path(digest).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove files without a row and unfinished ones; once at start."""
+        known = {digest for (digest,) in self._database.query("SELECT digest FROM content")}
+        for path in self._blobs.iterdir():
+            if f"sha256:{path.name}" not in known:
+                path.unlink()
+        for folder in (self._tmp, self.spool):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                for name in os.listdir(fd):
+                    trees.remove(fd, name)
+            finally:
+                os.close(fd)

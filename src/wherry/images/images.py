@@ -1,0 +1,313 @@
+"""The image store of one engine; see `images.api` for what it promises."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from wherry.errors import InvalidArgument, NotFound
+from wherry.images import changes as instructions
+from wherry.images import config as configs
+from wherry.images import listing, references
+from wherry.images.api import Filters, Report, Users
+from wherry.images.config import ImageConfig, chain_ids
+from wherry.images.content import Content
+from wherry.images.layers import Layers
+from wherry.images.listing import Known
+from wherry.images.load import import_config, ingest, opened
+from wherry.images.manifest import OCI_CONFIG, Candidate, candidates, host_architecture
+from wherry.images.references import Reference
+from wherry.images.removal import Removal, Step
+from wherry.images.rows import ImageRow, LayerRow, Rows
+from wherry.images.spool import Spool
+from wherry.models.image import Image
+from wherry.snapshots.api import Snapshotter
+from wherry.store.database import Database
+
+
+class Images:
+    """Images, their names and their layers."""
+
+    def __init__(
+        self, database: Database, root: Path, snapshotter: Snapshotter, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        """Use the content below `root`; remove what interrupted work has left. clock: Unix ns."""
+        self._database = database
+        self._snapshotter = snapshotter
+        self._clock = clock
+        self._rows = Rows(database, snapshotter.name)
+        self._content = Content(root / "content", database)
+        self._layers = Layers(self._rows, snapshotter, database)
+        self._changing = threading.RLock()  # held while names and images change, not while layers are unpacked
+        self._configs: dict[str, ImageConfig] = {}
+        self._recover()
+
+    def _recover(self) -> None:
+        present = {info.name for info in self._snapshotter.walk() if info.committed}
+        with self._database.transaction():
+            for chain in self._rows.layers():
+                if chain not in present:
+                    self._rows.drop_layer(chain)
+        self._layers.collect()
+        self._content.sweep()
+
+    # Looking up
+
+    def _find(self, ref: str) -> tuple[ImageRow, str]:
+        """Return the image that the user means and its stored name, "" when it was found by id."""
+        full = references.image_id(ref)
+        if full:
+            row = self._rows.image(full)
+            if row is None:
+                raise NotFound(f"No such image: {full}")
+            return row, ""
+        reference = references.parse(ref)
+        row = self._rows.image(self._rows.tagged(reference.stored))
+        if row is not None:
+            return row, reference.stored
+        prefix = ref.removeprefix("sha256:")
+        found = self._rows.starting_with(f"sha256:{prefix}") if _is_hex(prefix) else []
+        row = self._rows.image(found[0]) if len(found) == 1 else None
+        if row is None:  # an ambiguous prefix is no answer either; Docker says the same of both
+            raise NotFound(f"No such image: {reference.familiar}")
+        return row, ""
+
+    def _config(self, image_id: str) -> ImageConfig:
+        known = self._configs.get(image_id)
+        if known is None:
+            known = configs.parse(self._content.read(image_id))
+            self._configs[image_id] = known
+        return known
+
+    def _known(self, row: ImageRow, names: list[str]) -> Known:
+        return Known(row, self._config(row.id), tuple(names))
+
+    def resolve(self, ref: str) -> Image:
+        """Return the image that a name, an id or the start of an id means."""
+        row, _ = self._find(ref)
+        names = [references.from_stored(name).familiar for name in self._rows.tags(row.id)]
+        return configs.to_image(row.id, row.chain_id, row.size, self._config(row.id), names)
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """Return the body of GET /images/NAME/json."""
+        row, _ = self._find(ref)
+        data = self._snapshotter.graph_data(row.chain_id) if row.chain_id else {}
+        return listing.inspection(
+            self._known(row, self._rows.tags(row.id)),
+            last_tagged=self._rows.last_tagged(row.id),
+            driver={"Name": self._snapshotter.name, "Data": data or None},
+        )
+
+    def history(self, ref: str) -> list[dict[str, Any]]:
+        """Return the body of GET /images/NAME/history."""
+        row, _ = self._find(ref)
+        return listing.history(self._known(row, self._rows.tags(row.id)), self._rows.layer_size)
+
+    def listing(self, *, all: bool, filters: Filters) -> list[dict[str, Any]]:
+        """Return the body of GET /images/json, newest first; intermediate images only with `all`."""
+        listing.check_filters(filters, listing.LIST_FILTERS)
+        dangling = listing.flag(filters, "dangling")
+        patterns = filters.get("reference") or []
+        newest, oldest = self._limits(filters)
+        entries = []
+        for image in self._all():
+            names = listing.matching_names(image.names, patterns) if patterns else image.names
+            hidden = not (all or image.names) and self._rows.is_child_of(image.row.id)
+            if hidden or (patterns and not names) or (dangling is not None and dangling == bool(image.names)):
+                continue
+            if (newest is not None and image.row.created >= newest) or image.row.created <= oldest:
+                continue
+            if listing.accepts(image, filters, self._clock()):
+                entries.append(listing.entry(Known(image.row, image.config, names)))
+        return entries
+
+    def _all(self) -> list[Known]:
+        names = self._rows.all_tags()
+        return [self._known(row, names.get(row.id, [])) for row in self._rows.images()]
+
+    def _limits(self, filters: Filters) -> tuple[int | None, int]:
+        before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
+        since = [self._find(ref)[0].created for ref in filters.get("since") or ()]
+        return (min(before) if before else None, max(since) if since else -1)
+
+    # Names
+
+    def tag(self, ref: str, repo: str, tag: str) -> str:
+        """Give an image a further name; return it in full, "" when repo is empty."""
+        target = references.parse_target(repo, tag)
+        row, _ = self._find(ref)
+        if target is None:
+            return ""
+        with self._changing, self._database.transaction(power_safe=True):
+            self._rows.put_tag(target.stored, row.id, self._clock())
+        return target.familiar
+
+    # Going
+
+    def remove(self, ref: str, *, force: bool, noprune: bool, users: Users) -> list[Step]:
+        """Remove a name or an image, see `removal`; return what was done, in order."""
+        with self._changing:
+            row, name = self._find(ref)
+            with self._dropping() as drop:
+                removal = Removal(self._rows, users, drop, force=force, prune=not noprune)
+                if name:
+                    removal.by_name(row.id, ref, name)
+                else:
+                    removal.by_id(row.id)
+            return [*removal.steps, *self._freed()]
+
+    @contextmanager
+    def _dropping(self) -> Iterator[Callable[[str], None]]:
+        """Give a function that removes the rows of an image; its blobs go when the transaction has gone well."""
+        digests: list[str] = []
+
+        def drop(image_id: str) -> None:
+            row = self._rows.image(image_id)
+            self._rows.drop_image(image_id)
+            for digest in (image_id, row.manifest if row else ""):
+                if digest and not self._rows.is_used(digest):
+                    self._content.forget(digest)
+                    digests.append(digest)
+
+        with self._database.transaction(power_safe=True):
+            yield drop
+        for digest in digests:
+            self._configs.pop(digest, None)
+            self._content.delete(digest)
+
+    def _freed(self) -> list[Step]:
+        return [{"Deleted": f"sha256:{chain}"} for chain in self._layers.collect()]
+
+    def collect(self) -> list[str]:
+        """Remove layers that no image and no container needs any more; return their chain IDs."""
+        with self._changing:
+            return self._layers.collect()
+
+    def prune(self, filters: Filters, *, users: Users) -> dict[str, Any]:
+        """Remove unused images: dangling ones, or with dangling=false all of them."""
+        listing.check_filters(filters, listing.PRUNE_FILTERS)
+        dangling = listing.flag(filters, "dangling")
+        steps: list[Step] = []
+        with self._changing:
+            before = sum(row.size for row in self._rows.layers().values())
+            with self._dropping() as drop:
+                for image in self._all():
+                    unwanted = not image.names or dangling is False
+                    if unwanted and not users(image.row.id) and listing.accepts(image, filters, self._clock()):
+                        removal = Removal(self._rows, users, drop, force=True, steps=steps)
+                        if not self._rows.is_child_of(image.row.id):
+                            removal.by_id(image.row.id)
+            steps += self._freed()
+            after = sum(row.size for row in self._rows.layers().values())
+        return {"ImagesDeleted": steps or None, "SpaceReclaimed": before - after}
+
+    # Coming
+
+    def load(self, stream: BinaryIO, progress: Report) -> list[str]:
+        """Load a docker archive or an OCI layout: all its images or, on any error, nothing."""
+        with Spool(self._content.spool) as spool:
+            spool.take_apart(stream)
+            found = candidates(spool)
+            chains = [chain for each in found for chain in chain_ids(each.config.rootfs.diff_ids)]
+            with self._kept(chains):
+                layers = [ingest(self._layers, each, progress) for each in found]
+                spool.clear()
+                loaded = self._commit(found, layers, progress)
+        for image_id, names in loaded:
+            for name in names or ():
+                progress({"stream": f"Loaded image: {name.familiar}\n"})
+            if not names:
+                progress({"stream": f"Loaded image ID: {image_id}\n"})
+        return [image_id for image_id, _ in loaded]
+
+    @contextmanager
+    def _kept(self, chains: list[str]) -> Iterator[None]:
+        """Keep layers while they are needed; on failure collect those that nobody else needs."""
+        try:
+            with self._layers.lease(chains):
+                yield
+        except BaseException:
+            self._layers.collect()
+            raise
+
+    def _commit(
+        self, found: list[Candidate], layers: list[list[LayerRow]], progress: Report
+    ) -> list[tuple[str, tuple[Reference, ...]]]:
+        """Make images visible: their content is on the disk before anything refers to it."""
+        self._snapshotter.flush()
+        loaded: list[tuple[str, tuple[Reference, ...]]] = []
+        with self._changing:
+            blobs = [(self._content.put(each.config_bytes), self._put_manifest(each)) for each in found]
+            with self._database.transaction(power_safe=True):
+                for candidate, rows, (image_id, manifest) in zip(found, layers, blobs, strict=True):
+                    self._put(candidate, rows, image_id, manifest)
+                    self._name(candidate.names, image_id, progress)
+                    loaded.append((image_id, candidate.names))
+        return loaded
+
+    def _put_manifest(self, candidate: Candidate) -> str:
+        return self._content.put(candidate.manifest) if candidate.manifest else ""
+
+    def _put(self, candidate: Candidate, layers: list[LayerRow], image_id: str, manifest: str) -> None:
+        self._content.record(image_id, len(candidate.config_bytes), OCI_CONFIG)
+        if manifest:
+            self._content.record(manifest, len(candidate.manifest), candidate.media_type)
+        for layer in layers:
+            self._rows.put_layer(layer)
+        top = layers[-1].chain_id if layers else ""
+        size = sum(layer.size for layer in layers)
+        self._rows.put_image(ImageRow(image_id, top, configs.created_ns(candidate.config), size, manifest))
+
+    def _name(self, names: tuple[Reference, ...], image_id: str, progress: Report) -> None:
+        for name in names:
+            old = self._rows.tagged(name.stored)
+            if old and old != image_id:
+                text = f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string\n"
+                progress({"stream": text})
+            self._rows.put_tag(name.stored, image_id, self._clock())
+
+    def import_(
+        self, stream: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
+    ) -> str:
+        """Make an image of one layer from a file system's tar; return its id."""
+        target = references.parse_target(repo, tag)
+        system = parse_platform(platform)
+        run: dict[str, Any] = {}
+        instructions.apply(run, changes)
+        with Spool(self._content.spool) as spool:
+            member = spool.take_whole(stream)
+            created = configs.now_rfc3339(self._clock())
+            comment = message or "Imported from -"
+            document = import_config(run, member.digest, created=created, comment=comment, system=system)
+            data = configs.encode(document)
+            names = (target,) if target else ()
+            candidate = Candidate(data, configs.parse(data), (member,), names)
+            with self._kept(chain_ids([member.digest])):
+                rows = self._layers.ingest([member.digest], lambda _: opened(member, member.digest, _quiet))
+                spool.clear()
+                return self._commit([candidate], [rows], _quiet)[0][0]
+
+
+def _quiet(_: dict[str, Any]) -> None:
+    """Report to nobody."""
+
+
+def _is_hex(text: str) -> bool:
+    return 0 < len(text) <= 64 and not set(text) - set("0123456789abcdef")
+
+
+def parse_platform(text: str) -> dict[str, str]:
+    """Return os, architecture and variant of an os[/arch[/variant]] specifier, "" meaning this machine."""
+    parts = text.lower().split("/") if text else ["linux"]
+    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
+        raise InvalidArgument(f'"{text[:100]}": cannot parse platform specifier: invalid argument')
+    if parts[0] != "linux":
+        raise InvalidArgument(f'operating system "{parts[0]}" is not supported')
+    system = {"architecture": parts[1] if len(parts) > 1 else host_architecture(), "os": parts[0]}
+    if len(parts) > 2:
+        system["variant"] = parts[2]
+    return system

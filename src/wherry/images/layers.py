@@ -1,0 +1,137 @@
+"""The layers of images: getting them into the storage driver, and out of it when nobody needs them."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from io import RawIOBase
+from typing import BinaryIO, cast
+
+from wherry.archive.tar import Source
+from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.images.config import chain_ids
+from wherry.images.rows import LayerRow, Rows
+from wherry.snapshots.api import Snapshotter
+from wherry.store.database import Database
+
+OpenLayer = Callable[[int], AbstractContextManager[Source]]
+
+
+class Verified(RawIOBase):
+    """A source that raises InvalidArgument at its end when its bytes are not those of the digest."""
+
+    def __init__(self, source: Source, digest: str, what: str) -> None:
+        super().__init__()
+        self._source = source
+        self._wanted = digest
+        self._what = what
+        self._hash = hashlib.sha256()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        data = self._source.read(size)
+        if data:
+            self._hash.update(data)
+        elif f"sha256:{self._hash.hexdigest()}" != self._wanted:
+            raise InvalidArgument(f"{self._what} is not what its digest says: expected {self._wanted}, got other bytes")
+        return data
+
+
+class Layers:
+    """Ingests and collects; layers of running loads are leased, so that a collection does not take them."""
+
+    def __init__(self, rows: Rows, snapshotter: Snapshotter, database: Database) -> None:
+        self._rows = rows
+        self._snapshotter = snapshotter
+        self._database = database
+        self._lock = threading.Lock()
+        self._leased: Counter[str] = Counter()
+
+    @contextmanager
+    def lease(self, chains: Iterable[str]) -> Iterator[None]:
+        """Keep layers, present or to come, from being collected."""
+        held = list(chains)
+        with self._lock:
+            self._leased.update(held)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._leased.subtract(held)
+
+    def is_present(self, chain_id: str) -> bool:
+        """Return whether the driver has a layer."""
+        try:
+            self._snapshotter.stat(chain_id)
+        except NotFound:
+            return False
+        return True
+
+    def ingest(self, diff_ids: list[str], open_layer: OpenLayer) -> list[LayerRow]:
+        """Make the layers that are missing, lowest first; open_layer(index) gives an uncompressed tar."""
+        rows: list[LayerRow] = []
+        parent = ""
+        for index, (chain, diff_id) in enumerate(zip(chain_ids(diff_ids), diff_ids, strict=True)):
+            if self.is_present(chain):
+                size = self._snapshotter.usage(chain).size
+            else:
+                with open_layer(index) as source:
+                    size = self._snapshotter.ingest(chain, parent, cast(BinaryIO, source)).size
+            rows.append(LayerRow(chain, parent, diff_id, size))
+            parent = chain
+        return rows
+
+    def collect(self) -> list[str]:
+        """Remove the layers that no image and no lease needs; return their chain IDs, topmost first."""
+        with self._lock:
+            known = self._rows.layers()
+            needed = self._needed(known)
+            removed = [chain for chain in self._unneeded(known, needed) if self._remove(chain)]
+            with self._database.transaction():
+                for chain in removed:
+                    self._rows.drop_layer(chain)
+        return removed
+
+    def _needed(self, known: dict[str, LayerRow]) -> set[str]:
+        needed = {chain for chain, count in self._leased.items() if count > 0}
+        for image in self._rows.images():
+            chain = image.chain_id
+            while chain and chain not in needed:
+                needed.add(chain)
+                chain = known[chain].parent if chain in known else ""
+        return needed
+
+    def _unneeded(self, known: dict[str, LayerRow], needed: set[str]) -> list[str]:
+        parents = {chain: row.parent for chain, row in known.items()}
+        for info in self._snapshotter.walk():
+            if info.committed:
+                parents.setdefault(info.name, info.parent)
+        return [chain for chain in children_first(parents) if chain not in needed]
+
+    def _remove(self, chain: str) -> bool:
+        try:
+            self._snapshotter.remove(chain)
+        except Conflict:
+            return False  # a container stands on it
+        except NotFound:
+            return True
+        return True
+
+
+def children_first(parents: dict[str, str]) -> list[str]:
+    """Order a forest, given as child -> parent, so that every child comes before its parent."""
+    children = Counter(parent for parent in parents.values() if parent in parents)
+    free = [each for each in parents if not children[each]]
+    ordered: list[str] = []
+    while free:
+        each = free.pop()
+        ordered.append(each)
+        parent = parents[each]
+        if parent in parents:
+            children[parent] -= 1
+            if not children[parent]:
+                free.append(parent)
+    return ordered

@@ -1,0 +1,75 @@
+"""docker load and docker import: an archive becomes images, all of them or none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import RawIOBase
+from typing import Any
+
+from wherry.archive.compression import decompressed
+from wherry.archive.tar import Source
+from wherry.images.api import Report
+from wherry.images.layers import Layers, Verified
+from wherry.images.manifest import Candidate
+from wherry.images.rows import LayerRow
+from wherry.images.spool import Member
+
+_INTERVAL = 0.1
+
+
+class Counted(RawIOBase):
+    """A source that reports how far it has been read, at most ten times a second and once at its end."""
+
+    def __init__(self, source: Source, total: int, report: Report, name: str) -> None:
+        super().__init__()
+        self._source = source
+        self._total = total
+        self._done = 0
+        self._report = report
+        self._name = name
+        self._next = 0.0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        data = self._source.read(size)
+        self._done += len(data)
+        now = time.monotonic()
+        if data and (now >= self._next or self._done == self._total):
+            self._next = now + _INTERVAL
+            detail = {"current": self._done, "total": self._total}
+            self._report({"status": "Loading layer", "progressDetail": detail, "id": self._name})
+        return data
+
+
+@contextmanager
+def opened(member: Member, diff_id: str, report: Report) -> Iterator[Source]:
+    """Give the uncompressed tar of a layer; its digest is checked by the time it has been read."""
+    with open(member.path, "rb", buffering=0) as file:
+        counted = Counted(file, member.size, report, diff_id[7:19])
+        source, compression = decompressed(counted)
+        if not compression and member.digest == diff_id:
+            yield source  # the digest was computed when the file was written
+        else:
+            yield Verified(source, diff_id, "a layer")
+
+
+def ingest(layers: Layers, candidate: Candidate, report: Report) -> list[LayerRow]:
+    """Unpack the layers of an image that are not there yet."""
+    diff_ids = candidate.config.rootfs.diff_ids
+    return layers.ingest(diff_ids, lambda index: opened(candidate.layers[index], diff_ids[index], report))
+
+
+def import_config(run: dict[str, Any], diff_id: str, *, created: str, comment: str, system: dict[str, str]) -> dict[
+    str, Any
+]:
+    """Return the image config of an import: one layer and what the changes say."""
+    return {
+        **system,
+        "created": created,
+        "comment": comment,
+        "config": run,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        "history": [{"created": created, "comment": comment}],
+    }

@@ -1,0 +1,212 @@
+"""What an archive says it holds: Docker's manifest.json, or the index.json of an OCI layout.
+
+Both end as `Candidate`s: config, layers (uncompressed digests come from the config) and names.
+https://github.com/opencontainers/image-spec, image-layout.md, image-index.md, manifest.md
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from wherry.errors import InvalidArgument
+from wherry.images.config import JSON_LIMIT, ImageConfig, decode, parse
+from wherry.images.references import Reference, hex_of
+from wherry.images.references import parse as parse_reference
+from wherry.images.spool import Member, Spool
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+_INDEXES = {OCI_INDEX, DOCKER_INDEX}
+_MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}
+_DEPTH = 4
+_IMAGES = 1000
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image of an archive, checked for consistency but not for the content of its layers."""
+
+    config_bytes: bytes
+    config: ImageConfig
+    layers: tuple[Member, ...]
+    names: tuple[Reference, ...]
+    manifest: bytes = b""
+    media_type: str = ""
+
+
+class _ArchiveImage(msgspec.Struct, rename="pascal"):
+    """One entry of manifest.json."""
+
+    config: str
+    repo_tags: list[str] | None = None
+    layers: list[str] | None = None
+
+
+class _Platform(msgspec.Struct):
+    architecture: str = ""
+    os: str = ""
+    variant: str = ""
+
+
+class _Descriptor(msgspec.Struct, rename="camel"):
+    digest: str
+    size: int
+    media_type: str = ""
+    annotations: dict[str, str] | None = None
+    platform: _Platform | None = None
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    """An index or a manifest; which of the two its fields decide, and they may not decide for both."""
+
+    schema_version: int = 0
+    media_type: str = ""
+    manifests: list[_Descriptor] | None = None
+    config: _Descriptor | None = None
+    layers: list[_Descriptor] | None = None
+
+
+def host_architecture() -> str:
+    """Return this machine's architecture under the name that images use."""
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
+
+
+def candidates(spool: Spool) -> list[Candidate]:
+    """Return the images of an archive. Raises InvalidArgument."""
+    if spool.has("manifest.json"):
+        entries = decode(spool.read("manifest.json", JSON_LIMIT), "manifest.json", list[_ArchiveImage])
+        found = [_from_archive(spool, entry) for entry in entries[: _IMAGES + 1]]
+    elif spool.has("index.json"):
+        found = _from_layout(spool)
+    else:
+        raise InvalidArgument(
+            "the archive has no manifest.json and no index.json; it was not made by docker save. "
+            "A plain file system is loaded with docker import"
+        )
+    if len(found) > _IMAGES:
+        raise InvalidArgument(f"more than {_IMAGES} images in one archive")
+    return found
+
+
+def _from_archive(spool: Spool, entry: _ArchiveImage) -> Candidate:
+    config = _member(spool, entry.config)
+    layers = tuple(_member(spool, name) for name in entry.layers or ())
+    names = tuple(_tag(name) for name in entry.repo_tags or ())
+    return _candidate(spool, _path(entry.config), layers, names, config=config)
+
+
+def _path(name: str) -> str:
+    return str(PurePosixPath(name))
+
+
+def _member(spool: Spool, name: str) -> Member:
+    """Find a file by the name in manifest.json; where the name is a digest, the bytes must be the digest's."""
+    member = spool.find(_path(name))
+    path = PurePosixPath(name)
+    digits = path.name if path.parent.name == "sha256" else path.stem if path.suffix == ".json" else ""
+    if len(digits) == 64 and f"sha256:{digits}" != member.digest:
+        raise InvalidArgument(f"{name[:200]} is not what its name says: its digest is {member.digest}")
+    return member
+
+
+def _tag(name: str) -> Reference:
+    reference = parse_reference(name)
+    if reference.digest or not reference.tag:
+        raise InvalidArgument(f'invalid tag "{name[:200]}"')
+    return reference
+
+
+def _candidate(
+    spool: Spool, name: str, layers: tuple[Member, ...], names: tuple[Reference, ...], **more: Any
+) -> Candidate:
+    data = spool.read(name, JSON_LIMIT)
+    config = parse(data)
+    wanted = len(config.rootfs.diff_ids)
+    if wanted != len(layers):
+        raise InvalidArgument(f"invalid manifest, layers length mismatch: expected {wanted}, got {len(layers)}")
+    more.pop("config", None)
+    return Candidate(data, config, layers, names, **more)
+
+
+def _from_layout(spool: Spool) -> list[Candidate]:
+    index = _document(spool.read("index.json", JSON_LIMIT), "index.json", OCI_INDEX)
+    found: list[Candidate] = []
+    for descriptor in index.manifests or ():
+        annotations = descriptor.annotations or {}
+        if annotations.get("vnd.docker.reference.type"):
+            continue  # an attestation, not an image
+        found.append(_resolve(spool, descriptor, _layout_names(annotations), _DEPTH))
+        if len(found) > _IMAGES:
+            break
+    return found
+
+
+def _layout_names(annotations: dict[str, str]) -> tuple[Reference, ...]:
+    """The name that containerd writes, or a reference name when it is more than a tag."""
+    name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name", "")
+    if not name or not set(name) & set(":/"):
+        return ()
+    reference = parse_reference(name)
+    return (Reference(reference.domain, reference.path, reference.tag or "latest"),)
+
+
+def _resolve(spool: Spool, descriptor: _Descriptor, names: tuple[Reference, ...], depth: int) -> Candidate:
+    """Follow a descriptor to one image, by way of indexes, of which the entry for this machine is taken."""
+    member = _blob(spool, descriptor)
+    data = spool.read(f"blobs/sha256/{hex_of(member.digest)}", JSON_LIMIT)
+    document = _document(data, descriptor.digest, descriptor.media_type)
+    if document.manifests is not None:
+        if not depth:
+            raise InvalidArgument("indexes nested too deep")
+        return _resolve(spool, _for_this_machine(document.manifests), names, depth - 1)
+    if document.config is None or document.layers is None:
+        raise InvalidArgument(f"{descriptor.digest} has no config or no layers")
+    _blob(spool, document.config)
+    layers = tuple(_blob(spool, each) for each in document.layers)
+    name = f"blobs/sha256/{hex_of(document.config.digest)}"
+    media_type = descriptor.media_type or OCI_MANIFEST
+    return _candidate(spool, name, layers, names, manifest=data, media_type=media_type)
+
+
+def _document(data: bytes, what: str, media_type: str) -> _Document:
+    document: _Document = decode(data, what, _Document)
+    is_index = document.manifests is not None
+    is_manifest = document.config is not None or document.layers is not None
+    if is_index == is_manifest:  # CVE-2021-41190: read as one by us and as the other by somebody else
+        raise InvalidArgument(f"{what} is {'both' if is_index else 'neither'} an index {'and' if is_index else 'nor'} "
+                              "a manifest")
+    kinds = _INDEXES if is_index else _MANIFESTS
+    for each in (document.media_type, media_type):
+        if each and each not in kinds:
+            raise InvalidArgument(f"{what} has the media type {each[:100]!r}, which does not fit its content")
+    if document.schema_version not in (0, 2):
+        raise InvalidArgument(f"{what} has schema version {document.schema_version}; only 2 is supported")
+    return document
+
+
+def _for_this_machine(manifests: list[_Descriptor]) -> _Descriptor:
+    wanted = host_architecture()
+    for each in manifests:
+        if each.platform and each.platform.os == "linux" and each.platform.architecture == wanted:
+            return each
+    raise InvalidArgument(f"the index has no image for linux/{wanted}")
+
+
+def _blob(spool: Spool, descriptor: _Descriptor) -> Member:
+    member = spool.find(f"blobs/sha256/{hex_of(descriptor.digest)}")
+    if member.digest != descriptor.digest or member.size != descriptor.size:
+        raise InvalidArgument(
+            f"blob {descriptor.digest} is damaged: expected {descriptor.size} bytes of that digest, "
+            f"got {member.size} of {member.digest}"
+        )
+    return member

@@ -1,0 +1,135 @@
+"""The tables images, layers and tags, as far as the current storage driver has the layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wherry.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """One image. created: Unix ns."""
+
+    id: str
+    chain_id: str
+    created: int
+    size: int
+    manifest: str = ""
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRow:
+    """One committed snapshot."""
+
+    chain_id: str
+    parent: str
+    diff_id: str
+    size: int
+
+
+_IMAGE = "SELECT id, chain_id, created, size, manifest, parent FROM images"
+_PRESENT = "(chain_id = '' OR EXISTS (SELECT 1 FROM layers l WHERE l.driver = ? AND l.chain_id = images.chain_id))"
+
+
+class Rows:
+    """Reads and writes rows; transactions are the caller's."""
+
+    def __init__(self, database: Database, driver: str) -> None:
+        self._database = database
+        self._driver = driver
+
+    def image(self, image_id: str) -> ImageRow | None:
+        """Return an image by its full id."""
+        rows = self._database.query(f"{_IMAGE} WHERE id = ? AND {_PRESENT}", (image_id, self._driver))
+        return ImageRow(*rows[0]) if rows else None
+
+    def images(self) -> list[ImageRow]:
+        """Return all images, newest first."""
+        rows = self._database.query(f"{_IMAGE} WHERE {_PRESENT} ORDER BY created DESC, id", (self._driver,))
+        return [ImageRow(*row) for row in rows]
+
+    def starting_with(self, prefix: str) -> list[str]:
+        """Return up to two ids that start with "sha256:HEX..."."""
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        rows = self._database.query(
+            f"SELECT id FROM images WHERE id >= ? AND id < ? AND {_PRESENT} LIMIT 2", (prefix, end, self._driver)
+        )
+        return [str(row[0]) for row in rows]
+
+    def tagged(self, name: str) -> str:
+        """Return the id of the image that a stored name means, "" when it means none."""
+        rows = self._database.query("SELECT image FROM tags WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else ""
+
+    def tags(self, image_id: str) -> list[str]:
+        """Return the stored names of an image, sorted."""
+        rows = self._database.query("SELECT name FROM tags WHERE image = ? ORDER BY name", (image_id,))
+        return [str(row[0]) for row in rows]
+
+    def all_tags(self) -> dict[str, list[str]]:
+        """Return the stored names of every image that has some."""
+        found: dict[str, list[str]] = {}
+        for name, image in self._database.query("SELECT name, image FROM tags ORDER BY name"):
+            found.setdefault(str(image), []).append(str(name))
+        return found
+
+    def last_tagged(self, image_id: str) -> int:
+        """Return when an image got a name last (Unix ns), 0 for never."""
+        rows = self._database.query("SELECT max(updated) FROM tags WHERE image = ?", (image_id,))
+        return int(rows[0][0] or 0)
+
+    def layers(self) -> dict[str, LayerRow]:
+        """Return the layers of this driver by chain ID."""
+        rows = self._database.query(
+            "SELECT chain_id, parent, diff_id, size FROM layers WHERE driver = ?", (self._driver,)
+        )
+        return {str(row[0]): LayerRow(*row) for row in rows}
+
+    def layer_size(self, chain_id: str) -> int:
+        """Return the size of one layer, 0 when it is not there."""
+        rows = self._database.query(
+            "SELECT size FROM layers WHERE driver = ? AND chain_id = ?", (self._driver, chain_id)
+        )
+        return int(rows[0][0]) if rows else 0
+
+    def put_image(self, row: ImageRow) -> None:
+        """Add an image; one that is there already stays."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO images (id, chain_id, created, size, driver, manifest, parent) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (row.id, row.chain_id, row.created, row.size, self._driver, row.manifest, row.parent),
+        )
+
+    def put_layer(self, row: LayerRow) -> None:
+        """Add a layer; one that is there already stays."""
+        self._database.execute(
+            "INSERT OR IGNORE INTO layers (chain_id, driver, parent, diff_id, size) VALUES (?, ?, ?, ?, ?)",
+            (row.chain_id, self._driver, row.parent, row.diff_id, row.size),
+        )
+
+    def put_tag(self, name: str, image_id: str, now: int) -> None:
+        """Let a stored name mean an image from now on."""
+        self._database.execute("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", (name, image_id, now))
+
+    def drop_tag(self, name: str) -> None:
+        """Let a stored name mean nothing."""
+        self._database.execute("DELETE FROM tags WHERE name = ?", (name,))
+
+    def drop_image(self, image_id: str) -> None:
+        """Remove an image, which has no tags any more."""
+        self._database.execute("DELETE FROM images WHERE id = ?", (image_id,))
+
+    def drop_layer(self, chain_id: str) -> None:
+        """Remove a layer."""
+        self._database.execute("DELETE FROM layers WHERE driver = ? AND chain_id = ?", (self._driver, chain_id))
+
+    def is_used(self, digest: str) -> bool:
+        """Return whether an image refers to a blob, as its config or its manifest."""
+        query = "SELECT 1 FROM images WHERE id = ? OR manifest = ? LIMIT 1"
+        return bool(self._database.query(query, (digest, digest)))
+
+    def is_child_of(self, image_id: str) -> bool:
+        """Return whether an image was built on this one."""
+        return bool(self._database.query("SELECT 1 FROM images WHERE parent = ? LIMIT 1", (image_id,)))
