@@ -9,6 +9,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,12 +21,17 @@ RUNTIME_FILE_LINES = 400
 PARAMETERS = 6
 
 RUNTIME_STDLIB = {
-    "__future__", "array", "base64", "binascii", "collections", "contextlib", "dataclasses", "errno", "fcntl",
-    "functools", "gc", "hashlib", "io", "itertools", "json", "marshal", "math", "os", "random", "resource",
-    "select", "signal", "socket", "stat", "string", "struct", "sys", "termios", "time", "tty", "types",
-    "typing",
+    "__future__", "array", "base64", "binascii", "codecs", "collections", "contextlib", "dataclasses",
+    "errno", "fcntl", "functools", "gc", "hashlib", "heapq", "io", "itertools", "json", "marshal", "math",
+    "os", "random", "resource", "select", "signal", "socket", "stat", "string", "struct", "sys", "termios",
+    "time", "tty", "types", "typing",
 }
 """What runtime/ may import: all of it is loaded once in the zygote and is paid for by every start of it."""
+
+RUNTIME_EXCEPTIONS = {
+    ("src/wherry/runtime/lean.py", "inspect"),  # the stand-in that spares everyone else this import
+    ("src/wherry/runtime/supervisor.py", "traceback"),  # imported when a supervisor fails, before it has a container
+}
 
 FORBIDDEN_MODULES = {"utils", "helpers", "helper", "manager", "handler", "misc", "common"}
 
@@ -90,9 +96,25 @@ def docstrings(path: str, text: str) -> Iterator[str]:
             yield from _method_docstrings(path, node)
 
 
+@cache
+def documented_methods() -> dict[str, set[str]]:
+    """Class name to its methods that have a docstring, in the whole package: an override need not repeat it."""
+    found: dict[str, set[str]] = {}
+    for _, text in python_files("src"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef):
+                methods = {item.name for item in node.body if isinstance(item, Function) and ast.get_docstring(item)}
+                found[node.name] = found.get(node.name, set()) | methods
+    return found
+
+
 def _method_docstrings(path: str, owner: ast.ClassDef) -> Iterator[str]:
+    bases = [base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in owner.bases]
+    inherited = set().union(*(documented_methods().get(base, set()) for base in bases))
     for node in owner.body:
         if not isinstance(node, Function) or node.name.startswith("_") or ast.get_docstring(node):
+            continue
+        if node.name in inherited:
             continue
         lines = (node.end_lineno or node.lineno) - node.body[0].lineno + 1
         if lines > 3:  # what a three-line method does is its name and its body
@@ -115,7 +137,9 @@ def runtime_imports(path: str, text: str) -> Iterator[str]:
     for name in sorted(imported(text)):
         top = name.split(".")[0]
         ours = name.startswith(("wherry.runtime", "wherry.kernel"))
-        if not ours and (top == "wherry" or top not in RUNTIME_STDLIB):
+        if ours or (path, name) in RUNTIME_EXCEPTIONS:
+            continue
+        if top == "wherry" or top not in RUNTIME_STDLIB:
             yield f"{path}: imports {name}, which is not on the runtime's list"
 
 

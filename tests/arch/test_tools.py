@@ -19,7 +19,8 @@ def run(*command: str, cwd: Path = ROOT) -> tuple[int, str]:
 
 
 def test_ruff_finds_nothing() -> None:
-    assert run("ruff", "check", "--no-cache", "src", "tests", "bench") == (0, "All checks passed!\n")
+    status, text = run("ruff", "check", "--no-cache", "--output-format", "concise", "src", "tests", "bench", "tools")
+    assert status == 0, text
 
 
 def test_ruff_can_fail(tmp_path: Path) -> None:
