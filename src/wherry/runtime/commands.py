@@ -107,9 +107,9 @@ def delete(context: Context, options: Options) -> int:
             return 0
         raise
     status = container.status()
-    if status in ("created", "running", "paused"):
-        if status != "created" and not force:
-            raise Refused(f"cannot delete container {container.record.id} that is not stopped: {status}")
+    if status not in ("created", "stopped") and not force:
+        raise Refused(f"cannot delete container {container.record.id} that is not stopped: {status}")
+    if status not in ("stopped", "creating"):
         _kill_and_wait(container)
     context.warn(lifecycle.remove(container, container.spec()))
     return 0

@@ -70,9 +70,9 @@ def _check_terminal(process: dict[str, Any], options: Options, detach: bool) -> 
     console = options.text("console-socket")
     if process.get("terminal"):
         if detach and not console:
-            raise Refused("cannot allocate tty if runc will detach without setting console socket")
+            raise Refused("cannot allocate tty if the runtime will detach without setting console socket")
     elif console:
-        raise Refused("cannot use console socket if runc will not detach or allocate tty")
+        raise Refused("cannot use console socket if the runtime will not detach or allocate tty")
 
 
 def _listen_fds(process: dict[str, Any]) -> int:

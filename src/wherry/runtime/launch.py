@@ -112,7 +112,9 @@ class Launch:
                     raise Refused("the container's first process ended before it was ready") from None
                 return
             if "failed" in message:
-                raise Refused(f"unable to start container process: {message['failed']['message']}")
+                raise Refused(
+                    f"unable to start container process: error during container init: {message['failed']['message']}"
+                )
             if message.get("console"):
                 self._take_console(descriptors[0])
             elif message.get("await") == "hooks":

@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.kernel.oci.runtimes import SLEEP, until
+from wherry.runtime import cgroups
 from wherry.runtime.example import EXAMPLE
 
 pytestmark = pytest.mark.root
@@ -120,8 +122,64 @@ def test_programs_that_cannot_be_run(runtime, argv, cwd, message):
     runtime.program(*argv)
     result = runtime("run", runtime.id)
     assert result.returncode == 1
-    assert f"wherry-runtime run failed: unable to start container process: {message}" in result.stderr
+    assert (
+        f"wherry-runtime run failed: unable to start container process: error during container init: {message}"
+        in result.stderr
+    )
     assert runtime.left() == []
+
+
+@pytest.mark.parametrize(
+    "flags", [["--pid-file", "/no/such/folder/pid"], ["--pidfd-socket", "/no/such/socket"]], ids=lambda flags: flags[0]
+)
+def test_a_create_that_cannot_tell_undoes_everything(runtime, flags):
+    runtime.program(*SLEEP)
+    result = runtime("create", *flags, runtime.id)
+    assert result.returncode == 1
+    assert f"wherry-runtime create failed: {flags[1].rpartition('/')[0]}" in result.stderr
+    assert runtime.left() == []
+
+
+def test_a_console_socket_that_is_not_there_undoes_everything(runtime):
+    runtime.spec["process"]["terminal"] = True
+    result = runtime("create", "--console-socket", "/no/such/socket", runtime.id)
+    assert (result.returncode, "/no/such/socket" in result.stderr) == (1, True)
+    assert runtime.left() == []
+
+
+def test_a_group_with_others_in_it_is_left_alone(runtime):
+    group = cgroups.Cgroup.create(f"/wherry-test/{runtime.id}", {})
+    other = subprocess.Popen(["sleep", "100"])
+    try:
+        group.add(other.pid)
+        result = runtime("create", runtime.id)
+        assert (result.returncode, "busy" in result.stderr) == (1, True)
+        assert other.poll() is None
+        assert group.pids() == [other.pid]
+    finally:
+        other.kill()
+        other.wait()
+        group.remove()
+
+
+def test_a_create_that_is_killed_can_be_deleted(runtime):
+    """The hook holds it at the moment when everything is half made."""
+    runtime.program(*SLEEP)
+    runtime.spec["hooks"] = {"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "100"]}]}
+    (runtime.folder / "config.json").write_text(json.dumps(runtime.spec))
+    process = subprocess.Popen([*runtime.argv, "create", runtime.id], cwd=runtime.folder)
+    hook = f"/proc/{process.pid}/task/{process.pid}/children"
+    until(lambda: len(Path(hook).read_text().split()) == 2)
+    children = [int(pid) for pid in Path(hook).read_text().split()]
+    process.kill()
+    process.wait()
+    runtime.ok("delete", "--force", runtime.id)
+    assert runtime.left() == []
+    for pid in children:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
 
 
 def test_a_missing_bind_source_undoes_everything(runtime):

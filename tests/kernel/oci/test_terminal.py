@@ -49,7 +49,7 @@ def test_the_console_socket(runtime):
     runtime.spec["process"].update(terminal=True, consoleSize={"height": 33, "width": 99})
     runtime.program("sh", "-c", "tty; stty size; echo end; sleep 100")
     refused = runtime("create", runtime.id)
-    assert "cannot allocate tty if runc will detach without setting console socket" in refused.stderr
+    assert "cannot allocate tty if the runtime will detach without setting console socket" in refused.stderr
     master = console(runtime.folder, lambda path: runtime.background("create", "--console-socket", path))
     try:
         runtime.ok("start", runtime.id)
