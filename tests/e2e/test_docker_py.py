@@ -35,7 +35,9 @@ def test_attach_and_logs_stream(client):
     container.start()
     assert b"".join(stream) == b"1\n2\n3\n"
     stream.close()
-    assert b"".join(container.logs(stream=True, follow=True)) == b"1\n2\n3\n"
+    logs = container.logs(stream=True, follow=True)
+    assert b"".join(logs) == b"1\n2\n3\n"
+    logs.close()
     assert container.wait()["StatusCode"] == 0
 
 

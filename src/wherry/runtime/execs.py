@@ -93,10 +93,11 @@ class Execs:
         if item is None or item.over or item.process.exit is None:
             return
         item.over = True
-        self.lingering = [client for client in self.lingering if client.open]
-        self.lingering += item.process.session.finish()
+        # The end is told before the client sees the end of its stream: the next thing it asks for is the exit code.
         if self._tell({"type": "exec-exited", "exec": exec_id, **item.process.exit.to_wire()}):
             del self._execs[exec_id]
+        self.lingering = [client for client in self.lingering if client.open]
+        self.lingering += item.process.session.finish()
 
     def conclude_all(self) -> None:
         """The container is over: reap and drain every exec, wait for no one else."""

@@ -27,19 +27,26 @@ REMEMBERED = 512
 
 @dataclass(slots=True, eq=False)
 class Exec:
-    """One exec instance. code: None until it has ended."""
+    """One exec instance. failed: the exit code of one that did not start, as a shell would say it."""
 
     id: str
     container: Container
     config: ExecConfig
     started: bool = False
     task: ExecTask | None = None
-    code: int | None = None
+    failed: int | None = None
+
+    @property
+    def code(self) -> int | None:
+        """The exit code; None until it has ended. Read from the task itself: nothing can lag behind it."""
+        if self.task is not None and self.task.exited.done():
+            return self.task.exited.result().code
+        return self.failed
 
     @property
     def running(self) -> bool:
         """True between start and end."""
-        return self.task is not None and self.code is None
+        return self.task is not None and not self.task.exited.done()
 
 
 @dataclass(slots=True)
@@ -144,13 +151,12 @@ class Execs:
             instance.task = await task.exec(launch, stream.fd if stream else None)
         except LaunchFailed as error:
             text = f"OCI runtime exec failed: exec failed: unable to start container process: {error.failure.message}"
-            instance.code = 126 if "permission denied" in text else 127
+            instance.failed = 126 if "permission denied" in text else 127
             raise InvalidArgument(text) from error
         spawn(self._await_end(instance, instance.task), f"end of exec {instance.id[:12]}")
 
     async def _await_end(self, instance: Exec, task: ExecTask) -> None:
         outcome = await task.exited
-        instance.code = outcome.code
         if instance.container.id in {each.id for each in self.catalog}:
             self.lifecycle.publish(instance.container, "exec_die", execID=instance.id, exitCode=str(outcome.code))
 
@@ -163,6 +169,8 @@ class Execs:
 
     async def inspect(self, exec_id: str) -> Json:
         """GET /exec/ID/json."""
+        # an end that has arrived on the supervisor's socket before this request is read from it first
+        await asyncio.sleep(0)
         instance = self._resolve(exec_id)
         config = instance.config
         words = config.cmd or [""]
