@@ -153,7 +153,11 @@ def own_engine(host: str) -> Iterator[str]:
     finally:
         engine.terminate()
         engine.wait(timeout=60)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
+        for group in Path("/sys/fs/cgroup").glob("*wherry-bench"):
+            group.rmdir()
+        for group in Path("/sys/fs/cgroup").glob("*/wherry-bench"):
+            group.rmdir()
 
 
 def wait_for(path: Path, engine: subprocess.Popen[bytes], log: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -46,6 +47,11 @@ def heading(text: str) -> None:
     print(f"\n{bold}{text}{off}")
 
 
+def shortened(path: object) -> str:
+    """A path with its 64-digit names cut, as short ids are."""
+    return re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1…", str(path))
+
+
 def namespaces(pid: int) -> None:
     """Inode numbers of the machine's and the container's namespaces, side by side."""
     heading("Namespaces (inode numbers of /proc/PID/ns)")
@@ -72,11 +78,14 @@ def cgroup_files(pid: int) -> list[Path]:
 def cgroups(pid: int) -> None:
     """The control group files with their values."""
     heading("Control groups (files on the machine)")
-    files = [path for path in cgroup_files(pid) if path.exists()]
-    common = max((len(str(path)) for path in files), default=0)
-    for path in files:
-        short = str(path)
-        print(f"  {short:<{common}} = {path.read_text().strip()}")
+    folder = None
+    for path in cgroup_files(pid):
+        if not path.exists():
+            continue
+        if path.parent != folder:
+            folder = path.parent
+            print(f"  {shortened(folder)}")
+        print(f"    {path.name:<24} {path.read_text().strip()}")
 
 
 def rootfs(pid: int) -> None:
@@ -91,7 +100,7 @@ def rootfs(pid: int) -> None:
         for option in options.split(","):
             key, equals, value = option.partition("=")
             if equals and key.startswith(("lowerdir", "upperdir", "workdir")):
-                print(f"    {key.rstrip('+'):<9} {value}")
+                print(f"    {key.rstrip('+'):<9} {shortened(value)}")
     size, host = (Path(f"/proc/{who}/mountinfo").read_text().count("\n") for who in (pid, "self"))
     print(f"  {size} mounts inside, none of them in the machine's own table of {host}")
 
@@ -112,7 +121,7 @@ def network(pid: int) -> None:
         if item["family"] == "inet":
             print(f"  bridge     {bridge['ifname']:<20} {held['address']}  {item['local']}/{item['prefixlen']}")
     for line in output("nft", "list", "ruleset").splitlines():
-        if "masquerade" in line:
+        if "masquerade" in line and f'"{bridge["ifname"]}"' in line:
             print(f"  way out    {line.strip()}")
 
 
