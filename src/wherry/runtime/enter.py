@@ -83,13 +83,14 @@ def enter(container: Container, spec: Spec, process: dict[str, Any], options: Op
     sync, theirs = channel.pair()
     try:
         enter_exec_parent(spec, pidfd)
-        pid = os.fork()
+        group = container.cgroup()
+        pid = group.fork()
         if pid == 0:
             sync.close()
             run_exec(
                 ExecStart(
                     process=process, spec=spec, init_pid=container.record.pid, init_pidfd=pidfd,
-                    stdio=None if process.get("terminal") else (0, 1, 2), sync=theirs, cgroup=container.cgroup(),
+                    stdio=None if process.get("terminal") else (0, 1, 2), sync=theirs, cgroup=group,
                     seccomp=compile_filter(linux["seccomp"]) if linux.get("seccomp") else None,
                     preserve_fds=options.number("preserve-fds"), id=container.record.id,
                     keyring=container.record.keyring,

@@ -98,7 +98,7 @@ class Launch:
     def _fork(self, request: ContainerStart, sync: socket.socket) -> None:
         with _Birthplace(self._spec):
             sys.stdout.flush()
-            self.pid = os.fork()
+            self.pid = request.cgroup.fork()
             if self.pid == 0:
                 sync.close()
                 run_container(request)
