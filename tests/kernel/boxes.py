@@ -13,6 +13,7 @@ import signal
 import subprocess
 import traceback
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ class Box:
         self.resources: dict[str, Any] = {}
         self.seccomp: bytes | None = None
         self.extra: dict[str, Any] = {}
+        self.prepare: Callable[[], None] = lambda: None
 
     @property
     def process(self) -> dict[str, Any]:
@@ -132,7 +134,8 @@ class Box:
     def exec(self, *arguments: str, **process: Any) -> Outcome:
         """Start the container with a program that waits, and run one exec in it."""
         self.process["args"] = ["sleep", "60"]
-        return self.start([self.exec_process(*arguments, **process)])[1]
+        first, *others = self.start([self.exec_process(*arguments, **process)])
+        return others[0] if others else first
 
     def exec_process(self, *arguments: str, **process: Any) -> dict[str, Any]:
         """Return the process object of an exec."""
@@ -166,6 +169,7 @@ def _be_parent(box: Box, spec: dict[str, Any], execs: list[dict[str, Any]], writ
 
 
 def _parent(box: Box, spec: dict[str, Any], execs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    box.prepare()
     cgroup = Cgroup.create(box.cgroup, box.resources)
     try:
         enter_parent(spec)
@@ -181,8 +185,7 @@ def _parent(box: Box, spec: dict[str, Any], execs: list[dict[str, Any]]) -> list
         answers = []
         if execs and not first.failure:
             pidfd = os.pidfd_open(first.pid)
-            for process in execs:
-                answers.append(_run_exec(box, spec, process, first.pid, pidfd, cgroup))
+            answers += [_run_exec(box, spec, process, first.pid, pidfd, cgroup) for process in execs]
             os.kill(first.pid, signal.SIGKILL)
         return [first.finish(), *answers]
     finally:

@@ -235,9 +235,12 @@ class BindMount(Operation):
         tree = setup.sources.pop(self.key)
         try:
             apply_options(tree, self.options)
-            target = self._open_target(setup, stat.S_ISDIR(os.fstat(tree).st_mode))
+            directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+            target = self._open_target(setup, directory)
             try:
                 check_outside_proc(target, self.target, tree)
+                if not directory and stat.S_ISDIR(os.fstat(target).st_mode):
+                    raise OSError(errno.ENOTDIR, "the source is a file", self.target)  # the kernel says EINVAL
                 mountapi.move_mount(tree, target, self.target)
             finally:
                 os.close(target)

@@ -110,29 +110,21 @@ class OpenProcfs(Operation):
 
 @dataclass(slots=True)
 class WriteSysctls(Operation):
-    """Set kernel parameters of the new namespaces; before anything can be mounted over the files."""
+    """Set kernel parameters of the new namespaces, (key, path below /proc/sys, value); before anything is mounted."""
 
-    values: tuple[tuple[str, str], ...]
+    values: tuple[tuple[str, str, str], ...]
 
     def describe(self) -> str:
         return "write sysctls"
 
     def run(self, setup: Setup) -> None:
-        for key, value in self.values:
-            path = "sys/" + _sysctl_path(key)
+        for key, below, value in self.values:
+            path = f"sys/{below}"
             try:
                 lsm.write(setup.procfs, path, value)
             except OSError as error:
                 message = f"open sysctl {key} file: {path}: {reason(error)}"
                 raise SetupError(message, error.errno or 0, f"/proc/{path}") from error
-
-
-def _sysctl_path(key: str) -> str:
-    """The path of a sysctl: the first separator decides which of "." and "/" separates, sysctl.d(5)."""
-    dot, slash = key.find("."), key.find("/")
-    if slash >= 0 and (dot < 0 or slash < dot):
-        return key
-    return key.replace("/", "\0").replace(".", "/").replace("\0", ".")
 
 
 @dataclass(slots=True)

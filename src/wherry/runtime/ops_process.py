@@ -24,6 +24,8 @@ from wherry.runtime.faults import Refused
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import ContainerStart, Identity, Operation, Setup, SetupError, reason
 
+_NOT_EXECUTED = 255
+
 
 @dataclass(slots=True)
 class InstallStdio(Operation):
@@ -283,7 +285,12 @@ class Execute(Operation):
             self._load(request.seccomp)
         assert setup.identity is not None
         self._limit_capabilities(setup.identity.uid)
-        os.execve(setup.program, self.arguments, setup.environment)
+        try:
+            os.execve(setup.program, self.arguments, setup.environment)
+        except OSError as error:
+            # As with runc the container counts as started: a file of an unknown format is the program's own failure
+            os.write(2, f"exec {setup.program}: {reason(error)}\n".encode(errors="surrogateescape"))
+            os._exit(_NOT_EXECUTED)
 
     def _load(self, program: bytes) -> None:
         """setresuid took the effective set away from a user; PR_SET_KEEPCAPS left the permitted one to take from."""

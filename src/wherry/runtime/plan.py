@@ -76,8 +76,8 @@ _PROPAGATION = {
     "private": const.MS_PRIVATE, "slave": const.MS_SLAVE, "shared": const.MS_SHARED, "unbindable": const.MS_UNBINDABLE,
 }  # fmt: skip
 _IPC_SYSCTLS = {
-    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-    "kernel.shmmni", "kernel.shm_rmid_forced",
+    "kernel/msgmax", "kernel/msgmnb", "kernel/msgmni", "kernel/sem", "kernel/shmall", "kernel/shmmax",
+    "kernel/shmmni", "kernel/shm_rmid_forced",
 }  # fmt: skip
 
 
@@ -168,21 +168,32 @@ def _procfs_steps(spec: Spec, process: dict[str, Any]) -> list[Operation]:
     sysctls = _linux(spec).get("sysctl") or {}
     separate = {kind for kind, path in namespaces(spec).items() if path != "/proc/1/ns/" + kind}
     for key in sysctls:
-        if not _is_namespaced(key.replace("/", "."), separate):
+        if not _is_namespaced(sysctl_path(key), separate):
             raise SetupError(f'sysctl "{key}" is not in a separate kernel namespace', 0, key)
     steps: list[Operation] = []
     if sysctls:
-        steps.append(WriteSysctls(tuple((key, str(value)) for key, value in sysctls.items())))
+        values = ((key, sysctl_path(key), str(value)) for key, value in sysctls.items())
+        steps.append(WriteSysctls(tuple(values)))
     return steps + _process_writes(process)
 
 
-def _is_namespaced(key: str, separate: set[str]) -> bool:
-    """Whether a sysctl belongs to the container: all others would be the host's."""
-    if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+def sysctl_path(key: str) -> str:
+    """The path of a sysctl below /proc/sys: the first separator decides which of "." and "/" separates, sysctl.d(5)."""
+    dot, slash = key.find("."), key.find("/")
+    if slash >= 0 and (dot < 0 or slash < dot):
+        return key
+    return key.replace("/", "\0").replace(".", "/").replace("\0", ".")
+
+
+def _is_namespaced(path: str, separate: set[str]) -> bool:
+    """Whether a sysctl belongs to the container: all others would be the host's. "net/../kernel/x" is one of those."""
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        return False
+    if path in _IPC_SYSCTLS or path.startswith("fs/mqueue/"):
         return "ipc" in separate
-    if key.startswith("net."):
+    if path.startswith("net/"):
         return "network" in separate
-    return key == "kernel.domainname" and "uts" in separate
+    return path == "kernel/domainname" and "uts" in separate
 
 
 def _process_writes(process: dict[str, Any]) -> list[Operation]:
