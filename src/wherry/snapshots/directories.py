@@ -25,7 +25,7 @@ class DirectoryDriver:
         """Use, or make, the driver's folder `root`."""
         self._layout = Layout(root)
 
-    def _whiteouts(self) -> Whiteouts:
+    def _whiteouts(self, parent: str) -> Whiteouts:
         raise NotImplementedError
 
     def _fill(self, target: Path, parent: str) -> None:
@@ -48,7 +48,7 @@ class DirectoryDriver:
         try:
             with self._layout.making(target, parent) as folder:
                 self._fill(folder / "fs", parent)
-                usage = self._unpack(folder / "fs", layer)
+                usage = self._unpack(folder / "fs", parent, layer)
                 write_usage(folder, usage)
                 (folder / "unsynced").touch()
         except Conflict:
@@ -57,10 +57,10 @@ class DirectoryDriver:
             raise InvalidArgument(f"cannot unpack the layer: {error}") from error
         return usage
 
-    def _unpack(self, target: Path, layer: BinaryIO) -> Usage:
+    def _unpack(self, target: Path, parent: str, layer: BinaryIO) -> Usage:
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            unpacker = Unpacker(root, self._whiteouts())
+            unpacker = Unpacker(root, self._whiteouts(parent))
             unpacker.run(layer)
         finally:
             os.close(root)

@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Protocol
 
 from wherry.archive import tar
@@ -294,7 +296,15 @@ def _set_xattrs(target: int | str, xattrs: dict[bytes, bytes]) -> None:
 
 
 class OverlayWhiteouts:
-    """overlayfs' own forms: a character device 0:0, and trusted.overlay.opaque on a directory."""
+    """overlayfs' own forms: a character device 0:0, and trusted.overlay.opaque on a directory.
+
+    overlayfs merges the roots of its layers even when one is opaque; an opaque root is therefore spelled out as a
+    whiteout for every name in the roots of the layers `below`.
+    """
+
+    def __init__(self, below: Callable[[], Iterable[str | Path]]) -> None:
+        self._below = below
+        self._hidden_root = False
 
     def hide(self, parent: int, path: bytes) -> None:
         """Put the device there. A directory that this layer has already hides by being opaque, a file by itself."""
@@ -311,7 +321,12 @@ class OverlayWhiteouts:
 
     def hide_content(self, folder: int, path: bytes) -> None:
         """Mark the directory."""
-        os.setxattr(f"/proc/self/fd/{folder}", "trusted.overlay.opaque", b"y")
+        if path:
+            os.setxattr(f"/proc/self/fd/{folder}", "trusted.overlay.opaque", b"y")
+        elif not self._hidden_root:
+            self._hidden_root = True
+            for name in {os.fsencode(name) for root in self._below() for name in os.listdir(root)}:
+                self.hide(folder, name)
 
     def made(self, path: bytes) -> None:
         """An entry of the upper layer hides what is below by itself."""

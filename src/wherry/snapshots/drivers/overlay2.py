@@ -44,8 +44,8 @@ class Overlay2(DirectoryDriver):
         if not self._one_by_one:
             (root / "l").mkdir(mode=0o700, exist_ok=True)
 
-    def _whiteouts(self) -> Whiteouts:
-        return OverlayWhiteouts()
+    def _whiteouts(self, parent: str) -> Whiteouts:
+        return OverlayWhiteouts(lambda: [self._layout.layers / each / "fs" for each in self._layout.chain(parent)])
 
     def _add_own(self, folder: Path) -> None:
         (folder / "work").mkdir(mode=0o700)

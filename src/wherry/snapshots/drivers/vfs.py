@@ -18,7 +18,7 @@ class Vfs(DirectoryDriver):
 
     name = "vfs"
 
-    def _whiteouts(self) -> Whiteouts:
+    def _whiteouts(self, parent: str) -> Whiteouts:
         return PlainWhiteouts()
 
     def _fill(self, target: Path, parent: str) -> None:
