@@ -143,7 +143,7 @@ class Box:
         return {**wanted, "args": list(arguments)}
 
     def start(self, execs: list[dict[str, Any]]) -> list[Outcome]:
-        """Start the container, run the execs one after the other, end it; return all outcomes, the container's first."""
+        """Start the container, run the execs in turn, end it; return all outcomes, the container's first."""
         spec = copy.deepcopy(self.spec)
         reader, writer = os.pipe()
         pid = os.fork()
