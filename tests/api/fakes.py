@@ -312,13 +312,18 @@ class Fixture:
         """A raw connection."""
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(10)
-        connection.connect(self.path)
+        try:
+            connection.connect(self.path)
+        except OSError:
+            connection.close()
+            raise
         return connection
 
     def exchange(self, data: bytes, *, end: bool = False) -> bytes:
         """Send bytes, optionally a half-close, and return everything until the server closes."""
         with self.connect() as connection:
-            connection.sendall(data)
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(data)
             if end:
                 connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
@@ -335,11 +340,11 @@ class Fixture:
 
 def read_all(connection: socket.socket) -> bytes:
     """Everything until the peer closes."""
-    found = b""
+    found = bytearray()
     with contextlib.suppress(ConnectionResetError):
         while piece := connection.recv(65536):
             found += piece
-    return found
+    return bytes(found)
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._head: Head
         self._task: asyncio.Task[None] | None = None
         self._follows = False
+        self._streaming = False
         self._closing = False
         self._eof = False
         self._gone = False
@@ -94,7 +95,8 @@ class Connection(asyncio.Protocol):
             self._closing = True
             self._body.fail(ClientGone("the client ended the connection within the request body"))
         self._eof = True
-        self._stop_following()
+        if self._follows:
+            self._cancel()
         return self._task is not None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -107,7 +109,8 @@ class Connection(asyncio.Protocol):
             return
         if self._incoming is not None:
             self._body.fail(ClientGone("the client closed the connection"))
-        self._stop_following()
+        if self._follows or self._streaming:
+            self._cancel()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write."""
@@ -119,13 +122,13 @@ class Connection(asyncio.Protocol):
             self._writable.set_result(None)
         self._writable = None
 
-    def _stop_following(self) -> None:
-        """Cancel what only waits for something on the client's behalf.
+    def _cancel(self) -> None:
+        """Cancel the endpoint.
 
         Not before its first step: bytes and the end of the stream may come in one turn of the loop, and a task that
         is cancelled before it starts never runs its clean-up.
         """
-        if self._task is not None and self._follows:
+        if self._task is not None:
             asyncio.get_running_loop().call_soon(self._task.cancel, "client gone")
 
     # -- requests -----------------------------------------------------------------------------------------------
@@ -204,7 +207,7 @@ class Connection(asyncio.Protocol):
             if isinstance(answer, Reply):
                 self._write_reply(answer, keep_alive=self._stays_open(), body=self._head.method != "HEAD")
             elif isinstance(answer, Stream):
-                self._follows = True
+                self._streaming = True
                 await self._stream(answer)
         except asyncio.CancelledError:
             if not self._hijacked:
@@ -225,7 +228,7 @@ class Connection(asyncio.Protocol):
         if self._hijacked or self._gone:
             return
         self._body.discard()
-        self._follows = False
+        self._follows = self._streaming = False
         if self._closing or not self._head.keep_alive:
             self._closing = True
             self._transport.close()
@@ -316,8 +319,8 @@ class Connection(asyncio.Protocol):
         self._closing = True
         if self._task is None:
             self._transport.close()
-        else:
-            self._stop_following()
+        elif self._follows:
+            self._cancel()
 
 
 async def _send_all(descriptor: int, data: bytes) -> None:

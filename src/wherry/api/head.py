@@ -51,9 +51,14 @@ def _check_form(head: bytes) -> None:
         raise Refused(400, "malformed request: NUL in the head")
 
 
-def _check_length(headers: list[tuple[bytes, bytes]]) -> None:
-    lengths = [value for name, value in headers if name == b"content-length"]
-    encodings = [value for name, value in headers if name == b"transfer-encoding"]
+def _values(lines: list[bytes], name: bytes) -> list[bytes]:
+    return [line[len(name) + 1 :].strip() for line in lines if line[: len(name) + 1].lower() == name + b":"]
+
+
+def _check_length(head: bytes) -> None:
+    """Look at the lines themselves: h11 makes one of a length that is given twice."""
+    lines = head.split(b"\r\n")
+    lengths, encodings = _values(lines, b"content-length"), _values(lines, b"transfer-encoding")
     if len(lengths) > 1 or b"," in b"".join(lengths):
         raise Refused(400, "malformed request: more than one Content-Length")
     if lengths and encodings:
@@ -86,6 +91,7 @@ class Incoming:
     def head(self, data: bytes) -> Head:
         """Parse a complete head; raises Refused."""
         _check_form(data)
+        _check_length(data)
         try:
             self._machine.receive_data(data)
             request = self._machine.next_event()
@@ -93,10 +99,12 @@ class Incoming:
             raise Refused(400, f"malformed request: {error}") from error
         if not isinstance(request, h11.Request):
             raise Refused(400, "malformed request")
-        _check_length(list(request.headers))
         if request.http_version not in (b"1.0", b"1.1"):
-            raise Refused(505, "only HTTP/1.1 is spoken here")
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers}
+            raise Refused(505, "this version of HTTP is not spoken here, use HTTP/1.1")
+        headers: dict[str, str] = {}
+        for raw_name, raw_value in request.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
         self._chunked = "transfer-encoding" in headers
         modern = request.http_version == b"1.1"
         keep = modern and "close" not in headers.get("connection", "").lower()
