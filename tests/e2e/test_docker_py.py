@@ -7,12 +7,7 @@ import pytest
 
 from tests.engine import Engine
 
-# docker-py leaves the socket of a hijacked connection to its garbage, so what stays open is not ours to check.
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.root, pytest.mark.engine]
 
 
 @pytest.fixture
@@ -36,10 +31,13 @@ def test_exec_output_is_complete_a_hundred_times(client):
 
 def test_attach_and_logs_stream(client):
     container = client.containers.create("busybox", ["sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.1; done"])
-    with container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1}) as stream:
-        container.start()
-        frames = docker.utils.socket.frames_iter(stream, tty=False)
-        assert b"".join(data for _, data in frames) == b"1\n2\n3\n"
+    stream = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1})
+    container.start()
+    frames = docker.utils.socket.frames_iter(stream, tty=False)
+    assert b"".join(data for _, data in frames) == b"1\n2\n3\n"
+    # docker-py leaves both open
+    stream._sock.close()
+    stream.close()
     logs = container.logs(stream=True, follow=True)
     assert b"".join(logs) == b"1\n2\n3\n"
     logs.close()

@@ -141,7 +141,16 @@ def test_cap_add_and_drop(engine: Engine):
 
 
 def test_every_namespace_is_its_own(engine: Engine):
-    out = engine.docker("run", "--rm", "--cgroupns", "private", "busybox", "sh", "-c", "for each in /proc/self/ns/*; do readlink $each; done")
+    out = engine.docker(
+        "run",
+        "--rm",
+        "--cgroupns",
+        "private",
+        "busybox",
+        "sh",
+        "-c",
+        "for each in /proc/self/ns/*; do readlink $each; done",
+    )
     inside = set(out.split())
     outside = {
         str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("mnt", "uts", "ipc", "pid", "net", "cgroup", "time")
