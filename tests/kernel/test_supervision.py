@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.yard import make_rootfs, read_all, unframe, within, yard
+from tests.kernel.yard import children_of, make_rootfs, read_all, unframe, within, yard
 from wherry.errors import Conflict
 from wherry.runtime import exits
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, LogTarget
@@ -30,17 +30,22 @@ def rootfs(tmp_path_factory):
 
 
 @pytest.fixture
-def run(tmp_path, rootfs):
-    """Run a test's coroutine function with a yard."""
+def run(tmp_path, rootfs, request):
+    """Run a test's coroutine function with a yard: one that has no spare supervisors yet, or one that has."""
 
     def go(scenario, folder=tmp_path):
         async def main():
             async with yard(folder, rootfs) as made:
+                if getattr(request, "param", "") == "spare":
+                    await made.grow_spares()
                 await scenario(made)
 
         asyncio.run(main())
 
     return go
+
+
+both = pytest.mark.parametrize("run", ["fork", "spare"], indirect=True)
 
 
 def log_of(task):
@@ -67,6 +72,7 @@ def supervisor_of(task):
     return int(Path(f"/proc/{task.pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+@both
 def test_output_log_and_exit(run):
     async def scenario(yard):
         task, client = await yard.start("/bin/sh", "-c", "echo out; echo err >&2; exit 7", clients=(OUTPUT,))
@@ -107,6 +113,7 @@ def test_signals(run, script, sent, code, number):
     run(scenario)
 
 
+@both
 def test_program_that_is_not_there(run):
     async def scenario(yard):
         with pytest.raises(LaunchFailed) as caught:
@@ -118,6 +125,7 @@ def test_program_that_is_not_there(run):
     run(scenario)
 
 
+@both
 def test_failed_launch_leaves_nothing(run):
     async def scenario(yard):
         launch = yard.launch_of("/bin/nothing")
@@ -130,6 +138,7 @@ def test_failed_launch_leaves_nothing(run):
     run(scenario)
 
 
+@both
 def test_stdin_half_close(run):
     async def scenario(yard):
         task, client = await yard.start("/bin/cat", clients=(INPUT,), open_stdin=True, stdin_once=True)
@@ -144,6 +153,7 @@ def test_stdin_half_close(run):
     run(scenario)
 
 
+@both
 def test_terminal(run):
     async def scenario(yard):
         task, client = await yard.start("/bin/sh", clients=(INPUT,), open_stdin=True, terminal=True)
@@ -193,6 +203,7 @@ async def exec_in(task, *args, exec_id="x", options=OUTPUT, **process):
     return executed, ours
 
 
+@both
 def test_exec(run):
     async def scenario(yard):
         task = await yard.start("/bin/sleep", "60")
@@ -206,6 +217,7 @@ def test_exec(run):
     run(scenario)
 
 
+@both
 def test_exec_that_fails(run):
     async def scenario(yard):
         task = await yard.start("/bin/sleep", "60")
@@ -274,6 +286,7 @@ def test_hundred_execs_lose_no_output(run):
     run(scenario)
 
 
+@both
 def test_twenty_launches_at_once(run):
     async def scenario(yard):
         async def one(number):
@@ -286,6 +299,7 @@ def test_twenty_launches_at_once(run):
     run(scenario)
 
 
+@both
 def test_host_pid_container_leaves_no_process(run):
     async def scenario(yard):
         script = "sleep 300 & echo $!; sleep 0.1"
@@ -366,9 +380,9 @@ def test_end_while_no_daemon_was_there(run):
 def test_never_started(run):
     async def scenario(yard):
         launch = yard.launch_of("/bin/true")
-        found = await yard.supervision.restore(launch.id, Path(launch.run_dir), "/wherry-yard/none")
+        found = await yard.supervision.restore(launch.id, Path(launch.run_dir), "/wherry-none/none")
         assert found is None
-        assert await yard.supervision.restore(launch.id, yard.folder / "nowhere", "/wherry-yard/none") is None
+        assert await yard.supervision.restore(launch.id, yard.folder / "nowhere", "/wherry-none/none") is None
 
     run(scenario)
 
@@ -389,6 +403,7 @@ def test_dead_zygote_is_replaced_and_containers_run_on(run, caplog):
     run(scenario)
 
 
+@both
 def test_dead_supervisor_ends_its_container(run, caplog):
     async def scenario(yard):
         task = await yard.start("/bin/sleep", "60")
@@ -433,6 +448,59 @@ def test_supervisor_that_does_not_answer_is_ended(run, monkeypatch):
     run(scenario)
 
 
+def test_launch_takes_a_spare_and_a_new_one_grows(run):
+    async def scenario(yard):
+        before = await yard.grow_spares()
+        task = await yard.start("/bin/sleep", "60")
+        assert supervisor_of(task) in before
+        assert task.pid in children_of(supervisor_of(task))
+        after = await yard.grow_spares()
+        assert len(after) == len(before)
+        assert supervisor_of(task) not in after
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("whom", ["supervisor", "stem"])
+def test_killed_spares_are_passed_over(run, whom):
+    async def scenario(yard):
+        for spare in await yard.grow_spares():
+            stems = children_of(spare)
+            assert len(stems) == 1
+            os.kill(spare if whom == "supervisor" else stems[0], signal.SIGKILL)
+        task, client = await yard.start("/bin/sh", "-c", "echo $$; exit 3", clients=(OUTPUT,))
+        assert unframe(await read_all(client))[1] == b"1\n"
+        assert (await within(task.exited)).code == 3
+
+    run(scenario)
+
+
+def test_spares_end_with_the_zygote(run):
+    async def scenario(yard):
+        spares = await yard.grow_spares()
+        stems = [stem for spare in spares for stem in children_of(spare)]
+        os.kill(yard.supervision.zygote_pid, signal.SIGKILL)
+        await asyncio.sleep(0.2)
+        assert not any(alive(pid) for pid in (*spares, *stems))
+
+    run(scenario)
+
+
+def test_taken_control_group_is_left_to_its_owner(run):
+    async def scenario(yard):
+        await yard.grow_spares()
+        task = await yard.start("/bin/sleep", "60")
+        launch = yard.launch_of("/bin/true")
+        launch.spec["linux"]["cgroupsPath"] = task.launch.spec["linux"]["cgroupsPath"]
+        with pytest.raises(LaunchFailed) as caught:
+            await yard.supervision.launch(launch, netns_fd=None, attach_fds=[])
+        assert (caught.value.failure.phase, caught.value.failure.errno) == ("cgroup", errno.EBUSY)
+        assert alive(task.pid)
+        assert yard.cgroups(task.id)
+
+    run(scenario)
+
+
 def test_long_run_root(run, tmp_path):
     deep = tmp_path.joinpath(*["directory-with-a-long-name"] * 6)
     deep.mkdir(parents=True)
@@ -457,6 +525,7 @@ def test_supervisor_socket_and_records_are_private(run):
     run(scenario)
 
 
+@both
 def test_supervisor_holds_only_its_own_descriptors(run):
     async def scenario(yard):
         await yard.start("/bin/sleep", "60")

@@ -16,10 +16,19 @@ from typing import Any
 
 from wherry.runtime.mounts import Mount
 from wherry.runtime.wire import AttachOptions, Launch, LogTarget
+from wherry.runtime.zygote import SPARES
 from wherry.supervision.supervision import Supervision
 
 PATIENCE = 20.0
 ENV = ["PATH=/bin:/usr/bin:/sbin:/usr/sbin", "HOME=/"]
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the pids of a process's children."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def make_rootfs(folder: Path) -> Path:
@@ -33,7 +42,9 @@ def make_rootfs(folder: Path) -> Path:
     return folder
 
 
-def spec_of(*args: str, container_id: str, terminal: bool = False, host_pid: bool = False, **linux: Any) -> Any:
+def spec_of(
+    *args: str, parent: str, container_id: str, terminal: bool = False, host_pid: bool = False, **linux: Any
+) -> Any:
     """Return a spec with namespaces of its own for all but the network."""
     kinds = ["mount", "uts", "ipc", *([] if host_pid else ["pid"])]
     return {
@@ -52,7 +63,7 @@ def spec_of(*args: str, container_id: str, terminal: bool = False, host_pid: boo
             Mount("devpts", "devpts", "/dev/pts", ("newinstance", "ptmxmode=0666", "mode=0620")).to_oci(),
         ],
         "linux": {
-            "cgroupsPath": f"/wherry-yard/{container_id}",
+            "cgroupsPath": f"/{parent}/{container_id}",
             "namespaces": [{"type": kind} for kind in kinds],
             "resources": {"devices": [{"allow": True, "access": "rwm"}]},
             **linux,
@@ -68,6 +79,7 @@ class Yard:
         self.rootfs = rootfs
         self.supervision = Supervision(folder)
         self.tasks: list[Any] = []
+        self.group = f"wherry-yard-{uuid.uuid4().hex}"
 
     def launch_of(self, *args: str, log: LogTarget | None = None, **options: Any) -> Launch:
         """Return a launch of `args`; options are those of `spec_of` and of `Launch`."""
@@ -78,7 +90,7 @@ class Yard:
         return Launch(
             id=container_id,
             run_dir=str(run_dir),
-            spec=spec_of(*args, container_id=container_id, **choice),
+            spec=spec_of(*args, parent=self.group, container_id=container_id, **choice),
             rootfs=(Mount("bind", str(self.rootfs), "", ("rbind", "rprivate")),),
             log=log or LogTarget(driver="json-file", path=str(run_dir / "json.log")),
             **options,
@@ -103,6 +115,22 @@ class Yard:
         for ours, _ in pairs:
             ours.setblocking(False)
         return (task, *(ours for ours, _ in pairs)) if clients else task
+
+    async def grow_spares(self) -> list[int]:
+        """Return the pids of the spare supervisors, when there are as many as the zygote keeps."""
+        if not self.tasks:
+            await within((await self.start("/bin/true")).gone)
+        supervisors = {int(Path(f"/proc/{task.pid}/stat").read_text().split()[3]) for task in self.running()}
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            spares = [pid for pid in children_of(self.supervision.zygote_pid) if pid not in supervisors]
+            if len(spares) == SPARES and all(map(children_of, spares)):
+                return spares
+        raise AssertionError(f"spares: {spares}")
+
+    def running(self) -> list[Any]:
+        """Return the tasks whose first process runs."""
+        return [task for task in self.tasks if not task.exited.done()]
 
     async def taken_over(self, task: Any) -> Any:
         """Restore the task as another daemon would; the old one is no longer waited for."""
@@ -132,7 +160,7 @@ async def yard(folder: Path, rootfs: Path) -> AsyncIterator[Yard]:
                 await asyncio.shield(task.gone)
         await made.supervision.stop()
         assert [path for task in made.tasks for path in made.cgroups(task.id)] == []
-        for path in made.cgroups("wherry-yard"):
+        for path in made.cgroups(made.group):
             os.rmdir(path)
 
 

@@ -1,9 +1,10 @@
 """The control group of one container, over every hierarchy that the machine has.
 
-    Layout     version 1 (with the unified hierarchy beside it: "hybrid") or version 2, read once per process
+    Layout     version 1 or version 2, read once per process
     Cgroup     one path, such as "/wherry/ID", in all of them; made and removed as a whole
 
-On a hybrid machine the limits are version 1's; the group in the unified hierarchy is there for cgroup.kill.
+On a hybrid machine the limits are version 1's, and the unified hierarchy beside it is left alone: it limits nothing,
+and a process that is moved into a group of it waits for RCU, about 10 ms at each start (see kernel/clone.py).
 What is written where is decided, without touching the kernel, by cgroups_v1, cgroups_v2 and cgroups_devices.
 """
 
@@ -30,7 +31,7 @@ KILL_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """version: whose limits apply, 1 or 2. hierarchies: all of them; of a hybrid machine the unified one is last."""
+    """version: whose limits apply, 1 or 2. hierarchies: all of that version."""
 
     version: int
     hierarchies: tuple[cgroup.Hierarchy, ...]
@@ -42,7 +43,7 @@ class Layout:
         new = tuple(each for each in hierarchies if each.unified)
         if not old and not new:
             raise OSError(errno.ENOENT, "no cgroup hierarchy is mounted", "/sys/fs/cgroup")
-        return cls(1, old + new) if old else cls(2, new)
+        return cls(1, old) if old else cls(2, new)
 
 
 _detected: list[Layout] = []
@@ -244,8 +245,6 @@ class Cgroup:
             return MountSources(2, (("", self._unified),))
         binds, links = [], []
         for hierarchy, directory in zip(self._layout.hierarchies, self.directories, strict=True):
-            if hierarchy.unified:
-                continue
             name = hierarchy.mount.rpartition("/")[2]
             binds.append((name, directory))
             links += [(each, name) for each in hierarchy.controllers if each != name and "=" not in each]

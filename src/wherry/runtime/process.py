@@ -23,6 +23,7 @@ class Process:
     """Forks, follows the set-up over the sync socket, reaps.
 
     on_running(process): execve has happened. on_failed(process): it has not, see `failure`, and the child is reaped.
+    has_cgroup: False when it failed to make its control group.
     on_exit(process): it ran and is reaped, see `exit`.
     """
 
@@ -33,6 +34,7 @@ class Process:
         self.pidfd = -1
         self.started_at = 0
         self.failure: SetupFailure | None = None
+        self.has_cgroup = True
         self.exit: Exit | None = None
         self._sync: socket.socket | None = None
         self.on_running: Callable[[Process], None] = lambda process: None
@@ -44,8 +46,12 @@ class Process:
         ours, theirs = channel.pair()
         pid = cgroup.fork()
         if pid == 0:
-            _be_child(child_main, theirs, ours)
+            be_child(child_main, theirs, ours)
         theirs.close()
+        self.adopt(pid, ours)
+
+    def adopt(self, pid: int, ours: socket.socket) -> None:
+        """Follow a child that was forked already, over our end of its sync socket."""
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         ours.setblocking(False)
@@ -67,6 +73,7 @@ class Process:
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         if "failed" in message:
             self.failure = SetupFailure.from_wire(message["failed"])
+            self.has_cgroup = message.get("cgroup", True)
         elif message.get("console"):
             self.session.set_console(fds.pop())
         for fd in fds:
@@ -109,7 +116,7 @@ class Process:
         signal.pidfd_send_signal(self.pidfd, number)
 
 
-def _be_child(child_main: ChildMain, sync: socket.socket, other: socket.socket) -> None:
+def be_child(child_main: ChildMain, sync: socket.socket, other: socket.socket) -> None:
     """Become the child; whatever goes wrong in it must never come back into the supervisor's code."""
     try:
         other.close()

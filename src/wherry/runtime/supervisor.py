@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -17,24 +18,32 @@ from wherry.runtime.logfile import JsonFileLog
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import STALL, Session
+from wherry.runtime.stem import Filters, Stem
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, Launch, SetupFailure
 
 EMPTY = 2.0  # the longest wait for killed processes to be gone
 _BACKLOG = 8
 
 
-def run(
-    launch: Launch, control: socket.socket, *, netns: int | None, attaches: Sequence[int], seccomp: bytes | None
-) -> NoReturn:
-    """Be the supervisor of one container in a freshly forked process; takes over the descriptors."""
+def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) -> NoReturn:
+    """Be the supervisor of one launch in a process forked for it; takes over the descriptors. See `zygote`."""
     status = 1
+    message = json.loads(text)
     try:
-        supervisor = Supervisor(launch, control, seccomp)
-        supervisor.start(netns, attaches)
-        supervisor.loop()
+        named = dict(zip(message["fds"], fds, strict=True))
+        control = socket.socket(fileno=named.pop("control"))
+        netns = named.pop("netns", None)
+        launch = Launch.from_wire(message)
+        program = filters[launch.seccomp] if launch.seccomp else None
+        if isinstance(program, SetupFailure):
+            channel.send(control, {"type": "failed", **program.to_wire()})
+        else:
+            supervisor = Supervisor(launch, control, program)
+            supervisor.start(text, netns, tuple(named.values()), stem)
+            supervisor.loop()
         status = 0
     except BaseException:
-        _record_fault(launch.run_dir)
+        _record_fault(message["run_dir"])
     finally:
         os._exit(status)
 
@@ -98,27 +107,43 @@ class Supervisor:
 
     # Start
 
-    def start(self, netns: int | None, attaches: Sequence[int]) -> None:
+    def start(self, text: bytes, netns: int | None, attaches: Sequence[int], stem: Stem | None) -> None:
         """Make the container; the outcome is told over the control connection."""
-        operation = "listen for the daemon"
         stdio: tuple[int, int, int] | None = None
         try:
-            self._listen()
-            operation = "make the control group"
-            linux = self._spec["linux"]
-            self._cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
-            operation = "prepare the process"
             if not self._terminal:
                 stdio = self._process.session.make_pipes(output=True)
             for fd, options in zip(attaches, self._launch.attaches, strict=True):
                 self._process.session.attach(fd, options)
-            enter_parent(self._spec)
-            self._fork(netns, stdio)
+            if stem is None or not self._start_stem(stem, text, stdio or (), netns):
+                self._fork(netns, stdio)
+            self._record()
+            self._listen()
         except OSError as error:
-            self._abort(SetupFailure.from_oserror("cgroup" if "group" in operation else "process", operation, error))
+            making = self._cgroup is None and stdio is not None
+            where = ("cgroup", "make the control group") if making else ("process", "prepare the process")
+            self._abort(SetupFailure.from_oserror(*where, error))
         finally:
             for fd in {*(stdio or ()), *((netns,) if netns is not None else ())}:
                 os.close(fd)
+
+    def _start_stem(self, stem: Stem, text: bytes, stdio: Sequence[int], netns: int | None) -> bool:
+        if stem.fits(self._spec):
+            try:
+                stem.start(text, stdio, netns)
+            except BrokenPipeError:  # killed while it waited
+                pass
+            else:
+                self._cgroup = Cgroup.open(self._spec["linux"]["cgroupsPath"])
+                self._process.adopt(stem.pid, stem.sync)
+                return True
+        stem.discard()
+        return False
+
+    def _make_cgroup(self) -> Cgroup:
+        linux = self._spec["linux"]
+        self._cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
+        return self._cgroup
 
     def _listen(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -134,9 +159,9 @@ class Supervisor:
         self._poller.watch(listener.fileno(), READ, lambda events: self._accept())
 
     def _fork(self, netns: int | None, stdio: tuple[int, int, int] | None) -> None:
-        cgroup = self._cgroup
-        assert cgroup is not None
         launch = self._launch
+        cgroup = self._make_cgroup()
+        enter_parent(self._spec)
 
         def child(sync: socket.socket) -> None:
             run_container(
@@ -154,6 +179,9 @@ class Supervisor:
             )
 
         self._process.fork(cgroup, child)
+
+    def _record(self) -> None:
+        """Write down what to end if we die."""
         self._start_time = exits.start_time(self._process.pid)
         record = {"pid": self._process.pid, "start_time": self._start_time, "at": time.time_ns()}
         exits.write_record(self._run_dir, exits.TASK, {**record, "cgroup": self._spec["linux"]["cgroupsPath"]})
@@ -163,6 +191,8 @@ class Supervisor:
         self._tell(message)
 
     def _failed(self, process: Process) -> None:
+        if not process.has_cgroup:
+            self._cgroup = None
         if process.failure is not None:
             self._abort(process.failure)
 

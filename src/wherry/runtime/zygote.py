@@ -11,7 +11,9 @@ Descriptor 3 is the control socket; its EOF ends the zygote, while the superviso
 from __future__ import annotations
 
 import gc
+import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -19,11 +21,17 @@ from typing import Any, NoReturn
 
 from wherry.kernel.fds import close_except
 from wherry.kernel.seccomp_bpf import compile_filter
-from wherry.runtime import channel, supervisor
+from wherry.runtime import channel, rehearsal, supervisor
 from wherry.runtime.cgroups import detect
 from wherry.runtime.selfprotect import engine_mounts, protect_interpreter
-from wherry.runtime.wire import Launch, SetupFailure
+from wherry.runtime.stem import Filters, Stem
+from wherry.runtime.wire import SetupFailure
 from wherry.runtime.zygote_boot import CONTROL
+
+SPARES = 2
+QUIET_MS = 10  # a spare is made when nothing was asked for so long: not while the last container starts
+REHEARSALS = 10  # the interpreter adapts code from the eighth run on
+_LAUNCH = b'{"type":"launch"'
 
 
 def main() -> NoReturn:
@@ -36,7 +44,9 @@ def main() -> NoReturn:
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     zygote = Zygote(control)
-    detect()  # once for all: forked supervisors inherit what it found
+    for _ in range(REHEARSALS):  # this finds the control groups, once for all supervisors
+        rehearsal.plan()
+        rehearsal.supervise()
     gc.collect()
     gc.freeze()  # a collection in a supervisor would write to every shared page
     channel.send(control, {"type": "ready"})
@@ -55,61 +65,108 @@ def _raise_oom_score() -> None:
 
 
 class Zygote:
-    """Keeps compiled seccomp filters and forks."""
+    """Keeps compiled seccomp filters and spare supervisors, and hands launches to them."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._filters: dict[str, bytes | SetupFailure] = {}
+        self._spares: list[socket.socket] = []
+        self._wanted = 0  # spares to keep; none before the first launch
 
     def loop(self) -> None:
-        """Serve messages until EOF."""
+        """Serve messages until EOF; make up for used spares when nothing else is asked for."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
         while True:
+            lacking = len(self._spares) < self._wanted
+            if not poll.poll(QUIET_MS if lacking else None):
+                self._add_spare()
+                continue
             try:
-                message, fds = channel.receive(self._control)
+                text, fds = channel.receive_text(self._control)
             except EOFError:
                 return
-            self._serve(message, fds)
+            if text.startswith(_LAUNCH):
+                self._launch(text, fds)
+            else:
+                self._serve(json.loads(text))
 
-    def _serve(self, message: dict[str, Any], fds: list[int]) -> None:
-        kind = message["type"]
-        if kind == "launch":
-            self._launch(message, fds)
-        elif kind == "seccomp":
+    def _serve(self, message: dict[str, Any]) -> None:
+        if message["type"] == "seccomp":
             self._filters[message["key"]] = _compile(message["profile"])
             gc.freeze()
-        elif kind == "forget":
+        elif message["type"] == "forget":
             self._filters.pop(message["key"], None)
+        self._drop_spares()  # they have the filters of their birth
 
-    def _launch(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _launch(self, text: bytes, fds: list[int]) -> None:
+        self._wanted = SPARES
         try:
-            pid = os.fork()
+            if not self._use_spare(text, fds) and self._fork() == 0:
+                supervisor.run(text, fds, self._filters, None)
         except OSError as error:
             with socket.socket(fileno=os.dup(fds[0])) as control:
                 failure = SetupFailure.from_oserror("process", "fork the supervisor", error)
                 channel.send(control, {"type": "failed", **failure.to_wire()})
-            pid = -1
-        if pid == 0:
-            self._become_supervisor(message, fds)
-        for fd in fds:
-            os.close(fd)
-
-    def _become_supervisor(self, message: dict[str, Any], fds: list[int]) -> NoReturn:
-        try:
-            self._control.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            named = dict(zip(message["fds"], fds, strict=True))
-            control = socket.socket(fileno=named.pop("control"))
-            netns = named.pop("netns", None)
-            launch = Launch.from_wire(message)
-            program = self._filters[launch.seccomp] if launch.seccomp else None
-            if isinstance(program, SetupFailure):
-                channel.send(control, {"type": "failed", **program.to_wire()})
-                os._exit(0)
-            supervisor.run(launch, control, netns=netns, attaches=tuple(named.values()), seccomp=program)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
         finally:
-            os._exit(1)
+            channel.close_all(fds)
+
+    def _fork(self) -> int:
+        """Fork; the child has left the zygote's sockets behind."""
+        pid = os.fork()
+        if pid == 0:
+            self._control.close()
+            self._drop_spares()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return pid
+
+    # Spares
+
+    def _use_spare(self, text: bytes, fds: list[int]) -> bool:
+        while self._spares:
+            with self._spares.pop(0) as spare:
+                try:
+                    channel.send_text(spare, text, fds)
+                    return True
+                except BrokenPipeError:  # killed while it waited
+                    continue
+        return False
+
+    def _add_spare(self) -> None:
+        ours, theirs = channel.pair()
+        try:
+            if self._fork() == 0:
+                ours.close()
+                _be_spare(theirs, self._filters)
+        except OSError:
+            ours.close()  # no process to spare now; the next launch says what is wrong
+            self._wanted = 0
+        else:
+            self._spares.append(ours)
+        finally:
+            theirs.close()
+
+    def _drop_spares(self) -> None:
+        for spare in self._spares:
+            spare.close()
+        self._spares.clear()
+
+
+def _be_spare(job: socket.socket, filters: Filters) -> NoReturn:
+    """Prepare all that does not depend on the launch, then wait for one."""
+    try:
+        stem = Stem(filters) if detect().version == 1 else None
+        rehearsal.supervise()
+        try:
+            text, fds = channel.receive_text(job)
+        except EOFError:
+            os._exit(0)
+        job.close()
+        supervisor.run(text, fds, filters, stem)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
 
 
 def _compile(profile: dict[str, Any]) -> bytes | SetupFailure:

@@ -1,0 +1,99 @@
+"""A container's first process, forked before it is known what it will be.
+
+A fork and the pages that the child then writes to for the first time are half of the time of a start. So a spare
+supervisor (see `zygote`) has such a child: born into new pid and time namespaces, its code gone through once, waiting.
+
+    spare supervisor                        stem, process 1 of a pid namespace
+       | -- the text of the launch, fds ------> |   stdin, stdout, stderr unless there is a terminal; netns
+       |                                        |   makes and joins the control group, then as in `init`
+       | <-- {"failed": ..., "cgroup": false} --|   when the control group could not be made: there is none to remove
+       | -- EOF ------------------------------> |   not needed: it ends
+
+Only with control groups of version 1: of version 2 a process has to be born in its group, see kernel/clone.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wherry.kernel import const, namespaces
+from wherry.runtime import channel, rehearsal
+from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.init import ContainerStart, enter_parent, run_container
+from wherry.runtime.process import be_child
+from wherry.runtime.wire import Launch, SetupFailure
+
+Filters = Mapping[str, "bytes | SetupFailure"]
+
+_FLAGS = {"pid": const.CLONE_NEWPID, "time": const.CLONE_NEWTIME}
+
+
+class Stem:
+    """The supervisor's side of a waiting child."""
+
+    def __init__(self, filters: Filters) -> None:
+        self._kinds = {kind for kind in _FLAGS if os.path.exists(f"/proc/self/ns/{kind}_for_children")}
+        self._own = {kind: os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in self._kinds}
+        enter_parent({"linux": {"namespaces": [{"type": kind} for kind in self._kinds]}})
+        self.sync, theirs = channel.pair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            be_child(lambda sync: _grow(sync, filters), theirs, self.sync)
+        theirs.close()
+
+    def fits(self, spec: dict[str, Any]) -> bool:
+        """Whether the child is in the namespaces that a container of this spec starts in."""
+        wanted = {each["type"]: each.get("path") for each in spec["linux"].get("namespaces") or ()}
+        return self._kinds == {kind for kind in _FLAGS if kind in wanted} and not any(map(wanted.get, _FLAGS))
+
+    def start(self, text: bytes, stdio: Sequence[int], netns: int | None) -> None:
+        """Have the child become the container of this launch; raises BrokenPipeError when it has died."""
+        channel.send_text(self.sync, text, [*stdio, *(() if netns is None else (netns,))])
+        self._forget_own()
+
+    def discard(self) -> None:
+        """End the child; later children are born into our own namespaces again."""
+        self.sync.close()
+        os.waitpid(self.pid, 0)
+        for kind, fd in self._own.items():
+            namespaces.setns(fd, _FLAGS[kind])
+        self._forget_own()
+
+    def _forget_own(self) -> None:
+        channel.close_all(tuple(self._own.values()))
+        self._own.clear()
+
+
+def _grow(sync: socket.socket, filters: Filters) -> None:
+    rehearsal.plan()
+    try:
+        text, fds = channel.receive_text(sync)
+    except EOFError:
+        return
+    launch = Launch.from_wire(json.loads(text))
+    stdio = None if launch.spec["process"].get("terminal") else (fds[0], fds[1], fds[2])
+    linux = launch.spec["linux"]
+    try:
+        cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
+    except OSError as error:
+        failure = SetupFailure.from_oserror("cgroup", "make the control group", error)
+        channel.send(sync, {"failed": failure.to_wire(), "cgroup": False})
+        return
+    program = filters[launch.seccomp] if launch.seccomp else None
+    run_container(
+        ContainerStart(
+            spec=launch.spec,
+            rootfs=launch.rootfs,
+            netns_fd=fds[-1] if launch.netns else None,
+            stdio=stdio,
+            sync=sync,
+            cgroup=cgroup,
+            seccomp=program if isinstance(program, bytes) else None,
+            init_path=launch.init_path,
+            id=launch.id,
+        )
+    )
