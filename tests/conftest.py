@@ -3,8 +3,8 @@
 - Root tests skip for an ordinary user; with WHERRY_TEST_STRICT=1 (./test, CI) every skip is a failure, so that
   nothing passes by not running.
 - A root test leaves no descriptor and no zombie in the test process.
-- With WHERRY_TEST_STRICT=1 the machine is compared before the first and after the last test, and a difference
-  fails the run.
+- Under ``python -m tests.machine`` (./test) the machine is compared before the first and after the last test, and
+  a difference fails the run.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ class Leaks:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-        machine.adopt_orphans()
-        self.children = set(machine.children(os.getpid()))
         self.before = machine.snapshot()
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """After xdist has ended its workers."""
-        self.lines = machine.orphans(self.children) + machine.settled_difference(self.before)
+        self.lines = machine.orphans(int(os.environ[machine.REAPER])) + machine.settled_difference(self.before)
         if self.lines and session.exitstatus in (0, pytest.ExitCode.OK):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -48,7 +46,7 @@ class Leaks:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if STRICT and not WORKER and os.geteuid() == 0:
+    if machine.REAPER in os.environ and not WORKER:
         config.pluginmanager.register(Leaks(), "leaks")
 
 

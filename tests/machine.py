@@ -2,8 +2,8 @@
 
 A test run must leave the machine as it found it. `snapshot` reads mounts, links, firewall rules, control groups,
 named network namespaces and the engine's folders; `difference` says what came and what went. Processes are found
-exactly rather than by name: the pytest process makes itself the reaper of all orphans among its descendants
-(prctl(2), PR_SET_CHILD_SUBREAPER), so whatever outlives the tests becomes its child.
+exactly rather than by name: ``python -m tests.machine COMMAND`` runs the tests as the reaper of all orphans below
+it (prctl(2), PR_SET_CHILD_SUBREAPER), so whatever outlives a test becomes its child, whoever started it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
+REAPER = "WHERRY_TEST_REAPER"
 SETTLE_SECONDS = 8.0
 """Network namespaces, and with them veth pairs, are torn down by a kernel worker after the last process is gone."""
 
@@ -92,13 +95,6 @@ def settled_difference(before: Snapshot, seconds: float = SETTLE_SECONDS) -> lis
     return lines
 
 
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
 def children(pid: int) -> dict[int, str]:
     """The direct children of a process with their command lines; zombies are "(name)"."""
     found = {}
@@ -116,25 +112,35 @@ def children(pid: int) -> dict[int, str]:
     return found
 
 
-def reap_adopted() -> None:
-    """Collect adopted children that have ended; they are nobody else's to wait for."""
-    while True:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                return
-        except ChildProcessError:
-            return
+def _beside_us(parent: int) -> dict[int, str]:
+    return {pid: line for pid, line in children(parent).items() if pid != os.getpid()}
 
 
-def orphans(ours: set[int], seconds: float = SETTLE_SECONDS) -> list[str]:
-    """Children of this process beyond `ours` that do not end by themselves in time, killed after being named."""
+def orphans(reaper: int, seconds: float = SETTLE_SECONDS) -> list[str]:
+    """Children of the reaper beside this process that do not end by themselves in time, killed and named."""
     deadline = time.monotonic() + seconds
-    while True:
-        reap_adopted()
-        left = {pid: line for pid, line in children(os.getpid()).items() if pid not in ours}
-        if not left or time.monotonic() > deadline:
-            break
+    while (left := _beside_us(reaper)) and time.monotonic() < deadline:
         time.sleep(0.1)
     for pid in left:
-        os.kill(pid, 9)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue  # ended by itself after all, but too late
     return [f"processes: left behind: {pid} {line}" for pid, line in sorted(left.items())]
+
+
+def main(command: list[str]) -> int:
+    """Run a command as the reaper of all orphans below it; they are waited for at once, as init would."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    child = os.spawnvpe(os.P_NOWAIT, command[0], command, {**os.environ, REAPER: str(os.getpid())})
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child has it too, and decides
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -42,12 +42,14 @@ def test_a_mount_and_a_link_left_behind_are_seen(tmp_path: Path) -> None:
 
 def test_a_process_left_behind_is_adopted_named_and_ended() -> None:
     script = (
-        "import os, subprocess; from tests import machine as m; m.adopt_orphans();"
+        "import os, subprocess; from tests import machine as m;"
         "subprocess.run(['sh', '-c', 'setsid sleep 1000 & exit 0'], check=True);"
-        "print(m.orphans(set(), seconds=0.2)); print(m.orphans(set(), seconds=2))"
+        "print(m.orphans(os.getppid(), seconds=0.2)); print(m.orphans(os.getppid(), seconds=5)); os._exit(3)"
     )
-    found = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    first, second = found.splitlines()
+    command = [sys.executable, "-m", "tests.machine", sys.executable, "-c", script]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 3, ran.stderr
+    first, second = ran.stdout.splitlines()
     assert "sleep 1000" in first
     assert second == "[]"
 
@@ -55,7 +57,8 @@ def test_a_process_left_behind_is_adopted_named_and_ended() -> None:
 def test_a_skip_fails_where_nothing_may_be_skipped(tmp_path: Path) -> None:
     (tmp_path / "test_skips.py").write_text("import pytest\ndef test_it():\n    pytest.skip('no such kernel')\n")
     environment = os.environ | {"WHERRY_TEST_STRICT": "1"}
-    environment.pop("PYTEST_XDIST_WORKER", None)
+    for name in ("PYTEST_XDIST_WORKER", machine.REAPER):
+        environment.pop(name, None)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:xdist", str(tmp_path)]
     command += ["--rootdir", str(tmp_path), "-c", "/dev/null"]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
