@@ -52,7 +52,6 @@ class Engine:
     networks: Networks
     snapshotter: Snapshotter
     supervision: Supervision
-    system: SystemService
     backends: Backends
     shutdown_timeout: int
 
@@ -174,33 +173,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     stack.callback(attachments.close)
     launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments)
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, networks, launching, bus)
-    exec_ids: dict[str, list[str]] = {}
-    looks = Looks(settings, catalog, images, chosen.snapshotter, networks, exec_ids)
-    image_service = ImageService(images, catalog, bus)
-    system = SystemService(
-        settings=settings,
-        engine_id=_engine_id(database),
-        catalog=catalog,
-        images=image_service,
-        looks=looks,
-        snapshotter=chosen.snapshotter,
-        facts=facts,
-        bus=bus,
-        driver_reason=chosen.reason,
-    )
-    backends = Backends(
-        system=system,
-        containers=Containers(
-            catalog=catalog,
-            creation=Creation(settings, catalog, images, chosen.snapshotter, networks, bus),
-            lifecycle=lifecycle,
-            streams=Streams(settings, lifecycle, attachments),
-            looks=looks,
-        ),
-        execs=Execs(catalog, lifecycle, exec_ids),
-        images=image_service,
-        networks=NetworkService(networks, catalog),
-    )
+    backends = _backends(lifecycle, images, _engine_id(database), chosen.reason)
     return Engine(
         settings=settings,
         catalog=catalog,
@@ -208,7 +181,37 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
         networks=networks,
         snapshotter=chosen.snapshotter,
         supervision=supervision,
-        system=system,
         backends=backends,
         shutdown_timeout=config.shutdown_timeout,
+    )
+
+
+def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: str) -> Backends:
+    """Make the use cases that the API offers, around the lifecycle of containers."""
+    launching = life.launching
+    exec_ids: dict[str, list[str]] = {}
+    looks = Looks(life.settings, life.catalog, images, life.snapshotter, life.networks, exec_ids)
+    image_service = ImageService(images, life.catalog, life.bus)
+    return Backends(
+        system=SystemService(
+            settings=life.settings,
+            engine_id=engine_id,
+            catalog=life.catalog,
+            images=image_service,
+            looks=looks,
+            snapshotter=life.snapshotter,
+            facts=launching.facts,
+            bus=life.bus,
+            driver_reason=driver_reason,
+        ),
+        containers=Containers(
+            catalog=life.catalog,
+            creation=Creation(life.settings, life.catalog, images, life.snapshotter, life.networks, life.bus),
+            lifecycle=life,
+            streams=Streams(life.settings, life, launching.attachments),
+            looks=looks,
+        ),
+        execs=Execs(life.catalog, life, exec_ids),
+        images=image_service,
+        networks=NetworkService(life.networks, life.catalog),
     )
