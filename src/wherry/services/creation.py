@@ -133,7 +133,10 @@ class Creation:
         try:
             root.mkdir(mode=0o710)
             reach("create.folder")
-            await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id)
+            if self.snapshotter.instant:
+                self.snapshotter.prepare(record.id, image.chain_id)
+            else:
+                await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id)
             reach("create.snapshot")
             self.catalog.add(record)
         except (OSError, EngineError) as error:

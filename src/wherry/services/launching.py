@@ -232,6 +232,8 @@ def _to_mount(bind: Any) -> Mount:
 def _replace(path: Path, text: str) -> None:
     """Write a small file in place of an older one; the inode stays, since a running container may have it mounted."""
     try:
-        path.write_text(text)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with open(descriptor, "w") as file:
+            file.write(text)
     except OSError as error:
         raise SystemFailure(f"cannot write {path}: {error.strerror}") from error

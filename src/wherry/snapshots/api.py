@@ -47,6 +47,8 @@ class Snapshotter(Protocol):
     """A storage driver. Errors: NotFound, Conflict (exists, in use), SystemFailure (kernel or disk, with the path)."""
 
     name: str
+    instant: bool
+    """Whether `prepare` only makes a few folders, so that it need not leave the caller's thread."""
 
     def ingest(self, chain_id: str, parent: str, layer: BinaryIO) -> Usage:
         """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""

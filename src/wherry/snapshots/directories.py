@@ -20,6 +20,7 @@ class DirectoryDriver:
     """The part of the Snapshotter protocol that does not depend on the driver."""
 
     name = ""
+    instant = False
 
     def __init__(self, root: Path) -> None:
         """Use, or make, the driver's folder `root`."""

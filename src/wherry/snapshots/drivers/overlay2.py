@@ -33,6 +33,7 @@ class Overlay2(DirectoryDriver):
     """The driver for any file system that overlayfs can use as its upper layer."""
 
     name = "overlay2"
+    instant = True
 
     def __init__(self, root: Path, *, one_by_one: bool | None = None) -> None:
         """Use, or make, the driver's folder; one_by_one forces the form of the mounts, for tests."""
