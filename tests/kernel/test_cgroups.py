@@ -219,6 +219,24 @@ def test_kill_reaches_children_and_groups_below(layout, path):
     assert not any(os.path.exists(directory) for directory in group.directories)
 
 
+def test_kill_outruns_a_fork_bomb(layout, path):
+    def bomb():
+        while True:
+            try:
+                if os.fork():
+                    continue
+            except BlockingIOError:
+                continue
+
+    limit = {"pids": {"limit": 100}} if layout.version == 1 else {}
+    group = Cgroup.create(path, limit, layout=layout)
+    with member(group, bomb) if limit else member(group):
+        time.sleep(0.05)
+        group.kill()
+        group.remove()
+    assert not any(os.path.exists(directory) for directory in group.directories)
+
+
 def test_freeze_stops_and_kill_ends_the_frozen(layout, path):
     group = Cgroup.create(path, {}, layout=layout)
     reader, writer = os.pipe()

@@ -161,20 +161,23 @@ class Cgroup:
             self._kill_each()
 
     def _kill_each(self) -> None:
-        """Signal until none is left unsignalled: a fork in between makes one that the list lacks."""
+        """Signal one by one, with the group freezing meanwhile, so that none can fork out of the list."""
+        freezer = self._by_controller.get("freezer")
         killed: set[int] = set()
         for _ in range(KILL_ROUNDS):
             fresh = set(self.pids()) - killed
             if not fresh:
                 break
+            if freezer and not killed:
+                cgroup.write(freezer + "/freezer.state", "FROZEN")
             for pid in fresh:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass  # ended since it was listed
             killed |= fresh
-        if killed and self.frozen():
-            self.thaw()  # version 1: a frozen process dies when it is thawed
+        if freezer and killed:
+            self.thaw()  # the frozen die when they are thawed
 
     def oom_kills(self) -> int:
         """Return how many of its processes the OOM killer ended; 0 when memory is not accounted."""
