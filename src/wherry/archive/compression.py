@@ -165,7 +165,9 @@ def _zstd(source: Source) -> Source:
             "zstd compression needs Python 3.14 or the zstandard package: install it, or decompress the input before"
         ) from None
     decompressor = zstandard.ZstdDecompressor(max_window_size=MEMORY_LIMIT)
-    return _Zstd(decompressor.stream_reader(source, read_across_frames=True), zstandard.ZstdError)
+    # Its stubs ask for a whole IO; the reader only calls read().
+    reader = decompressor.stream_reader(source, read_across_frames=True)  # type: ignore[arg-type,unused-ignore]
+    return _Zstd(reader, zstandard.ZstdError)
 
 
 def peek(source: Source, size: int) -> tuple[bytes, Source]:
