@@ -103,6 +103,9 @@ class Engine:
         running = [each for each in self.catalog if each.record.state.alive]
         if running and not self.settings.live_restore:
             await asyncio.gather(*(self._stop(container) for container in running))
+        for container in self.catalog:
+            if container.record.state.alive and container.watcher is not None:
+                container.watcher.cancel()  # it runs on; the next engine takes it up
         await settle(2.0)
 
     async def _stop(self, container: Container) -> None:

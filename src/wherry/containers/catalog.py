@@ -34,6 +34,7 @@ class Container:
     record: Record
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     task: Task | None = None
+    watcher: asyncio.Task[None] | None = None
     pending: list[PendingAttach] = field(default_factory=list)
     stopped: list[asyncio.Future[int]] = field(default_factory=list)
     removed: asyncio.Future[int] | None = None

@@ -92,7 +92,7 @@ class Lifecycle:
             **changes,
         )
         self.catalog.save(container, structs.replace(container.record, state=moved))
-        spawn(self._await_end(container, task), f"end of {container.name}")
+        container.watcher = spawn(self._await_end(container, task), f"end of {container.name}")
 
     async def _start_failed(self, container: Container, error: EngineError | LaunchFailed) -> None:
         text = _as_engine_error(error).message

@@ -23,7 +23,7 @@ def _wanted(config: ContainerConfig, host: HostConfig) -> list[tuple[bool, str]]
 
 
 def check(config: ContainerConfig, host: HostConfig, image: ImageRunConfig) -> list[str]:
-    """Return warnings about the image's wishes; raises NotImplementedHere for those in config, which is the client's."""
+    """Return warnings about the image's wishes; raises NotImplementedHere for config."""
     for wanted, what in _wanted(config, host):
         if wanted:
             raise NotImplementedHere(f"{what}: this engine does not have that yet")
