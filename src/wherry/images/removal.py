@@ -49,7 +49,10 @@ class Removal:
     def by_id(self, image_id: str) -> None:
         """Remove an image with its name, if it has one; with all its names when forced."""
         names = self.rows.tags(image_id)
-        if len(names) <= 1 and not self._conflict(image_id, names=False):
+        if len(names) <= 1:
+            conflict = self._conflict(image_id, names=False)
+            if conflict:
+                raise Conflict(conflict)
             for name in names:
                 self._untag(name)
         self._image(image_id, quiet=False)

@@ -108,7 +108,7 @@ class Unpacker:
     def _make(self, entry: Entry, reader: TarReader, path: bytes) -> None:
         folder, _, name = path.rpartition(b"/")
         parent = self._folders.get(folder) or self._open_folder(folder)
-        self._reserve.spend(entry.stored)
+        self._reserve.spend(0)
         if entry.type == tar.CHARACTER and entry.device == (0, 0):
             # overlayfs' own form of a whiteout; Docker keeps it one, so an image that holds one means it
             self._whiteouts.hide(parent, path)
@@ -131,9 +131,10 @@ class Unpacker:
             fd = os.open(name, _CREATE, mode & 0o777, dir_fd=parent)
         try:
             if entry.sparse is not None:
-                _write_sparse(fd, entry, reader)
+                self._write_sparse(fd, entry, reader)
             else:
                 for chunk in reader.chunks():
+                    self._reserve.spend(len(chunk))
                     _write(fd, chunk)
             os.fchown(fd, entry.uid, entry.gid)
             if mode & self._open_mode != mode or mode & 0o7000:  # chown(2) clears the set-ID bits
@@ -144,6 +145,20 @@ class Unpacker:
         finally:
             os.close(fd)
         self.size += entry.size
+
+    def _write_sparse(self, fd: int, entry: Entry, reader: TarReader) -> None:
+        pieces = iter(entry.sparse or ())
+        offset = left = 0
+        for chunk in reader.chunks():
+            self._reserve.spend(len(chunk))
+            while chunk:
+                while not left:
+                    offset, left = next(pieces)
+                done = os.pwrite(fd, chunk[:left], offset)
+                offset += done
+                left -= done
+                chunk = chunk[done:]
+        os.ftruncate(fd, entry.size)
 
     def _make_folder(self, entry: Entry, parent: int, name: bytes, path: bytes) -> None:
         try:
@@ -267,20 +282,6 @@ def _write(fd: int, chunk: memoryview) -> None:
     done = os.write(fd, chunk)
     while done < len(chunk):
         done += os.write(fd, chunk[done:])
-
-
-def _write_sparse(fd: int, entry: Entry, reader: TarReader) -> None:
-    pieces = iter(entry.sparse or ())
-    offset = left = 0
-    for chunk in reader.chunks():
-        while chunk:
-            while not left:
-                offset, left = next(pieces)
-            done = os.pwrite(fd, chunk[:left], offset)
-            offset += done
-            left -= done
-            chunk = chunk[done:]
-    os.ftruncate(fd, entry.size)
 
 
 def _set_xattrs(target: int | str, xattrs: dict[bytes, bytes]) -> None:
