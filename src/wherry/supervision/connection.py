@@ -26,6 +26,7 @@ class Connection:
         self._on_message = on_message
         self._on_end = on_end
         self._sending = asyncio.Lock()
+        self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._read)
 
@@ -47,13 +48,20 @@ class Connection:
                     await self._writable()
 
     async def _writable(self) -> None:
-        ready = self._loop.create_future()
-        fd = self._sock.fileno()
-        self._loop.add_writer(fd, _wake, ready)
+        ready = self._waiter = self._loop.create_future()
+        self._loop.add_writer(self._sock.fileno(), self._wake)
         try:
             await ready
         finally:
-            self._loop.remove_writer(fd)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Let the sender go on, if one waits: there is room, or nobody there any more."""
+        if self._waiter is not None:
+            self._loop.remove_writer(self._sock.fileno())
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
 
     def _read(self) -> None:
         while self.open:
@@ -72,13 +80,9 @@ class Connection:
     def close(self) -> None:
         """Close without telling `on_end`."""
         if self.open:
+            self._wake()
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
-
-
-def _wake(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 async def connect(run_dir: Path) -> socket.socket | None:
