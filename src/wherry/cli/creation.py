@@ -133,6 +133,10 @@ def attached(flags: Parsed, *, detach: bool = False) -> tuple[bool, bool, bool]:
     return bool(flags["interactive"]), True, True
 
 
+def _one_variable(entry: str) -> list[str]:
+    return values.environment([entry])
+
+
 def _config(flags: Parsed, image: str, command: list[str], detach: bool) -> dict[str, Any]:
     stdin, stdout, stderr = attached(flags, detach=detach)
     files = [line for lines in checked(flags, "env-file", values.read_env_file) or [] for line in lines]
@@ -148,7 +152,7 @@ def _config(flags: Parsed, image: str, command: list[str], detach: bool) -> dict
         "Tty": flags["tty"],
         "OpenStdin": flags["interactive"],
         "StdinOnce": flags["interactive"] and not detach and stdin,
-        "Env": files + values.environment(flags["env"]),
+        "Env": files + [line for lines in checked(flags, "env", _one_variable) or [] for line in lines],
         "Cmd": command or None,
         "Image": image,
         "WorkingDir": flags["workdir"],

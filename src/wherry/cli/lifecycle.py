@@ -60,8 +60,13 @@ LOGS = Command(
 )
 
 
-def each(names: Sequence[str], call: Callable[[str], Any], *, show: bool = True) -> int:
-    """Do one thing for each name: print the name when it worked, the reason when not; 1 when any failed."""
+def each(
+    names: Sequence[str], call: Callable[[str], Any], *, show: bool = True, failed: list[str] | None = None
+) -> int:
+    """Do one thing for each name: print the name when it worked, the reason when not; 1 when any failed.
+
+    failed: takes the names with which it did not work.
+    """
     status = 0
     for name in names:
         try:
@@ -69,6 +74,8 @@ def each(names: Sequence[str], call: Callable[[str], Any], *, show: bool = True)
         except ApiError as error:
             print(f"Error response from daemon: {error.message}", file=sys.stderr)
             status = 1
+            if failed is not None:
+                failed.append(name)
         else:
             if show:
                 print(name)
@@ -117,7 +124,10 @@ def remove(host: str, flags: Parsed) -> int:
 def rename(host: str, flags: Parsed) -> int:
     """Give a container another name."""
     old, new = flags.words
-    engine.client(host).post(f"/containers/{quote(old)}/rename", {"name": new})
+    try:
+        engine.client(host).post(f"/containers/{quote(old)}/rename", {"name": new})
+    except ApiError as error:
+        raise Failure(f"{error.prefix}{error}\nError: failed to rename container named {old}") from error
     return 0
 
 

@@ -260,7 +260,11 @@ def start(host: str, flags: Parsed) -> int:
     if not (flags["attach"] or flags["interactive"]):
         from wherry.cli.lifecycle import each
 
-        return each(flags.words, lambda name: client.post(f"/containers/{quote(name)}/start"))
+        failed: list[str] = []
+        status = each(flags.words, lambda name: client.post(f"/containers/{quote(name)}/start"), failed=failed)
+        if failed:
+            print(f"Error: failed to start containers: {', '.join(failed)}", file=sys.stderr)
+        return status
     if len(flags.words) > 1:
         raise Failure("you cannot start and attach multiple containers at once")
     container = client.get(f"/containers/{quote(flags.words[0])}/json")
