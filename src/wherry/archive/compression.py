@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from wherry.archive.tar import Source
+from wherry.archive.zstdframes import Frames
 
 PIECE = 1 << 20
 MEMORY_LIMIT = 128 << 20
@@ -149,6 +150,22 @@ class Prefixed:
         return self._source.read(size)
 
 
+class _Watched:
+    """A zstd source that raises CompressionError when it ends within a frame."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._frames = Frames()
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to `size` bytes."""
+        data = self._source.read(size)
+        self._frames.feed(data)
+        if not data and self._frames.is_valid and not self._frames.at_end:
+            raise CompressionError("the compressed data is cut off")
+        return data
+
+
 def _zstd(source: Source) -> Source:
     """Python 3.14's own module, or zstandard when it is installed."""
     try:
@@ -166,7 +183,7 @@ def _zstd(source: Source) -> Source:
         ) from None
     decompressor = zstandard.ZstdDecompressor(max_window_size=MEMORY_LIMIT)
     # Its stubs ask for a whole IO; the reader only calls read().
-    reader = decompressor.stream_reader(source, read_across_frames=True)  # type: ignore[arg-type,unused-ignore]
+    reader = decompressor.stream_reader(_Watched(source), read_across_frames=True)  # type: ignore[arg-type,unused-ignore]
     return _Zstd(reader, zstandard.ZstdError)
 
 

@@ -110,6 +110,12 @@ def test_zstd_or_a_text_that_says_what_to_do() -> None:
         with pytest.raises(Unsupported, match="install it"):
             read_all(b"\x28\xb5\x2f\xfd" + bytes(100))
         return
-    assert read_all(zstd_compress(DATA)) == (DATA, "zstd")
+    whole = zstd_compress(DATA)
+    assert read_all(whole) == (DATA, "zstd")
+    assert read_all(whole + whole)[0] == DATA + DATA
+    assert read_all(whole + b"\x50\x2a\x4d\x18\x03\0\0\0abc" + whole)[0] == DATA + DATA
+    for cut in (7, 5000, len(whole) - 1):
+        with pytest.raises(CompressionError, match="cut off"):
+            read_all(whole[:cut])
     with pytest.raises(CompressionError):
-        read_all(zstd_compress(DATA)[:5000])
+        read_all(whole + b"no frame at all")
