@@ -112,9 +112,15 @@ SYS_openat2 = 437
 SYS_mount_setattr = 442
 
 _OLD_NUMBERS = {
-    "x86_64": {"pivot_root": 155, "capget": 125, "capset": 126, "keyctl": 250, "seccomp": 317, "bpf": 321},
-    "aarch64": {"pivot_root": 41, "capget": 90, "capset": 91, "keyctl": 219, "seccomp": 277, "bpf": 280},
-}
+    "x86_64": {
+        "rt_sigprocmask": 14, "capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250, "seccomp": 317,
+        "bpf": 321,
+    },
+    "aarch64": {
+        "pivot_root": 41, "capget": 90, "capset": 91, "rt_sigprocmask": 135, "keyctl": 219, "seccomp": 277,
+        "bpf": 280,
+    },
+}  # fmt: skip
 
 
 def syscall_number(name: str) -> int:

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from wherry.kernel import const, fds, process
+from wherry.kernel import const, fds, process, signals
 from wherry.kernel import namespaces as kernel
 from wherry.runtime import channel, selfprotect
 from wherry.runtime.plan import namespaces, plan_container, plan_exec
@@ -28,6 +27,7 @@ from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, Se
 __all__ = ["ContainerStart", "ExecStart", "enter_exec_parent", "enter_parent", "run_container", "run_exec"]
 
 _BY_PARENT = {"pid": const.CLONE_NEWPID, "time": const.CLONE_NEWTIME}
+_SIGKILL = 9
 _FAILED = 1
 
 
@@ -74,7 +74,7 @@ def run_container(request: ContainerStart) -> NoReturn:
     keep += [] if engine is None else [engine]
     _isolate(request, keep)
     if request.hold is None:
-        process.set_parent_death_signal(signal.SIGKILL)
+        process.set_parent_death_signal(_SIGKILL)
     setup = Setup(request, request.spec.get("process") or {}, request.sync)
     _carry_out(
         setup,
@@ -92,7 +92,7 @@ def run_container(request: ContainerStart) -> NoReturn:
 def run_exec(request: ExecStart) -> NoReturn:
     """Enter the container with this process and become the program. Never returns."""
     _isolate(request, [request.init_pidfd])
-    process.set_parent_death_signal(signal.SIGKILL)
+    process.set_parent_death_signal(_SIGKILL)
     setup = Setup(request, request.process, request.sync)
     _carry_out(setup, lambda: plan_exec(request.process, request.spec, session=_session(request)))
 
@@ -108,7 +108,7 @@ def _isolate(request: ContainerStart | ExecStart, keep: list[int]) -> None:
     """Cut what ties this process to the one it was forked from: descriptors, signal handlers, inspection."""
     gc.disable()  # a collection could close descriptors whose numbers are somebody else's by now
     process.set_dumpable(False)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    signals.block_all()
     os.umask(0)
     stdio = request.stdio or ()
     fds.close_except({0, 1, 2, *stdio, request.sync.fileno(), *keep, *range(3, 3 + request.preserve_fds)})

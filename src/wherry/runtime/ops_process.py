@@ -11,13 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
 import socket
 import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wherry.kernel import caps, const, fds, pathsafe, process, terminal
+from wherry.kernel import caps, const, fds, pathsafe, process, signals, terminal
 from wherry.kernel.seccomp_bpf import load_filter
 from wherry.runtime import channel, hooks
 from wherry.runtime.faults import Refused
@@ -277,7 +276,8 @@ class Execute(Operation):
         for fd in range(3, 3 + request.preserve_fds):
             os.set_inheritable(fd, True)
         process.set_parent_death_signal(0)
-        _reset_signals()
+        signals.reset_actions()
+        signals.unblock_all()
         if self.no_new_privileges:
             process.set_no_new_privileges()
         caps.clear_ambient()
@@ -307,11 +307,3 @@ class Execute(Operation):
             return
         caps.set_sets(self.effective & held, self.permitted & held, self.inheritable)
         caps.raise_ambient(self.ambient)
-
-
-def _reset_signals() -> None:
-    """Give every signal its default action and block none: execve(2) hands on what is ignored or blocked."""
-    for number in signal.valid_signals():
-        if signal.getsignal(number) not in (signal.SIG_DFL, None):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())

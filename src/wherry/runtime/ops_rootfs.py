@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from wherry.kernel import const, mountapi, pathsafe, terminal
 from wherry.runtime import channel
 from wherry.runtime.ops_mounts import make_filesystem
-from wherry.runtime.setup import Operation, Setup, SetupError
+from wherry.runtime.setup import Operation, Setup, SetupError, close
 
 _NULL = os.makedev(1, 3)
+_EMPTY = ("ro", "size=4k", "nr_inodes=1")
 _STRICT = pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS
 
 
@@ -133,28 +134,26 @@ class MaskPaths(Operation):
         return "mask paths"
 
     def run(self, setup: Setup) -> None:
-        null = -1
+        null = empty = -1
         for path in self.paths:
             try:
                 target = pathsafe.open_path(setup.root, path)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # this kernel has no such file: there is nothing to hide
-            if stat.S_ISDIR(os.fstat(target).st_mode):
-                if setup.empty < 0:
-                    setup.empty = make_filesystem(
-                        "tmpfs", "tmpfs", ("ro", "size=4k", "nr_inodes=1"), const.MOUNT_ATTR_RDONLY
-                    )
-                tree = mountapi.clone_fd(setup.empty)
-            else:
+            if not stat.S_ISDIR(os.fstat(target).st_mode):
                 null = null if null >= 0 else _open_null(setup)
                 tree = mountapi.clone_fd(null)
+            elif empty >= 0:
+                tree = mountapi.clone_fd(empty)
+            else:
+                # Put to use itself: closing a mount that is attached nowhere waits for RCU
+                tree = empty = make_filesystem("tmpfs", "tmpfs", _EMPTY, const.MOUNT_ATTR_RDONLY)
             mountapi.move_mount(tree, target, path)
-            os.close(tree)
+            if tree != empty:
+                os.close(tree)
             os.close(target)
-        for fd in (null, setup.empty):
-            if fd >= 0:
-                os.close(fd)
-        setup.empty = -1
+        close(null)
+        close(empty)
 
 
 def _open_null(setup: Setup) -> int:

@@ -90,7 +90,6 @@ class Setup:
     dev: int = -1
     devpts: int = -1
     terminal: int = -1
-    empty: int = -1
     sources: dict[int, int] = field(default_factory=dict)
     state: dict[str, Any] | None = None
     identity: Identity | None = None
