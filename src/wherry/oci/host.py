@@ -143,10 +143,10 @@ def stat_device(path: str) -> Device | None:
 
 
 def walk_devices(folder: str) -> Iterator[Device]:
-    """Yield the nodes below a host folder, in order of names; those that go away meanwhile are left out."""
+    """Yield the nodes below a host folder, in order of names; none for what is no folder, or is gone meanwhile."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
