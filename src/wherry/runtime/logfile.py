@@ -25,7 +25,7 @@ _PREFIX = b'{"log":"'
 _ESCAPES = {byte: b"\\u%04x" % byte for byte in (*range(0x20), *b"<>&")}
 _ESCAPES |= {0x0D: b"\\r", 0x22: b'\\"', 0x5C: b"\\\\"}
 del _ESCAPES[0x0A]
-_PLAIN = bytes(byte for byte in range(0x80) if byte not in _ESCAPES)
+_PLAIN = bytes(byte for byte in range(0x100) if byte not in _ESCAPES)
 
 
 def _replacements(error: UnicodeError) -> tuple[str, int]:
@@ -41,14 +41,13 @@ codecs.register_error("wherry-go", _replacements)
 def escape(data: bytes) -> bytes:
     """Return `data` as the inside of a JSON string; newlines are left as they are."""
     special = data.translate(None, _PLAIN)
-    if not special:
-        return data
-    kinds = set(special)
-    if 0x5C in kinds:  # first: the other escapes bring backslashes of their own
+    if b"\\" in special:  # first: the other escapes bring backslashes of their own
         data = data.replace(b"\\", b"\\\\")
-    for byte in kinds:
-        if byte < 0x80 and byte != 0x5C:
-            data = data.replace(bytes((byte,)), _ESCAPES[byte])
+    while special:
+        kind = special[:1]
+        special = special.replace(kind, b"")
+        if kind != b"\\":
+            data = data.replace(kind, _ESCAPES[kind[0]])
     return data if data.isascii() else _escape_unicode(data)
 
 
