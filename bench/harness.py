@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 IMAGE = "wherry-bench"
-ROOT = Path(__file__).resolve().parents[1]
+# With it a program compiles itself at every start, which is not what is measured.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ def processes() -> dict[int, tuple[int, str]]:
             if os.readlink(f"/proc/{entry}/ns/pid") == ours:
                 name, rest = stat.split("(", 1)[1].rsplit(")", 1)
                 found[int(entry)] = (int(rest.split()[1]), name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended while we looked
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # ended while we looked, or not to be looked at: none of ours
     return found
 
 
