@@ -12,13 +12,19 @@ import os
 import socket
 from typing import Any
 
+from wherry.kernel import const, namespaces
 from wherry.runtime import channel
-from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.cgroups import Cgroup, MountSources
 from wherry.runtime.logfile import JsonFileLog
 from wherry.runtime.mounts import Mount
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, OpenSources, Pivot
+from wherry.runtime.ops_namespaces import OpenProcfs, StopPropagation
+from wherry.runtime.ops_process import ChangeDirectory, FindProgram, Identify
+from wherry.runtime.ops_rootfs import MakeDevices, MakeWorkingDirectory, MaskPaths, ReadonlyPaths
 from wherry.runtime.plan import plan_container
 from wherry.runtime.poller import Poller
 from wherry.runtime.session import Session
+from wherry.runtime.setup import ContainerStart, Setup, SetupError
 from wherry.runtime.wire import AttachOptions, Exit, Launch, LogTarget
 
 _SAFE = ("nosuid", "noexec", "nodev")
@@ -34,8 +40,8 @@ _MOUNTS = (
 _CAPABILITIES = ["CAP_CHOWN", "CAP_KILL", "CAP_SETUID"]
 _SPEC: dict[str, Any] = {
     "process": {
-        "user": {"uid": 0, "gid": 0},
-        "args": ["/bin/true"],
+        "user": {"uid": 0, "gid": 0, "username": ""},
+        "args": ["/proc/self/exe"],
         "env": ["PATH=/bin"],
         "cwd": "/",
         "capabilities": {"bounding": _CAPABILITIES, "effective": _CAPABILITIES, "permitted": _CAPABILITIES},
@@ -48,15 +54,19 @@ _SPEC: dict[str, Any] = {
         "cgroupsPath": "/wherry/rehearsal",
         "namespaces": [{"type": kind} for kind in ("mount", "uts", "ipc", "network", "pid", "cgroup", "time")],
         "resources": {"memory": {"limit": 1}, "devices": [{"allow": False, "access": "rwm"}]},
-        "maskedPaths": ["/proc/kcore", "/proc/keys"],
+        "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"],
         "readonlyPaths": ["/proc/sys"],
     },
 }
+_HARMLESS = (
+    OpenProcfs, OpenSources, StopPropagation, MountRoot, Pivot, MountFilesystem, BindMount, MountCgroups, MakeDevices,
+    MakeWorkingDirectory, ReadonlyPaths, MaskPaths, Identify, ChangeDirectory, FindProgram,
+)  # fmt: skip
 _LAUNCH = Launch(
     id="rehearsal",
     run_dir="/",
     spec=_SPEC,
-    rootfs=(Mount("overlay", "overlay", "", ("lowerdir=/a:/b", "upperdir=/c", "workdir=/d")),),
+    rootfs=(Mount("tmpfs", "rehearsal", "", ("size=64k",)),),
     attaches=(AttachOptions(),),
 )
 
@@ -68,6 +78,43 @@ def plan() -> None:
     plan_container(
         launch.spec, launch.rootfs, cgroup.mount_sources(), given_network=True, session="_ses.x", hooks=False
     )
+
+
+def container() -> None:
+    """The steps of a start that stay within a mount namespace, in one that is thrown away again.
+
+    Takes some 5 ms of a spare's idle time, and saves as much of the time of a start: half of that is page faults.
+    """
+    launch = _decoded()
+    group = Cgroup.open(launch.spec["linux"]["cgroupsPath"])
+    ours, theirs = channel.pair()
+    request = ContainerStart(launch.spec, launch.rootfs, None, None, theirs, group, None)
+    setup = Setup(request, launch.spec["process"], theirs)
+    steps = plan_container(
+        launch.spec, launch.rootfs, _tops(group), given_network=True, session="_ses.x", hooks=False
+    )
+    umask = os.umask(0)
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    namespaces.unshare(const.CLONE_NEWNS)
+    try:
+        for step in steps:
+            if isinstance(step, _HARMLESS):
+                step.run(setup)
+    except (OSError, SetupError):
+        pass  # what this kernel cannot do is told by the container that asks for it; here it only costs speed
+    finally:
+        namespaces.setns(own, const.CLONE_NEWNS)
+        channel.close_all([fd for fd in {own, setup.root, setup.procfs, setup.dev, setup.devpts} if fd >= 0])
+        ours.close()
+        theirs.close()
+        os.umask(umask)
+
+
+def _tops(group: Cgroup) -> MountSources:
+    """The mount points of the hierarchies in place of the group's directories, which are not made."""
+    sources = group.mount_sources()
+    binds = tuple((name, directory.removesuffix(group.path)) for name, directory in sources.binds)
+    return MountSources(sources.version, binds, sources.links)
 
 
 def supervise() -> None:

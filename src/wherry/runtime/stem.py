@@ -69,7 +69,7 @@ class Stem:
 
 
 def _grow(sync: socket.socket, filters: Filters) -> None:
-    rehearsal.plan()
+    rehearsal.container()
     try:
         text, fds = channel.receive_text(sync)
     except EOFError:
