@@ -143,9 +143,9 @@ class JsonFileLog:
         records = []
         for block in blocks:
             if block.endswith(b"\n"):
-                records.append(_PREFIX + escape(block[:-1]).replace(b"\n", between) + b"\\n" + suffix)
+                records += (_PREFIX, escape(block[:-1]).replace(b"\n", between), b"\\n", suffix)
             else:
-                records.append(_PREFIX + escape(block) + suffix)
+                records += (_PREFIX, escape(block), suffix)
         return records
 
     def _put(self, records: bytes) -> None:
