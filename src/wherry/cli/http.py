@@ -1,13 +1,14 @@
 """HTTP/1.1 over the engine's socket, by hand: what a command line needs of it and nothing else.
 
-The standard library's client costs 20 ms to import and cannot give up its socket after a 101. One connection is
+The standard library's client costs 20 ms to import and cannot give up its socket after a 101; of its socket module
+the part in C is enough, the other makes enums of some 300 constants at every start. One connection is
 opened per request, as the engine's other clients do; a body is read by length, by chunks or to the end.
 """
 
 from __future__ import annotations
 
 import os
-import socket
+from _socket import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, getaddrinfo, socket
 
 from wherry.cli.failures import ApiError, Unreachable
 
@@ -40,8 +41,8 @@ def encode_query(query: Query) -> str:
     return "?" + "&".join(pairs) if pairs else ""
 
 
-def _connect_unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _connect_unix(path: str) -> socket:
+    sock = socket(AF_UNIX, SOCK_STREAM)
     try:
         sock.connect(path)
     except OSError:
@@ -50,15 +51,31 @@ def _connect_unix(path: str) -> socket.socket:
     return sock
 
 
-def connect(host: str) -> socket.socket:
+def _connect_tcp(address: str) -> socket:
+    name, _, port = address.rpartition(":")
+    failure: OSError | None = None
+    for family, kind, protocol, _, target in getaddrinfo(name.strip("[]"), int(port), 0, SOCK_STREAM):
+        if family not in (AF_INET, AF_INET6):
+            continue
+        sock = socket(family, kind, protocol)
+        try:
+            sock.connect(target)
+        except OSError as error:
+            sock.close()
+            failure = error
+        else:
+            return sock
+    raise failure or OSError(f"no address for {name}")
+
+
+def connect(host: str) -> socket:
     """A connected stream socket to unix://PATH or tcp://HOST:PORT."""
     scheme, _, address = host.partition("://")
     try:
         if scheme == "unix":
             return _connect_unix(address)
         if scheme == "tcp":
-            name, _, port = address.rpartition(":")
-            return socket.create_connection((name.strip("[]"), int(port)))
+            return _connect_tcp(address)
     except OSError as error:
         reason = f": {error.strerror}" if isinstance(error, PermissionError) else ""
         raise Unreachable(f"Cannot connect to the Wherry daemon at {host}{reason}") from error
@@ -68,7 +85,7 @@ def connect(host: str) -> socket.socket:
 class Response:
     """An answer whose head has been read; the body is read by whoever wants it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket) -> None:
         self._sock = sock
         self._buffer = b""
         head = self._read_head()
@@ -148,7 +165,7 @@ class Response:
         body = b"".join(self.chunks())
         return json.loads(body) if body.strip() else None
 
-    def detach(self) -> tuple[socket.socket, bytes]:
+    def detach(self) -> tuple[socket, bytes]:
         """The socket itself and the bytes that came with the head."""
         early, self._buffer = self._buffer, b""
         return self._sock, early
@@ -231,7 +248,7 @@ class Client:
         response.raise_for_status()
         return response
 
-    def hijack(self, path: str, query: Query | None = None, body: Any = None) -> tuple[socket.socket, bytes]:
+    def hijack(self, path: str, query: Query | None = None, body: Any = None) -> tuple[socket, bytes]:
         """POST and keep the connection as a raw stream; also the first bytes that came along."""
         import json
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import struct
+from _socket import SHUT_WR, socket
 from contextlib import contextmanager
 
 TYPE_CHECKING = False
@@ -107,7 +107,7 @@ class Attachment:
     on_signal: told every signal that arrives meanwhile.
     """
 
-    def __init__(self, sock: socket.socket, early: bytes, *, stdin: int | None, tty: bool, detach: bytes) -> None:
+    def __init__(self, sock: socket, early: bytes, *, stdin: int | None, tty: bool, detach: bytes) -> None:
         self._sock = sock
         self._early = early
         self._stdin = stdin
@@ -152,7 +152,7 @@ class Attachment:
                 self._tail = (self._tail + data)[-len(self._detach) :]
                 self._sock.sendall(data)
                 return
-            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.shutdown(SHUT_WR)
         except OSError:
             pass  # the container stopped reading; what it still writes is worth reading
         poll.unregister(self._stdin)

@@ -187,7 +187,7 @@ def events(host: str, flags: Parsed) -> int:
 def dial_stdio(host: str, flags: Parsed) -> int:
     """Join stdin and stdout to the engine's socket, each direction closed by itself: the far end of -H ssh://."""
     import select
-    import socket
+    from _socket import SHUT_WR
 
     from wherry.cli.streams import write_all
 
@@ -203,7 +203,7 @@ def dial_stdio(host: str, flags: Parsed) -> int:
                     sock.sendall(data)
                     continue
                 poll.unregister(0)
-                sock.shutdown(socket.SHUT_WR)
+                sock.shutdown(SHUT_WR)
                 continue
             data = sock.recv(1 << 16)
             if not data:

@@ -65,3 +65,16 @@ def test_what_came_with_the_head_is_not_lost() -> None:
 def test_nobody_there(host: str) -> None:
     with pytest.raises(Unreachable):
         connect(host)
+
+
+def test_tcp_by_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        sock = connect(f"tcp://localhost:{port}")
+        accepted, _ = listener.accept()
+        with accepted:
+            sock.send(b"x")
+            assert accepted.recv(1) == b"x"
+        sock.close()
+    with pytest.raises(Unreachable):
+        connect(f"tcp://127.0.0.1:{port}")
