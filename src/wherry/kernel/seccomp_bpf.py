@@ -63,7 +63,7 @@ PRIVATE = 0x0F0000
 
 INT_ARGUMENTS = {"socket": frozenset({0, 1, 2})}
 """Arguments that are int in the kernel, which drops the upper half of the register. So must a comparison: with the
-default profile's "domain > 40" on 64 bits, socket(38 | 1 << 32) would be allowed, and makes an AF_ALG socket."""
+default profile's "domain > 40" on 64 bits, socket(38 | 1 << 32) would be allowed and reach the kernel as AF_ALG."""
 
 FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": 1,
