@@ -150,7 +150,9 @@ def test_path_that_is_not_normal_is_redirected_with_a_clean_header(api):
 
 def test_continue_is_sent_when_the_client_waits_for_it(api):
     with api.connect() as connection:
-        connection.sendall(b"POST /images/load HTTP/1.1\r\nHost: d\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        connection.sendall(
+            b"POST /images/load HTTP/1.1\r\nHost: d\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+        )
         assert connection.recv(65536).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
         connection.sendall(b"abc")
         found = b""

@@ -94,7 +94,7 @@ class Body:
             self._flow(paused)
 
     def _resume(self) -> None:
-        if self._size < LOW:
+        if self._size <= LOW:
             self._set_paused(False)
 
     def _take(self) -> bytes:
@@ -146,7 +146,7 @@ class Body:
             else:
                 self._pieces[0] = piece[count:]
             self._size -= count
-            wants_more = self._paused and self._size < LOW
+            wants_more = self._paused and self._size <= LOW
         if wants_more:
             self._loop.call_soon_threadsafe(self._resume)
         return count
