@@ -215,10 +215,8 @@ def test_unwanted_body_is_thrown_away_and_the_connection_kept(api):
 def test_too_much_of_an_unwanted_body_ends_the_connection(api):
     with api.connect() as connection:
         connection.sendall(b"POST /containers/none/kill HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000000\r\n\r\n")
-        block = bytes(1 << 20)
         with pytest.raises(ConnectionError):
-            for _ in range(100):
-                connection.sendall(block)
+            connection.sendall(bytes(32 << 20))
 
 
 def test_large_json_is_refused(api):

@@ -11,13 +11,14 @@ from wherry.errors import InvalidArgument
 SECOND = 1_000_000_000
 
 
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [("a=1", True), ("a=true", True), ("a=True", True), ("a=yes", True), ("a=foo", True), ("a=0", False)]
-    + [("a=false", False), ("a=False", False), ("a=no", False), ("a=none", False), ("a=", False), ("", False)],
-)
-def test_flags(text, wanted):
-    assert Query(text).flag("a") is wanted
+@pytest.mark.parametrize("text", ["a=1", "a=true", "a=True", "a=yes", "a=foo"])
+def test_flags_that_are_set(text):
+    assert Query(text).flag("a")
+
+
+@pytest.mark.parametrize("text", ["a=0", "a=false", "a=False", "a=no", "a=none", "a=", ""])
+def test_flags_that_are_not(text):
+    assert not Query(text).flag("a")
 
 
 def test_numbers():
@@ -53,7 +54,7 @@ def test_moments():
     assert moment("1970-01-02") == 86400 * SECOND
     assert moment("-5") == 0
     assert moment("9" * 400) > 0
-    for text in ("foo", "1.5.5", "2024-13-01", "10x", "١"):
+    for text in ("foo", "1.5.5", "2024-13-01", "10x", "\u0661"):
         with pytest.raises(InvalidArgument):
             moment(text)
     assert Query("").moment("since") == 0
