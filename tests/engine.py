@@ -187,8 +187,8 @@ class Engine:
         finally:
             if self.process is not None and self.process.poll() is None:
                 self.crash()
-            for controller in Path("/sys/fs/cgroup").glob(f"*{self.cgroup_parent}"):
-                controller.rmdir()
+            left = sorted(map(str, Path("/sys/fs/cgroup").glob(f"*{self.cgroup_parent}")))
+            assert not left, f"control groups left behind: {left}"
             shutil.rmtree(self.root)
 
     def quote(self, text: str) -> str:

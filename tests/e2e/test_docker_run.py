@@ -48,12 +48,14 @@ def test_exit_codes(engine: Engine, command, code, text):
         (("run", "--cap-add", "NOSUCH", "busybox", "true"), "unknown capability"),
         (("run", "-v", "/a:b", "busybox", "true"), "must be absolute"),
         (("run", "-e", "=x", "busybox", "true"), "invalid environment variable"),
+        (("run", "-p", "80:80", "busybox", "true"), "publishing ports (-p, -P): this engine does not have that yet"),
+        (("run", "--network", "container:nosuch", "busybox", "true"), "No such container: nosuch"),
     ],
 )
 def test_bad_requests_end_with_125_and_leave_nothing(engine: Engine, words, text):
-    ran = engine.run(*(("--pull=never" if word == "run" else word) for word in ()), *words)
+    ran = engine.run(words[0], "--pull=never", *words[1:])
     assert ran.returncode == 125
-    assert text in ran.stderr or "pulling" in ran.stderr, ran.stderr
+    assert text in ran.stderr, ran.stderr
     assert engine.docker("ps", "-aq") == ""
 
 

@@ -19,6 +19,7 @@ from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
 from wherry.oci.host import HostFacts, read_host_facts
 from wherry.runtime import tinyinit
+from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
 from wherry.services.attachments import Attachments
 from wherry.services.containers import Containers
@@ -107,6 +108,8 @@ class Engine:
             if container.record.state.alive and container.watcher is not None:
                 container.watcher.cancel()  # it runs on; the next engine takes it up
         await settle(2.0)
+        if not any(container.record.state.alive for container in self.catalog):
+            remove_empty(self.settings.cgroup_parent)
 
     async def _stop(self, container: Container) -> None:
         try:

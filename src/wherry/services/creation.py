@@ -13,9 +13,9 @@ from typing import Any
 from msgspec import structs
 
 from wherry.containers import names
-from wherry.containers.catalog import Catalog
+from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import EngineError, InvalidArgument, SystemFailure
+from wherry.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
@@ -71,7 +71,7 @@ class Creation:
         container_id = secrets.token_hex(32)
         host = self._host_defaults(request.host_config, config)
         check_mode(config, host)
-        config = _with_hostname(config, host, container_id)
+        config = self._with_hostname(config, host, container_id)
         warnings = [*gaps, *validate.validate(config, host)]
         self._check_references(host)
         path, args = merge.command_line(config)
@@ -88,10 +88,7 @@ class Creation:
             args=args,
             mounts=binds.resolve(host),
         )
-        for asked in endpoint_requests(record):
-            self.networks.check(asked)
-        etcfiles.check_hostname(config.hostname, config.domainname)
-        etcfiles.Options.of(host)
+        self._check_network(record)
         return record, warnings
 
     def _host_defaults(self, host: HostConfig, config: ContainerConfig) -> HostConfig:
@@ -122,12 +119,39 @@ class Creation:
         )
 
     def _check_references(self, host: HostConfig) -> None:
-        """Other containers and networks that the request names must be there."""
+        """Other containers that the request names must be there.
+
+        Never answered with 404: at create that means "no such image" to the docker CLI, which then tries to pull.
+        """
         for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
             if mode.startswith("container:"):
-                self.catalog.resolve(mode.removeprefix("container:"))
-        if host.runtime != "wherry" and host.runtime != "runc":
+                self._other(mode)
+        if host.runtime not in ("wherry", "runc"):
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+
+    def _other(self, mode: str) -> Container:
+        try:
+            return self.catalog.resolve(mode.removeprefix("container:"))
+        except NotFound as error:
+            raise InvalidArgument(error.message) from error
+
+    def _check_network(self, record: Record) -> None:
+        """What networking would refuse at start is refused now, when nothing has been made yet."""
+        for asked in endpoint_requests(record):
+            try:
+                self.networks.check(asked)
+            except NotFound as error:
+                raise InvalidArgument(f"failed to set up container networking: {error.message}") from error
+        etcfiles.check_hostname(record.config.hostname, record.config.domainname)
+        etcfiles.Options.of(record.host_config)
+
+    def _with_hostname(self, config: ContainerConfig, host: HostConfig, container_id: str) -> ContainerConfig:
+        if host.network_mode.startswith("container:"):
+            return structs.replace(config, hostname=self._other(host.network_mode).record.config.hostname)
+        if host.uts_mode == "host" and config.hostname:
+            raise InvalidArgument("conflicting options: hostname and the UTS mode")
+        default = os.uname().nodename if host.network_mode == "host" or host.uts_mode == "host" else container_id[:12]
+        return structs.replace(config, hostname=config.hostname or default)
 
     async def _make(self, record: Record, image: Image) -> None:
         root = self.settings.container_root(record.id)
@@ -167,15 +191,6 @@ def _check_platform(image: Image, platform: str) -> None:
         raise InvalidArgument(
             f"image with reference {image.id} was found but does not provide the specified platform ({platform})"
         )
-
-
-def _with_hostname(config: ContainerConfig, host: HostConfig, container_id: str) -> ContainerConfig:
-    if host.network_mode.startswith("container:"):
-        return config
-    if host.uts_mode == "host" and config.hostname:
-        raise InvalidArgument("conflicting options: hostname and the UTS mode")
-    default = os.uname().nodename if host.network_mode == "host" or host.uts_mode == "host" else container_id[:12]
-    return structs.replace(config, hostname=config.hostname or default)
 
 
 def _networking(asked: NetworkingConfig, mode: str) -> NetworkingConfig:

@@ -17,6 +17,7 @@ def _wanted(config: ContainerConfig, host: HostConfig) -> list[tuple[bool, str]]
         (bool(host.volumes_from), "--volumes-from"),
         (bool(host.volume_driver), "volume drivers (--volume-driver)"),
         (bool(host.links), "links (--link)"),
+        (host.ipc_mode.startswith("container:"), "another container's IPC namespace (--ipc container:)"),
         (bool(host.device_requests), "device requests (--gpus)"),
         (bool(host.storage_opt), "storage options (--storage-opt)"),
     ]
