@@ -20,8 +20,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wherry.kernel import const, namespaces
-from wherry.runtime import channel, rehearsal
+from wherry.kernel import const, fds, namespaces
+from wherry.runtime import channel, rehearsal, selfprotect
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.init import ContainerStart, enter_parent, run_container
 from wherry.runtime.process import be_child
@@ -69,13 +69,16 @@ class Stem:
 
 
 def _grow(sync: socket.socket, filters: Filters) -> None:
+    # The supervisor's end of its socket to the zygote too: with it open here, a dead supervisor would look alive
+    engine = selfprotect.engine_mounts()
+    fds.close_except({0, 1, 2, sync.fileno(), *(() if engine is None else (engine,))})
     rehearsal.container()
     try:
-        text, fds = channel.receive_text(sync)
+        text, given = channel.receive_text(sync)
     except EOFError:
         return
     launch = Launch.from_wire(json.loads(text))
-    stdio = None if launch.spec["process"].get("terminal") else (fds[0], fds[1], fds[2])
+    stdio = None if launch.spec["process"].get("terminal") else (given[0], given[1], given[2])
     linux = launch.spec["linux"]
     try:
         cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
@@ -88,7 +91,7 @@ def _grow(sync: socket.socket, filters: Filters) -> None:
         ContainerStart(
             spec=launch.spec,
             rootfs=launch.rootfs,
-            netns_fd=fds[-1] if launch.netns else None,
+            netns_fd=given[-1] if launch.netns else None,
             stdio=stdio,
             sync=sync,
             cgroup=cgroup,
