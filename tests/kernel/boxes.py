@@ -97,7 +97,10 @@ class Outcome:
 
 
 class Box:
-    """One container to be: change `spec` and the files below `upper`, then run it."""
+    """One container to be: change `spec` and the files below `upper`, then run it.
+
+    prepare and inspect run in its parent, before and after; what inspect returns is appended to the output.
+    """
 
     def __init__(self, base: Path, directory: Path) -> None:
         self.directory = directory
@@ -112,6 +115,7 @@ class Box:
         self.seccomp: bytes | None = None
         self.extra: dict[str, Any] = {}
         self.prepare: Callable[[], None] = lambda: None
+        self.inspect: Callable[[], str] = lambda: ""
 
     @property
     def process(self) -> dict[str, Any]:
@@ -187,7 +191,8 @@ def _parent(box: Box, spec: dict[str, Any], execs: list[dict[str, Any]]) -> list
             pidfd = os.pidfd_open(first.pid)
             answers += [_run_exec(box, spec, process, first.pid, pidfd, cgroup) for process in execs]
             os.kill(first.pid, signal.SIGKILL)
-        return [first.finish(), *answers]
+        answer = first.finish()
+        return [{**answer, "output": answer["output"] + box.inspect()}, *answers]
     finally:
         cgroup.kill()
         cgroup.remove()

@@ -1,5 +1,6 @@
 """Containers and execs made by the runtime alone, seen from inside."""
 
+import errno
 import os
 import re
 import socket
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.boxes import PATH, Box, busybox, mount
-from wherry.kernel import const, mountapi, namespaces
+from wherry.kernel import caps, const, mountapi, namespaces
 from wherry.kernel.seccomp_bpf import compile_filter
 from wherry.runtime import channel
+from wherry.runtime.mounts import Mount
 
 pytestmark = pytest.mark.root
 
@@ -208,6 +210,62 @@ def test_recursive_readonly_reaches_mounts_below(box, tmp_path):
     box.bind(outer, "/flat", "rbind", "rprivate", "ro")
     out = box.sh("for d in deep flat; do for f in x inner/x; do touch /$d/$f 2>/dev/null && echo $d/$f; done; done")
     assert out.output.split() == ["flat/inner/x"]
+
+
+@pytest.mark.parametrize(("option", "seen"), [("rshared", "inner"), ("rslave", ""), ("rprivate", "")])
+def test_propagation_to_the_host(box, tmp_path, option, seen):
+    """KS-08: what the container mounts below a bind arrives on the host's side only when shared was asked for."""
+    outer = tmp_path / "outer"
+    (outer).mkdir()
+
+    def share():
+        namespaces.unshare(const.CLONE_NEWNS)
+        mountapi.mount("", "/", "", const.MS_REC | const.MS_PRIVATE)
+        mountapi.mount("tmpfs", str(outer), "tmpfs", 0)
+        mountapi.mount("", str(outer), "", const.MS_SHARED)
+        (outer / "inner").mkdir()
+
+    box.prepare = share
+    box.inspect = lambda: "inner" if (outer / "inner/mark").exists() else ""
+    box.bind(outer, "/data", "rbind", option)
+    for names in box.process["capabilities"].values():
+        names.append("CAP_SYS_ADMIN")
+    outcome = box.sh("mount -t tmpfs tmpfs /data/inner && touch /data/inner/mark")
+    assert (outcome.code, outcome.output) == (0, seen)
+
+
+def test_classic_overlay_for_kernels_before_6_8(box, base, tmp_path):
+    """The kernel's refusal is played; what then is mounted with mount(2) is real."""
+    odd = tmp_path / "a:b,c"
+    odd.mkdir()
+    (odd / "of-odd").write_text("x")
+    lower = str(odd).replace(":", "\\:")
+    options = (f"lowerdir={lower}:{base}", *box.rootfs[0].options[1:])
+    box.rootfs = (Mount("overlay", "overlay", "", options),)
+    plain = mountapi.fsconfig_string
+
+    def old_kernel(context, key, value):
+        if key == "lowerdir+":
+            raise OSError(errno.EINVAL, "fsconfig lowerdir+: Invalid argument")
+        plain(context, key, value)
+
+    box.prepare = lambda: setattr(mountapi, "fsconfig_string", old_kernel)
+    assert box.sh("cat /of-odd; touch /new; grep -c lowerdir= /proc/self/mountinfo").output.split() == ["x1"]
+    assert (box.upper / "new").exists()
+
+
+def test_privileged(box):
+    """All capabilities that we have, a writable sysfs, nothing masked."""
+    for names in box.process["capabilities"].values():
+        names[:] = caps.NAMES
+    box.spec["linux"].update(maskedPaths=[], readonlyPaths=[])
+    for entry in box.spec["mounts"]:
+        entry["options"] = [word for word in entry["options"] if word != "ro"]
+    out = box.sh("grep -E 'Cap(Prm|Eff|Bnd)' /proc/self/status; grep -E ' /(sys|proc)[/ ]' /proc/self/mountinfo").output
+    ours = f"{caps.get()[1]:016x}"
+    assert out.count(ours) == 3
+    assert " ro," not in out
+    assert "/proc/keys" not in out
 
 
 def test_mount_errors_are_those_that_people_search_for(box, tmp_path):

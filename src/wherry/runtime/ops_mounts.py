@@ -24,6 +24,7 @@ PROC_ALLOWED = {
 """What may be replaced inside /proc: files that say nothing about what is confined how (lxcfs replaces them)."""
 
 _PROC_ROOT_INODE = 1
+_MOUNT_DATA = 4096  # one page
 _MISMATCH = (
     ": Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
@@ -132,11 +133,34 @@ class MountRoot(Operation):
             mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
             mountapi.mount_setattr(tree, self.options.attributes, clear=self.options.cleared)
         else:
-            tree = make_filesystem(self.fstype, self.source, self.options.data, self.options.attributes)
+            try:
+                tree = make_filesystem(self.fstype, self.source, self.options.data, self.options.attributes)
+            except OSError as error:
+                if self.fstype != "overlay" or error.errno != errno.EINVAL:
+                    raise
+                self._mount_classic(error)
+                setup.root = os.open(self.place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                return
         place = os.open(self.place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         mountapi.move_mount(tree, place, self.place)
         os.close(place)
         setup.root = tree
+
+
+    def _mount_classic(self, error: OSError) -> None:
+        """Mount with mount(2): overlayfs takes "lowerdir+", and so any number of layers, since 6.8 only."""
+        lower = [value or "" for key, value in _settings("overlay", self.options.data) if key == "lowerdir+"]
+        words = [word for word in self.options.data if word.partition("=")[0] not in ("lowerdir", "lowerdir+")]
+        data = ",".join(["lowerdir=" + ":".join(map(_escaped, lower)), *(word.replace(",", "\\,") for word in words)])
+        if len(os.fsencode(data)) >= _MOUNT_DATA:
+            error.add_note(f"and mount(2) takes {_MOUNT_DATA} bytes of options, not {len(data)}")
+            raise error
+        flags = const.MS_RDONLY if self.options.attributes & const.MOUNT_ATTR_RDONLY else 0
+        mountapi.mount(self.source, self.place, "overlay", flags, data)
+
+
+def _escaped(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
 
 
 @dataclass(slots=True)
