@@ -17,6 +17,7 @@ are parsed (CVE-2017-14992, CVE-2025-58183). Nothing here touches a file system.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 from zlib import adler32
 
@@ -270,6 +271,7 @@ def _check_signed(block: bytes) -> None:
         raise TarError("invalid tar header")
 
 
+@lru_cache(maxsize=8192)
 def _number(field: bytes, *, signed: bool = False) -> int:
     """Return an octal field, or a base-256 one (first bit set, GNU); bounded by the length of the field."""
     if field[0] & 0x80:

@@ -62,6 +62,8 @@ class Unpacker:
         self._root = root
         self._whiteouts = whiteouts
         self._folders: dict[bytes, int] = {}
+        self._ours: set[int] = set()
+        """Open directories of group 0, in which a file of root's is root:root without being told."""
         self._late: dict[bytes, Entry] = {}
         self._reserve = Reserve(root)
         self._open_mode = ~_umask()
@@ -80,14 +82,15 @@ class Unpacker:
             for path, entry in self._late.items():
                 self._finish_folder(path, entry)
         finally:
-            self._forget_folders()
+            for path in list(self._folders):
+                self._forget(path)
 
     def _unpack(self, entry: Entry, reader: TarReader) -> None:
         path = clean_name(entry.name)
         folder, _, name = path.rpartition(b"/")
         if len(self._folders) > _CACHED:  # between entries: what one entry has opened stays open for it
             for old in list(self._folders)[: _CACHED // 2]:
-                os.close(self._folders.pop(old))
+                self._forget(old)
         try:
             if not name:
                 self._make_root(entry)
@@ -136,7 +139,8 @@ class Unpacker:
                 for chunk in reader.chunks():
                     self._reserve.spend(len(chunk))
                     _write(fd, chunk)
-            os.fchown(fd, entry.uid, entry.gid)
+            if entry.uid or entry.gid or parent not in self._ours:
+                os.fchown(fd, entry.uid, entry.gid)
             if mode & self._open_mode != mode or mode & 0o7000:  # chown(2) clears the set-ID bits
                 os.fchmod(fd, mode)
             if entry.xattrs:
@@ -228,12 +232,14 @@ class Unpacker:
         else:
             fd = pathsafe.open_path(self._root, name, directory=True)
         self._folders[path] = fd
+        if os.geteuid() == os.getegid() == os.fstat(fd).st_gid == 0:
+            self._ours.add(fd)
         return fd
 
-    def _forget_folders(self) -> None:
-        for fd in self._folders.values():
-            os.close(fd)
-        self._folders.clear()
+    def _forget(self, path: bytes) -> None:
+        fd = self._folders.pop(path)
+        self._ours.discard(fd)
+        os.close(fd)
 
     def _clear(self, parent: int, name: bytes, path: bytes) -> None:
         """Make room for an entry where another one stands. What a descriptor was found through may be gone then."""
@@ -248,7 +254,7 @@ class Unpacker:
             self._late.pop(path, None)
             stale = [each for each in self._folders if self._folders[each] != parent]
             for each in stale:
-                os.close(self._folders.pop(each))
+                self._forget(each)
 
     def _finish_folder(self, path: bytes, entry: Entry) -> None:
         try:
