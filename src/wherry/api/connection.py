@@ -21,8 +21,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
 from wherry.api.answers import Answer, Reply, Stream, json_reply
-from wherry.api.body import Body, ClientGone
-from wherry.api.head import Head, Incoming, Refused, find_end, write_head
+from wherry.api.body import Body, ClientGone, MalformedBody
+from wherry.api.head import Head, Incoming, Refused, find_end, parse_head, write_head
 from wherry.models.queries import ClientStream
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,8 @@ Hijack = Callable[[bytes], Awaitable[ClientStream]]
 class Service(Protocol):
     """What a connection needs of the server: a request resolved at once, to be awaited for its answer."""
 
-    def resolve(self, head: Head, body: Body, hijack: Hijack) -> tuple[Awaitable[Answer], bool]:
-        """Return what answers the request, and whether it ends when the client goes away. Never raises."""
+    def resolve(self, head: Head, body: Body, hijack: Hijack) -> tuple[Awaitable[Answer] | Reply, bool]:
+        """Return the answer, or what will give it and whether that ends when the client goes away. Never raises."""
         ...
 
 
@@ -79,13 +79,17 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return
         if self._incoming is not None:
-            self._receive_body(data)
-            return
-        if not self._buffer:
-            self._since = time.monotonic()
-        self._buffer += data
+            try:
+                self._receive_body(data)
+            except Refused as refusal:
+                self._body_refused(refusal)
+                return
+        else:
+            if not self._buffer:
+                self._since = time.monotonic()
+            self._buffer += data
         if self._task is None:
-            self._next_request()
+            self._advance()
         elif len(self._buffer) > PIPELINE_LIMIT:
             self._pause(True)
 
@@ -142,70 +146,70 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    def _next_request(self) -> None:
-        """Start serving the request at the start of the buffer, when its head is complete."""
+    def _advance(self) -> None:
+        """Begin with the requests in the buffer, until one takes its time or is not complete yet."""
         try:
-            end = find_end(self._buffer)
-            if not end:
-                return
-            incoming = Incoming()
-            self._head = incoming.head(bytes(self._buffer[:end]))
-            rest = bytes(self._buffer[end:])
-            self._buffer.clear()
-            self._begin_body(incoming, rest)
+            while self._buffer and self._task is None and self._incoming is None and not self._closing:
+                end = find_end(self._buffer)
+                if not end:
+                    break
+                self._begin(bytes(self._buffer[:end]), bytes(self._buffer[end:]))
         except Refused as refusal:
-            self._refuse(refusal)
-            return
-        if incoming.wants_continue:
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        work, self._follows = self._service.resolve(self._head, self._body, self._hijack)
-        self._task = asyncio.get_running_loop().create_task(self._serve(work))
-
-    def _begin_body(self, incoming: Incoming, rest: bytes) -> None:
-        pieces, following = incoming.body(rest)
-        self._body = Body() if not pieces and following is not None else Body(self._pause)
-        for piece in pieces:
-            self._body.feed(piece)
-        if following is not None:
-            self._body.finish()
-            self._buffer += following
-        else:
-            self._incoming = incoming
-
-    def _receive_body(self, data: bytes) -> None:
-        assert self._incoming is not None
-        try:
-            pieces, following = self._incoming.body(data)
-        except Refused as refusal:
-            self._incoming = None
-            self._body.fail(ClientGone(refusal.message))
             self._closing = True
-            if self._task is None:
-                self._transport.close()
-            return
-        for piece in pieces:
-            self._body.feed(piece)
-        if following is not None:
-            self._incoming = None
-            self._body.finish()
-            self._buffer += following
-            if self._task is None:
-                self._next_cycle()
-        elif self._body.discarded > DISCARD_LIMIT:
+            self._write_reply(json_reply({"message": refusal.message}, refusal.status), keep_alive=False)
+            self._transport.close()
+        if self._eof and self._task is None:
             self._transport.close()
 
-    def _refuse(self, refusal: Refused) -> None:
+    def _begin(self, raw: bytes, rest: bytes) -> None:
+        """Answer one request at once, or start the task that will. raw: its head, rest: what came behind it."""
+        self._buffer.clear()
+        self._head = parse_head(raw)
+        incoming = Incoming(self._head, raw)
+        if incoming.empty:
+            self._body = Body()
+            self._buffer += rest
+        else:
+            self._body = Body(self._pause)
+            self._incoming = incoming
+            self._receive_body(rest)
+            if self._incoming is not None and incoming.wants_continue:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        work, self._follows = self._service.resolve(self._head, self._body, self._hijack)
+        if isinstance(work, Reply):
+            self._write_answer(work)
+            self._answered()
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._serve(work))
+
+    def _receive_body(self, data: bytes) -> None:
+        """Take bytes of the body, and what follows it."""
+        assert self._incoming is not None
+        pieces, following = self._incoming.take(data)
+        for piece in pieces:
+            self._body.feed(piece)
+        if following is not None:
+            self._incoming = None
+            self._body.finish()
+            self._buffer += following
+        elif self._body.discarded > DISCARD_LIMIT:
+            self._closing = True
+            self._transport.close()
+
+    def _body_refused(self, refusal: Refused) -> None:
+        """What comes is no body: the endpoint that reads it fails, and nothing behind it is looked at."""
+        self._incoming = None
         self._closing = True
-        reply = json_reply({"message": refusal.message}, refusal.status)
-        self._write_reply(reply, keep_alive=False)
-        self._transport.close()
+        self._body.fail(MalformedBody(refusal.message))
+        if self._task is None:
+            self._transport.close()
 
     async def _serve(self, work: Awaitable[Answer]) -> None:
         """Answer one request; cancelled when there is nobody to answer."""
         try:
             answer = await work
             if isinstance(answer, Reply):
-                self._write_reply(answer, keep_alive=self._stays_open(), body=self._head.method != "HEAD")
+                self._write_answer(answer)
             elif isinstance(answer, Stream):
                 self._streaming = True
                 await self._stream(answer)
@@ -222,31 +226,28 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         finally:
             self._task = None
-            self._answered()
+            if not self._hijacked:
+                self._answered()
+                self._advance()
 
     def _answered(self) -> None:
-        if self._hijacked or self._gone:
-            return
+        """Throw the rest of the body away, then close or be ready for the next request."""
         self._body.discard()
         self._follows = self._streaming = False
+        self._since = time.monotonic()
         if self._closing or not self._head.keep_alive:
             self._closing = True
             self._transport.close()
-        elif self._incoming is None:
-            self._next_cycle()
-
-    def _next_cycle(self) -> None:
-        self._since = time.monotonic()
-        self._pause(False)
-        if self._buffer:
-            self._next_request()
-        if self._eof and self._task is None:
-            self._transport.close()
+        else:
+            self._pause(False)
 
     # -- answers ------------------------------------------------------------------------------------------------
 
     def _stays_open(self) -> bool:
         return self._head.keep_alive and not self._closing
+
+    def _write_answer(self, reply: Reply) -> None:
+        self._write_reply(reply, keep_alive=self._stays_open(), body=self._head.method != "HEAD")
 
     def _write_reply(self, reply: Reply, *, keep_alive: bool, body: bool = True) -> None:
         length = None if reply.status in (204, 304) else len(reply.body)

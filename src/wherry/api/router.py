@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from wherry.api import versions
-from wherry.api.answers import Answer
+from wherry.api.answers import Answer, Reply
 from wherry.api.request import Request
 from wherry.api.versions import Version
 from wherry.errors import InvalidArgument, NotFound
@@ -23,12 +23,17 @@ PARAMETER = re.compile(r"\{(\w+)(\.\.\.)?\}")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. follows: it may wait for long on something else, and ends when the client goes away."""
+    """One operation.
+
+    follows: it may wait for long on something else, and ends when the client goes away. instant: the answer, when it
+    is always the same; it needs no endpoint and no task.
+    """
 
     method: str
     pattern: str
-    endpoint: Endpoint
+    endpoint: Endpoint | None = None
     follows: bool = False
+    instant: Reply | None = None
 
 
 class Moved(Exception):

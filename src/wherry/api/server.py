@@ -81,16 +81,19 @@ class Server:
                 await asyncio.wait(late, timeout=GRACE)
         await asyncio.sleep(0)  # transports close in the loop's next turn
 
-    def resolve(self, head: Head, body: Body, hijack: Hijack) -> tuple[Awaitable[Answer], bool]:
-        """Return what answers a request, and whether it ends when the client goes away."""
+    def resolve(self, head: Head, body: Body, hijack: Hijack) -> tuple[Awaitable[Answer] | Reply, bool]:
+        """Return the answer, or what will give it and whether that ends when the client goes away."""
         try:
             path, text = split_target(head.target)
             found = self._router.match(head.method, path)
+            if found.route.instant is not None:
+                return found.route.instant, False
             request = _request(head, found, Query(text), body, hijack)
         except Moved as moved:
-            return _answer(Reply(301, headers={"Location": moved.to})), False
+            return Reply(301, headers={"Location": moved.to}), False
         except EngineError as error:
-            return _answer(errors.answer(error, head.target)), False
+            return errors.answer(error, head.target), False
+        assert found.route.endpoint is not None
         return _serve(found.route.endpoint, request), found.route.follows
 
 
@@ -105,10 +108,6 @@ def _request(head: Head, found: Match, query: Query, body: Body, hijack: Hijack)
         version=found.version,
         params=found.params,
     )
-
-
-async def _answer(reply: Reply) -> Answer:
-    return reply
 
 
 async def _serve(endpoint: Endpoint, request: Request) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wherry.api import streams
-from wherry.api.answers import Answer, Reply, json_reply
+from wherry.api.answers import OK, Answer, Reply, json_reply
 from wherry.api.backends import Backends, SystemBackend
 from wherry.api.request import Request
 from wherry.api.router import Route
@@ -22,16 +22,6 @@ PING = {
 """Builder-Version 1: the classic POST /build, not BuildKit."""
 PONG = Reply(200, b"OK", PING)
 QUIET_PONG = Reply(200, b"", PING)
-
-
-async def ping(request: Request) -> Answer:
-    """Say that the engine is there."""
-    return QUIET_PONG if request.method == "HEAD" else PONG
-
-
-async def options(request: Request) -> Answer:
-    """Answer OPTIONS as dockerd does: nothing, and no permission for foreign origins."""
-    return Reply()
 
 
 async def login(request: Request) -> Answer:
@@ -74,9 +64,9 @@ class System:
 def routes(backends: Backends) -> Iterator[Route]:
     """Yield the routes of this area."""
     system = System(backends.system)
-    yield Route("GET", "/_ping", ping)
-    yield Route("HEAD", "/_ping", ping)
-    yield Route("OPTIONS", "/{path...}", options)
+    yield Route("GET", "/_ping", instant=PONG)
+    yield Route("HEAD", "/_ping", instant=QUIET_PONG)
+    yield Route("OPTIONS", "/{path...}", instant=OK)  # as dockerd: nothing, and no permission for foreign origins
     yield Route("GET", "/version", system.version)
     yield Route("GET", "/info", system.info)
     yield Route("GET", "/events", system.events, follows=True)

@@ -51,13 +51,6 @@ MISSING = (
 )
 
 
-def _empty(answer: Any) -> Endpoint:
-    async def endpoint(request: Request) -> Answer:
-        return json_reply(answer)
-
-    return endpoint
-
-
 def _missing(what: str) -> Endpoint:
     async def endpoint(request: Request) -> Answer:
         raise NotImplementedHere(f"{what}: not there yet in this engine ({request.method} {request.path})")
@@ -78,7 +71,7 @@ async def no_volume(request: Request) -> Answer:
 def routes(backends: Backends) -> Iterator[Route]:
     """Yield the routes of this area; it needs no backend."""
     for path, answer in EMPTY.items():
-        yield Route("GET", path, _empty(answer))
+        yield Route("GET", path, instant=json_reply(answer))
     for area in SWARM:
         for method in ("GET", "POST", "DELETE"):
             yield Route(method, f"/{area}", no_swarm)
