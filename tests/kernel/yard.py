@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -14,12 +15,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from wherry.runtime.mounts import Mount
-from wherry.runtime.wire import AttachOptions, Launch, LogTarget
+from wherry.runtime.wire import AttachOptions, ExecLaunch, Launch, LogTarget
 from wherry.runtime.zygote import SPARES
 from wherry.supervision.supervision import Supervision
 
 PATIENCE = 20.0
+OUTPUT = AttachOptions()
+INPUT = AttachOptions(stdin=True)
+
+both = pytest.mark.parametrize("run", ["fork", "spare"], indirect=True)
+"""Run the test without and with spare supervisors."""
+
 ENV = ["PATH=/bin:/usr/bin:/sbin:/usr/sbin", "HOME=/"]
 
 
@@ -188,3 +197,41 @@ def unframe(stream: bytes) -> dict[int, bytes]:
         parts[number] += stream[position + 8 : position + 8 + length]
         position += 8 + length
     return parts
+
+
+def log_of(task):
+    lines = (Path(task.launch.log.path)).read_bytes().splitlines()
+    return [(record["stream"], record["log"]) for record in map(json.loads, lines)]
+
+
+def alive(pid):
+    """Whether the process runs; an orphan of a dead supervisor may have become our own zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    if state == "Z":
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass
+    return state != "Z"
+
+
+def supervisor_of(task):
+    """Return the pid of the task's supervisor."""
+    return int(Path(f"/proc/{task.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def exec_in(task, *args, exec_id="x", options=OUTPUT, **process):
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    described = {"args": list(args), "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0}, **process}
+    try:
+        executed = await task.exec(ExecLaunch(exec_id, described, options), theirs.fileno())
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return executed, ours

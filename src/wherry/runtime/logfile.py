@@ -140,7 +140,7 @@ class JsonFileLog:
             rfc3339(time.time_ns()).encode(),
         )
         between = b"\\n" + suffix + _PREFIX
-        records = []
+        records: list[bytes] = []
         for block in blocks:
             if block.endswith(b"\n"):
                 records += (_PREFIX, escape(block[:-1]).replace(b"\n", between), b"\\n", suffix)

@@ -22,6 +22,7 @@ from wherry.supervision.zygote import Zygote
 
 LAUNCH_PATIENCE = 120.0  # mounts of a slow network file system
 GONE_PATIENCE = 5.0
+RETRIES = 3
 _KEYS = 32
 
 
@@ -54,10 +55,12 @@ class Supervision:
         profile = linux.pop("seccomp", None)
         key = self._key(profile) if profile else ""
         launch = replace(launch, spec={**launch.spec, "linux": linux}, seccomp=key, netns=netns_fd is not None)
-        try:
-            return await self._attempt(launch, profile, netns_fd, attach_fds)
-        except LaunchVanished:  # the zygote was killed with the launch unread; another one takes it
-            return await self._attempt(launch, profile, netns_fd, attach_fds)
+        for _ in range(RETRIES):
+            try:
+                return await self._attempt(launch, profile, netns_fd, attach_fds)
+            except LaunchVanished:  # the zygote or a spare was killed with the launch unread; others take it
+                continue
+        return await self._attempt(launch, profile, netns_fd, attach_fds)
 
     async def _attempt(
         self, launch: Launch, profile: dict[str, Any] | None, netns_fd: int | None, attach_fds: Sequence[int]
