@@ -252,7 +252,7 @@ class FakeImages:
         def work() -> None:
             while piece := body.read(65536):
                 self.loaded += len(piece)
-                time.sleep(self.slow)
+                time.sleep(self.slow) if self.slow else None if self.slow else None
 
         yield {"status": "reading"}
         if self.failure:

@@ -1,7 +1,8 @@
 """What a client asks of a container: the ``Config``, ``HostConfig`` and ``NetworkingConfig`` of the Engine API.
 
 Field meanings are those of the Engine API schema (v1.51). Sizes are bytes, cpu quotas microseconds,
-``nano_cpus`` 1e-9 CPUs. ``None`` stands for the API's null: not given.
+``nano_cpus`` 1e-9 CPUs. ``None`` stands for the API's null: not given. Classes with ``omit_defaults`` are those
+of which dockerd shows only the fields that are set.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec import field
 from wherry.models.base import Model
 
 
-class HealthConfig(Model, frozen=True):
+class HealthConfig(Model, frozen=True, omit_defaults=True):
     """A health check; durations are nanoseconds, 0 means inherit."""
 
     test: list[str] | None = None
@@ -101,7 +102,7 @@ class PortBinding(Model, frozen=True):
     host_port: str = ""
 
 
-class MountPoint(Model, frozen=True):
+class MountPoint(Model, frozen=True, omit_defaults=True):
     """A ``--mount`` as the client sends it (HostConfig.Mounts)."""
 
     type: str = ""
@@ -204,7 +205,7 @@ class HostConfig(Model, frozen=True):
     init: bool | None = None
 
 
-class EndpointIPAMConfig(Model, frozen=True):
+class EndpointIPAMConfig(Model, frozen=True, omit_defaults=True):
     """Addresses that the client wants for an endpoint."""
 
     ipv4_address: str = field(default="", name="IPv4Address")

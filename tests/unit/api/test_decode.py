@@ -8,7 +8,15 @@ from wherry.api.routes.containers import parse_create
 from wherry.api.wire.decode import decode, parse
 from wherry.api.wire.encode import encode
 from wherry.errors import InvalidArgument
-from wherry.models.container import ContainerConfig, ExecConfig, HostConfig, PortBinding, Ulimit
+from wherry.models.container import (
+    ContainerConfig,
+    ExecConfig,
+    HealthConfig,
+    HostConfig,
+    MountPoint,
+    PortBinding,
+    Ulimit,
+)
 
 
 def create(body: bytes):
@@ -113,3 +121,8 @@ def test_encoding_survives_file_names_that_are_not_utf8():
     assert encode({"a": "b"}) == b'{"a":"b"}'
     assert encode({"a": "\udcff"}) == b'{"a":"\\udcff"}'
     assert encode(PortBinding(host_port="1")) == b'{"HostIp":"","HostPort":"1"}'
+
+
+def test_some_objects_show_only_what_is_set():
+    assert encode(HealthConfig(test=["CMD", "true"])) == b'{"Test":["CMD","true"]}'
+    assert encode(MountPoint(type="bind", source="/a", target="/b")) == b'{"Type":"bind","Source":"/a","Target":"/b"}'
