@@ -1,106 +1,26 @@
-"""What every storage driver must do, seen through the mount that it describes.
-
-The mount is made detached (fsmount(2), open_tree(2)) and read by descriptor, so nothing is mounted anywhere.
-"""
+"""What every storage driver must show of the layers it was given."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
 import os
 import random
 import stat
 import subprocess
-import sys
 import tarfile
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import tars
-from tests.tars import Member, file, folder, hard, link, node
-from tests.trash import settle
-from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
-from wherry.kernel import const, mountapi
-from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import make_filesystem
-from wherry.snapshots.api import Snapshotter
+from tests.conformance.drivers import Bench, chain
+from tests.tars import file, folder, hard, link, node
+from wherry.errors import InvalidArgument
 from wherry.snapshots.drivers.overlay2 import Overlay2
-from wherry.snapshots.drivers.vfs import Vfs
 
 pytestmark = pytest.mark.root
 
-DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {"overlay2": Overlay2, "vfs": Vfs}
 MTIME = 1_234_567_890
-
-
-def chain(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
-class View:
-    """A mounted snapshot, by descriptor."""
-
-    def __init__(self, mounts: tuple[Mount, ...]) -> None:
-        (mount,) = mounts
-        if mount.type == "bind":
-            self.fd = mountapi.open_tree(const.AT_FDCWD, mount.source, const.OPEN_TREE_CLONE)
-        else:
-            self.fd = make_filesystem(mount.type, mount.source, mount.options, 0)
-
-    def path(self, name: str) -> str:
-        return f"/proc/self/fd/{self.fd}/{name}"
-
-    def read(self, name: str) -> bytes:
-        return Path(self.path(name)).read_bytes()
-
-    def write(self, name: str, data: bytes) -> None:
-        Path(self.path(name)).write_bytes(data)
-
-    def stat(self, name: str) -> os.stat_result:
-        return os.lstat(self.path(name))
-
-    def names(self, name: str = "") -> list[str]:
-        return sorted(os.listdir(self.path(name)))
-
-    def has(self, name: str) -> bool:
-        return os.path.lexists(self.path(name))
-
-
-class Bench:
-    """A driver, with layers made of members and views of what is on top of them."""
-
-    def __init__(self, driver: Snapshotter, root: Path) -> None:
-        self.driver = driver
-        self.root = root
-        self.views: list[View] = []
-        self.serial = 0
-
-    def layer(self, name: str, parent: str, *members: Member) -> str:
-        self.driver.ingest(chain(name), parent, io.BytesIO(tars.archive(members)))
-        return chain(name)
-
-    def view(self, top: str, key: str = "") -> View:
-        self.serial += 1
-        view = View(self.driver.prepare(key or f"container{self.serial}", top))
-        self.views.append(view)
-        return view
-
-    def close(self) -> None:
-        for view in self.views:
-            os.close(view.fd)
-
-
-@pytest.fixture(params=list(DRIVERS))
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(DRIVERS[request.param](tmp_path / "driver"), tmp_path / "driver")
-    yield made
-    made.close()
-    settle()
 
 
 def test_one_layer_is_seen_whole(bench: Bench) -> None:
@@ -236,10 +156,12 @@ def test_hard_links_stay_links(bench: Bench) -> None:
 
 
 def test_a_hard_link_may_repeat_the_size_of_its_target(bench: Bench) -> None:
-    """POSIX pax archives carry the data again, others only the size; Go and GNU tar write 0."""
-    content = tars.archive([file("one", b"x"), hard("two", "one")])
+    """Without its data: some writers do, and Docker reads it so."""
+    content = tars.header(b"one", size=5) + tars.padded(b"12345")
+    content += tars.header(b"two", size=5, kind=b"1", link=b"one") + tars.header(b"three") + tars.END
     bench.driver.ingest(chain("a"), "", io.BytesIO(content))
-    assert bench.view(chain("a")).read("two") == b"x"
+    view = bench.view(chain("a"))
+    assert (view.read("two"), view.names()) == (b"12345", ["one", "three", "two"])
 
 
 def test_extended_attributes(bench: Bench) -> None:
@@ -400,202 +322,3 @@ def test_a_container_can_replace_a_file_and_a_directory_of_a_layer(bench: Bench)
     os.rmdir(view.path("d"))
     os.mkdir(view.path("d"))
     assert (view.names(), view.names("d"), view.read("z")) == (["d", "z"], [], b"layer")
-
-
-def test_usage_of_a_container_counts_its_own_files(bench: Bench) -> None:
-    top = bench.layer("a", "", file("x", b"1" * 1000))
-    below = bench.driver.usage(top)
-    assert (below.size, below.inodes) == (1000, 1)
-    view = bench.view(top, key="own")
-    before = bench.driver.usage("own")
-    view.write("new", b"2" * 500)
-    os.link(view.path("new"), view.path("again"))
-    after = bench.driver.usage("own")
-    assert (after.size - before.size, after.inodes - before.inodes) == (500, 1)
-
-
-def test_stat_and_walk_name_parents(bench: Bench) -> None:
-    lower = bench.layer("a", "", file("x"))
-    top = bench.layer("b", lower, file("y"))
-    bench.view(top, key="own")
-    assert {(each.name, each.parent, each.committed) for each in bench.driver.walk()} == {
-        (lower, "", True), (top, lower, True), ("own", top, False),
-    }  # fmt: skip
-    assert bench.driver.stat("own").parent == top
-    with pytest.raises(NotFound):
-        bench.driver.stat("nobody")
-
-
-def test_what_is_needed_cannot_be_removed(bench: Bench) -> None:
-    lower = bench.layer("a", "", file("x"))
-    top = bench.layer("b", lower, file("y"))
-    bench.driver.prepare("own", top)
-    with pytest.raises(Conflict, match="needed by the layer"):
-        bench.driver.remove(lower)
-    with pytest.raises(Conflict, match="needed by the container own"):
-        bench.driver.remove(top)
-    for name in ("own", top, lower):
-        bench.driver.remove(name)
-        with pytest.raises(NotFound):
-            bench.driver.stat(name)
-    assert list(bench.driver.walk()) == []
-    settle()
-    assert not list((bench.root / "trash").iterdir())
-
-
-def test_keys_and_parents_are_checked(bench: Bench) -> None:
-    for bad in ("../x", "", "a/b", "x" * 200, ".hidden"):
-        with pytest.raises(InvalidArgument):
-            bench.driver.prepare(bad, "")
-    with pytest.raises(InvalidArgument):
-        bench.driver.ingest("../../etc", "", io.BytesIO(tars.END))
-    with pytest.raises(NotFound):
-        bench.driver.prepare("own", chain("missing"))
-    with pytest.raises(NotFound):
-        bench.driver.mounts("missing")
-    bench.driver.prepare("own", "")
-    with pytest.raises(Conflict):
-        bench.driver.prepare("own", "")
-
-
-def test_an_existing_layer_is_not_read_again(bench: Bench) -> None:
-    top = bench.layer("a", "", file("x", b"12"))
-
-    class Untouchable(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            raise AssertionError("the layer was read")
-
-    assert bench.driver.ingest(top, "", Untouchable()).size == 2
-
-
-def test_several_threads_ingest_the_same_layer(bench: Bench) -> None:
-    content = tars.archive([file(f"f{n}", b"x") for n in range(300)])
-    results: list[object] = []
-
-    def work() -> None:
-        try:
-            results.append(bench.driver.ingest(chain("a"), "", io.BytesIO(content)))
-        except BaseException as error:
-            results.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert {str(each) for each in results} == {"Usage(size=300, inodes=300)"}
-    assert not list((bench.root / "ingest").iterdir())
-
-
-@pytest.mark.parametrize("cut", [100, 700, 1500, 2500])
-def test_a_torn_layer_leaves_nothing(bench: Bench, cut: int) -> None:
-    content = tars.archive([file("x", b"1" * 1000), file("y", b"2" * 1000)])[:cut]
-    with pytest.raises(InvalidArgument):
-        bench.driver.ingest(chain("a"), "", io.BytesIO(content))
-    assert list(bench.driver.walk()) == []
-    assert not list((bench.root / "ingest").iterdir())
-
-
-def test_a_source_that_fails_leaves_nothing(bench: Bench) -> None:
-    class Failing(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            data = super().read(512)
-            if not data:
-                raise OSError(errno.EIO, "the disk is gone")
-            return data
-
-    with pytest.raises(SystemFailure, match="the disk is gone"):
-        bench.driver.ingest(chain("a"), "", Failing(tars.archive([file("x", b"1" * 9000)])[:2048]))
-    assert not list((bench.root / "ingest").iterdir())
-
-
-def test_what_a_kill_interrupted_is_swept(bench: Bench, tmp_path: Path) -> None:
-    """A process is killed while it unpacks, another driver object finds the folder."""
-    bench.driver.flush()
-    script = (
-        "import os, sys, io; sys.path[:0] = ['src', '.'];"
-        "from tests.conformance.test_snapshotter import DRIVERS, chain\n"
-        "from tests import tars; from pathlib import Path\n"
-        "class Killing(io.BytesIO):\n"
-        "    def read(self, size=-1):\n"
-        "        data = super().read(4096)\n"
-        "        return data or os.kill(os.getpid(), 9)\n"
-        f"driver = DRIVERS['{bench.driver.name}'](Path('{bench.root}'))\n"
-        "content = tars.archive([tars.file(f'f{n}', b'x' * 3000) for n in range(50)])\n"
-        "driver.ingest(chain('whole'), '', io.BytesIO(content))\n"
-        "driver.flush()\n"
-        "driver.ingest(chain('unsynced'), '', io.BytesIO(content))\n"
-        "driver.prepare('own', chain('whole'))\n"
-        "driver.ingest(chain('torn'), '', Killing(content[:100000]))\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
-    assert result.returncode == -9
-    assert len(list((bench.root / "ingest").iterdir())) == 1
-    bench.driver.sweep()
-    assert not list((bench.root / "ingest").iterdir())
-    assert {each.name for each in bench.driver.walk()} == {chain("whole"), "own"}
-
-
-def test_a_layer_is_durable_only_after_flush(bench: Bench) -> None:
-    lower = bench.layer("a", "", file("x"))
-    bench.driver.flush()
-    upper = bench.layer("b", lower, file("y"))
-    bench.driver.prepare("on-unsure", upper)
-    bench.driver.sweep()
-    assert {each.name for each in bench.driver.walk()} == {lower}
-
-
-def test_a_removed_snapshot_with_a_deep_tree_is_deleted(bench: Bench) -> None:
-    """Deeper than any path: a container makes it with chdir(2), and removal must neither fail nor recurse."""
-    view = bench.view("", key="own")
-    script = "import os\nfor _ in range(3000):\n os.mkdir('dd'); os.chdir('dd')\nopen('leaf', 'w').close()"
-    subprocess.run([sys.executable, "-c", script], cwd=view.path(""), pass_fds=[view.fd], check=True)
-    assert bench.driver.usage("own").inodes > 1000
-    bench.close()
-    bench.views.clear()
-    bench.driver.remove("own")
-    settle()
-    assert not list((bench.root / "trash").iterdir())
-
-
-def test_graph_data_is_what_docker_shows(tmp_path: Path) -> None:
-    driver = Overlay2(tmp_path / "d")
-    driver.ingest(chain("a"), "", io.BytesIO(tars.END))
-    driver.ingest(chain("b"), chain("a"), io.BytesIO(tars.END))
-    driver.prepare("own", chain("b"))
-    data = driver.graph_data("own")
-    assert list(data) == ["LowerDir", "MergedDir", "UpperDir", "WorkDir"]
-    assert [Path(each).parent.name for each in data["LowerDir"].split(":")] == [chain("b"), chain("a")]
-    assert Path(data["UpperDir"]).is_dir()
-    assert "LowerDir" not in driver.graph_data(chain("a"))
-
-
-def test_short_links_fit_120_layers_into_one_page(tmp_path: Path) -> None:
-    """The form for kernels without lowerdir+: mount(8) of this Debian passes one string to mount(2)."""
-    root = tmp_path / ("long" * 20)
-    root.mkdir()
-    driver = Overlay2(root / "driver", one_by_one=False)
-    top = ""
-    for number in range(120):
-        driver.ingest(chain(str(number)), top, io.BytesIO(tars.archive([file(f"f{number}", b"x")])))
-        top = chain(str(number))
-    (mount,) = driver.prepare("k" * 64, top)
-    options = ",".join(mount.options)
-    assert len(options) < 4096
-    script = f"cd {mount.source} && mount -i -t overlay overlay -o {options} {tmp_path} && ls {tmp_path} | wc -l"
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "120"
-    driver.remove("k" * 64)
-    driver.remove(top)
-    assert not (root / "driver" / "l" / top[:24]).is_symlink()
-    settle()
-
-
-def test_prepare_costs_the_same_on_a_large_layer(tmp_path: Path) -> None:
-    driver = Overlay2(tmp_path / "d")
-    driver.ingest(chain("a"), "", io.BytesIO(tars.archive([file(f"f{n}") for n in range(2000)])))
-    start = time.perf_counter()
-    driver.prepare("own", chain("a"))
-    assert time.perf_counter() - start < 0.1
-    assert driver.usage("own").inodes == 0

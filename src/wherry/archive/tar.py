@@ -255,7 +255,7 @@ def _parse(block: bytes) -> Entry:
     if entry.type in (CHARACTER, BLOCK_DEVICE):
         entry.device = (_number(block[329:337]), _number(block[337:345]))
     if entry.type in (HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO):
-        entry.stored = 0 if entry.type != HARD_LINK else entry.stored
+        entry.stored = 0  # whatever the size says: some writers repeat that of a link's target, as Go's reader knows
         entry.link = block[157:257].partition(b"\0")[0]
     if block[257:263] == b"ustar\0" and block[345]:
         prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
@@ -327,7 +327,7 @@ def _apply(entry: Entry, pax: dict[bytes, bytes]) -> None:
             entry.link = value
         elif key == b"size":
             size = _decimal(value)
-            if entry.type not in (SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO):
+            if entry.type not in (HARD_LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO):
                 entry.size = entry.stored = size
         elif key == b"uid":
             entry.uid = _decimal(value)

@@ -1,0 +1,80 @@
+"""The storage drivers under test, and how their snapshots are seen: through the mount that they describe.
+
+The mount is made detached (fsmount(2), open_tree(2)) and read by descriptor, so nothing is mounted anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tests import tars
+from tests.tars import Member
+from wherry.kernel import const, mountapi
+from wherry.runtime.mounts import Mount
+from wherry.runtime.ops_mounts import make_filesystem
+from wherry.snapshots.api import Snapshotter
+from wherry.snapshots.drivers.overlay2 import Overlay2
+from wherry.snapshots.drivers.vfs import Vfs
+
+DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {"overlay2": Overlay2, "vfs": Vfs}
+
+
+def chain(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+class View:
+    """A mounted snapshot, by descriptor."""
+
+    def __init__(self, mounts: tuple[Mount, ...]) -> None:
+        (mount,) = mounts
+        if mount.type == "bind":
+            self.fd = mountapi.open_tree(const.AT_FDCWD, mount.source, const.OPEN_TREE_CLONE)
+        else:
+            self.fd = make_filesystem(mount.type, mount.source, mount.options, 0)
+
+    def path(self, name: str) -> str:
+        return f"/proc/self/fd/{self.fd}/{name}"
+
+    def read(self, name: str) -> bytes:
+        return Path(self.path(name)).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        Path(self.path(name)).write_bytes(data)
+
+    def stat(self, name: str) -> os.stat_result:
+        return os.lstat(self.path(name))
+
+    def names(self, name: str = "") -> list[str]:
+        return sorted(os.listdir(self.path(name)))
+
+    def has(self, name: str) -> bool:
+        return os.path.lexists(self.path(name))
+
+
+class Bench:
+    """A driver, with layers made of members and views of what is on top of them."""
+
+    def __init__(self, driver: Snapshotter, root: Path) -> None:
+        self.driver = driver
+        self.root = root
+        self.views: list[View] = []
+        self.serial = 0
+
+    def layer(self, name: str, parent: str, *members: Member) -> str:
+        self.driver.ingest(chain(name), parent, io.BytesIO(tars.archive(members)))
+        return chain(name)
+
+    def view(self, top: str, key: str = "") -> View:
+        self.serial += 1
+        view = View(self.driver.prepare(key or f"container{self.serial}", top))
+        self.views.append(view)
+        return view
+
+    def close(self) -> None:
+        for view in self.views:
+            os.close(view.fd)
