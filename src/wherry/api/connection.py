@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Answer one request at once, or start the task that will. raw: its head, rest: what came behind it."""
         self._buffer.clear()
         self._head = parse_head(raw)
-        incoming = Incoming(self._head, raw)
+        incoming = Incoming(self._head)
         if incoming.empty:
             self._body = Body()
             self._buffer += rest

@@ -2,8 +2,8 @@
 
 A request smuggler lives on leniency, so there is none: every line ends in CR LF and matches its grammar (RFC 9112),
 no folded lines, one Content-Length of digits or one "Transfer-Encoding: chunked", never both, no trailers. Nobody who
-speaks to us sends anything else. Chunked bodies are decoded by h11, which gets the whole request for that: libraries
-whose parsers stop at an Upgrade header lose the body of exec-start.
+speaks to us sends anything else. And what a request asks for (an upgrade) does not change where its body ends: the
+libraries that think so lose the body of exec-start.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-import h11
-
 import wherry.version as release
 
 MAX_HEAD = 64 << 10
@@ -24,6 +22,8 @@ TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 REQUEST_LINE = re.compile(rf"({TOKEN}) ([\x21-\x7e]+) HTTP/(\d\.\d)")
 FIELD = re.compile(rf"({TOKEN}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 LENGTH = re.compile(r"[0-9]{1,18}")
+CHUNK_SIZE = re.compile(rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?")
+LONGEST_SIZE_LINE = 1024
 
 
 class Refused(Exception):
@@ -96,9 +96,9 @@ def _check(headers: Mapping[str, str], modern: bool) -> None:
 class Incoming:
     """The body of one request, as it comes from the connection."""
 
-    def __init__(self, head: Head, raw: bytes) -> None:
+    def __init__(self, head: Head) -> None:
         self._left = int(head.headers.get("content-length", "0"))
-        self._chunks = _Chunks(raw) if "transfer-encoding" in head.headers else None
+        self._chunks = _Chunks() if "transfer-encoding" in head.headers else None
         self.wants_continue = head.headers.get("expect", "").lower() == "100-continue" and head.chunked_answers
 
     @property
@@ -119,38 +119,59 @@ class Incoming:
 
 
 class _Chunks:
-    """A chunked body."""
+    """A chunked body: SIZE[;extension] CR LF, bytes, CR LF, ... 0 CR LF CR LF. Extensions mean nothing here."""
 
-    def __init__(self, head: bytes) -> None:
-        self._machine = h11.Connection(h11.SERVER, max_incomplete_event_size=2 * MAX_HEAD)
-        self._machine.receive_data(head)
-        self._machine.next_event()
-        self._tail = b""
+    def __init__(self) -> None:
+        self._pending = b""
+        self._left = 0
+        self._between = False
 
     def take(self, data: bytes) -> tuple[list[bytes], bytes | None]:
         """As `Incoming.take`."""
         pieces: list[bytes] = []
-        try:
-            if data:
-                self._machine.receive_data(data)
-            while True:
-                event = self._machine.next_event()
-                if isinstance(event, h11.Data):
-                    pieces.append(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    rest = self._machine.trailing_data[0]
-                    self._check_end(event, data[: len(data) - len(rest)])
-                    return pieces, rest
-                else:
-                    self._tail = (self._tail + data)[-len(END) :]
+        data, at = self._pending + data, 0
+        while True:
+            if self._left:
+                piece = data[at : at + self._left]
+                at += len(piece)
+                self._left -= len(piece)
+                if piece:
+                    pieces.append(piece)
+                if self._left:
+                    self._pending = b""
                     return pieces, None
-        except h11.RemoteProtocolError as error:
-            raise Refused(400, f"malformed request body: {error}") from error
+                self._between = True
+            following = self._next_chunk(data, at)
+            if following < 0:
+                self._pending = data[at:]
+                return pieces, None
+            at = following
+            if not self._left:
+                return pieces, data[at:]
 
-    def _check_end(self, event: h11.EndOfMessage, consumed: bytes) -> None:
-        """The last chunk is followed by CR LF: h11 would take a bare LF. Trailers have no use here."""
-        if list(event.headers) or not (self._tail + consumed[-len(END) :]).endswith(END):
-            raise Refused(400, "malformed request body: bad end of the last chunk")
+    def _next_chunk(self, data: bytes, at: int) -> int:
+        """Read the framing at a place: return where the bytes of the next chunk begin, -1 when it is incomplete.
+
+        After the last chunk there is nothing left, and the place is the end of the body. Trailers are refused.
+        """
+        start = at + 2 if self._between else at
+        if self._between and data[at:start] != b"\r\n"[: len(data) - at]:
+            raise Refused(400, "malformed request body: a chunk is longer than its size")
+        end = data.find(b"\r\n", start, start + LONGEST_SIZE_LINE)
+        if end < 0:
+            if len(data) - start > LONGEST_SIZE_LINE or b"\n" in data[start:]:
+                raise Refused(400, "malformed request body: bad chunk size")
+            return -1
+        size = CHUNK_SIZE.fullmatch(data, start, end)
+        if size is None:
+            raise Refused(400, "malformed request body: bad chunk size")
+        self._left = int(size[1], 16)
+        if self._left:
+            self._between = False
+            return end + 2
+        if data[end + 2 : end + 4] != b"\r\n"[: len(data) - end - 2]:
+            raise Refused(400, "malformed request body: no trailers are taken after the last chunk")
+        return end + 4 if len(data) >= end + 4 else -1
 
 
 SERVER = f"Docker/{release.COMPATIBLE} (linux)"
