@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 
 import pytest
 
@@ -69,8 +70,6 @@ def test_output_goes_on_after_the_client_has_ended_its_input(api):
         def send() -> None:
             connection.sendall(data)
             connection.shutdown(socket.SHUT_WR)
-
-        import threading
 
         sender = threading.Thread(target=send)
         sender.start()
@@ -165,3 +164,19 @@ def test_two_hundred_attachments_leave_nothing(api):
             receive_head(connection)
     assert api.until(lambda: len(os.listdir("/proc/self/fd")) <= before)
     assert not api.server._live
+
+
+def test_upgrade_behind_an_answer_that_is_still_being_read(api):
+    """The head of the stream must not overtake, or cut off, what is queued in the transport."""
+    api.backends.containers.lines = [bytes(1 << 20)] * 5
+    logs = b"GET /containers/it/logs?stdout=1 HTTP/1.1\r\nHost: d\r\n\r\n"
+    with api.connect() as connection:
+        connection.sendall(logs + attach())
+        found = bytearray()
+        while b"101 UPGRADED" not in found[-4096:]:
+            found += connection.recv(65536)
+        assert len(found) > 5 << 20
+        assert b"\r\n0\r\n\r\nHTTP/1.1 101 UPGRADED\r\n" in found
+        connection.sendall(b"x")
+        connection.shutdown(socket.SHUT_WR)
+        assert (bytes(found[-4096:]) + read_all(connection)).endswith(frame(b"x"))

@@ -366,3 +366,12 @@ def test_stop_lets_a_request_end_and_cuts_followers_off(api):
         assert read_all(idle) == b""
     with pytest.raises(OSError, match="No such file"):
         api.connect()
+
+
+def test_client_that_floods_while_it_follows_is_dropped(api):
+    with api.connect() as connection:
+        connection.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")
+        assert connection.recv(65536)
+        with pytest.raises(ConnectionError):
+            connection.sendall(bytes(8 << 20))
+    assert api.until(lambda: api.backends.system.listeners == 0)

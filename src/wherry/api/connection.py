@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         if self._task is None:
             self._advance()
         elif len(self._buffer) > PIPELINE_LIMIT:
-            self._pause(True)
+            self._hold_back()
 
     def eof_received(self) -> bool:
         """The client sends nothing more; it may still read an answer."""
@@ -145,6 +145,13 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+    def _hold_back(self) -> None:
+        """Read no more while a request is served; what follows the client must go on reading, or not see its end."""
+        if self._follows:
+            self._transport.abort()
+        else:
+            self._pause(True)
 
     def _advance(self) -> None:
         """Begin with the requests in the buffer, until one takes its time or is not complete yet."""
