@@ -195,8 +195,8 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
 def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: str) -> Backends:
     """Make the use cases that the API offers, around the lifecycle of containers."""
     launching = life.launching
-    exec_ids: dict[str, list[str]] = {}
-    looks = Looks(life.settings, life.catalog, images, life.snapshotter, life.networks, exec_ids)
+    execs = Execs(life.catalog, life)
+    looks = Looks(life.settings, life.catalog, images, life.snapshotter, life.networks, execs.running_ids)
     image_service = ImageService(images, life.catalog, life.bus)
     return Backends(
         system=SystemService(
@@ -217,7 +217,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             streams=Streams(life.settings, life, launching.attachments),
             looks=looks,
         ),
-        execs=Execs(life.catalog, life, exec_ids),
+        execs=execs,
         images=image_service,
         networks=NetworkService(life.networks, life.catalog),
     )

@@ -94,7 +94,8 @@ class Containers:
         """POST /containers/ID/resize."""
         container = self._running(ref)
         assert container.task is not None
-        await container.task.resize(height, width)
+        if container.record.config.tty:  # dockerd takes it for any container
+            await container.task.resize(height, width)
         self.lifecycle.publish(container, "resize", height=str(height), width=str(width))
 
     def _running(self, ref: str) -> Container:

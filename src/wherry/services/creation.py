@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import structs
 
-from wherry.containers import names
+from wherry.containers import names, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import EngineError, InvalidArgument, NotFound, SystemFailure
@@ -40,6 +40,7 @@ from wherry.snapshots.api import Snapshotter
 
 RESTART_POLICIES = frozenset({"no", "always", "on-failure", "unless-stopped"})
 LOG_DRIVERS = frozenset({"json-file", "none"})
+LOG_OPTIONS = frozenset({"max-size", "max-file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class Creation:
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
         host = self._host_defaults(request.host_config, config)
+        if config.stop_signal:
+            signals.parse(config.stop_signal)
         check_mode(config, host)
         config = self._with_hostname(config, host, container_id)
         warnings = [*gaps, *validate.validate(config, host)]
@@ -103,6 +106,9 @@ class Creation:
         driver = host.log_config.type or self.settings.log_driver
         if driver not in LOG_DRIVERS:
             raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
+        for option in host.log_config.config or {}:
+            if option not in LOG_OPTIONS:
+                raise InvalidArgument(f"unknown log opt '{option}' for {driver} log driver")
         network_disabled = config.network_disabled and host.network_mode in ("", "default")
         mode = "none" if network_disabled else host.network_mode
         return structs.replace(

@@ -55,22 +55,20 @@ class Execs:
 
     catalog: Catalog
     lifecycle: Lifecycle
-    by_container: dict[str, list[str]]
     _all: dict[str, Exec] = field(default_factory=dict)
 
     async def create(self, ref: str, config: ExecConfig) -> Json:
         """POST /containers/ID/exec."""
         container = self.catalog.resolve(ref)
-        self._check(container)
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
+        self._check(container)
         for entry in config.env or ():
             if not entry.partition("=")[0]:
                 raise InvalidArgument(f"invalid environment variable: {entry}")
         instance = Exec(secrets.token_hex(32), container, config)
         self._forget_old()
         self._all[instance.id] = instance
-        self.by_container.setdefault(container.id, []).append(instance.id)
         words = " ".join(config.cmd)
         self.lifecycle.publish(container, f"exec_create: {words}", execID=instance.id)
         return {"Id": instance.id}
@@ -85,15 +83,11 @@ class Execs:
         """Drop the oldest ended instances, and those whose container is gone."""
         ended = [each for each in self._all.values() if each.code is not None]
         for instance in ended[: max(0, len(ended) - REMEMBERED)]:
-            self._drop(instance)
+            del self._all[instance.id]
 
-    def _drop(self, instance: Exec) -> None:
-        del self._all[instance.id]
-        ids = self.by_container.get(instance.container.id, [])
-        if instance.id in ids:
-            ids.remove(instance.id)
-        if not ids:
-            self.by_container.pop(instance.container.id, None)
+    def running_ids(self, container_id: str) -> list[str]:
+        """Return the execs that run in a container, for docker inspect."""
+        return [each.id for each in self._all.values() if each.running and each.container.id == container_id]
 
     def _resolve(self, exec_id: str) -> Exec:
         found = self._all.get(exec_id)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ class Looks:
     images: Images
     snapshotter: Snapshotter
     networks: Networks
-    exec_ids: dict[str, list[str]]
+    exec_ids: Callable[[str], Sequence[str]]
 
     async def listing(self, query: ListQuery) -> list[Json]:
         """Return the entries of docker ps, newest first."""
@@ -93,7 +95,10 @@ class Looks:
         return record.image_id
 
     async def _sizes(self, container: Container) -> Json:
-        usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
+        try:
+            usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
+        except NotFound:
+            return {"SizeRw": 0, "SizeRootFs": 0}  # removed while we looked
         try:
             below = self.images.resolve(container.record.image_id).size
         except NotFound:
@@ -111,7 +116,7 @@ class Looks:
             networks=self._networks(container),
             sandbox=sandbox,
             graph=self.snapshotter.graph_data(container.id),
-            exec_ids=self.exec_ids.get(container.id, ()),
+            exec_ids=self.exec_ids(container.id),
         )
         if size:
             answer |= await self._sizes(container)
@@ -132,15 +137,16 @@ class Looks:
 
     async def prune(self, filters: Filters, lifecycle: Lifecycle) -> Json:
         """Remove all containers that do not run; return ids and the bytes that came free."""
+        chosen = container_filters.prunable(filters, time.time_ns())
         removed, freed = [], 0
         for container in self.catalog:
-            if container.record.state.alive or not container_filters.accepts(container.record, filters):
+            if container.record.state.alive or not chosen(container.record):
                 continue
-            usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
             try:
+                usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
                 await lifecycle.remove(container, force=False)
-            except Conflict:
-                continue  # it was started meanwhile
+            except (Conflict, NotFound):
+                continue  # it was started, or removed, meanwhile
             removed.append(container.id)
             freed += usage.size
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
