@@ -11,6 +11,7 @@ from msgspec import to_builtins
 
 from wherry.containers.record import BindRecord, Record
 from wherry.models.times import human, rfc3339
+from wherry.oci.build import MASKED_PATHS, READONLY_PATHS
 
 Json = dict[str, Any]
 
@@ -108,6 +109,12 @@ def host_config(record: Record) -> Json:
     wire["PortBindings"] = wire["PortBindings"] or {}
     wire["LogConfig"]["Config"] = wire["LogConfig"]["Config"] or {}
     wire["OomKillDisable"] = bool(wire["OomKillDisable"])
+    wire["PidsLimit"] = wire["PidsLimit"] or None
+    if wire["MemorySwappiness"] == -1:
+        wire["MemorySwappiness"] = None
+    if not record.host_config.privileged:
+        for name, default in (("MaskedPaths", MASKED_PATHS), ("ReadonlyPaths", READONLY_PATHS)):
+            wire[name] = list(default) if wire[name] is None else wire[name]
     return wire
 
 

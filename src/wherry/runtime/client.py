@@ -18,7 +18,7 @@ STDOUT = 1
 STDERR = 2
 BACKLOG = 4 * 1024 * 1024
 CHUNK = 64 * 1024
-HOLD = 0.05  # the longest wait for the client to read the HTTP head
+HOLD = 1.0  # the longest wait for the client to read the HTTP head; on a busy machine 50 ms were too few
 _HOLD_STEP = 0.001
 
 

@@ -49,7 +49,7 @@ RUN_DIR holds (written by the supervisor, each by rename, so that a reader sees 
 
 An attach stream is a connected stream socket. Output is framed as the Engine API frames it
 ([stream, 0, 0, 0, len32be] + bytes, stream 1 = stdout, 2 = stderr) unless the process has a terminal: then
-raw. Input is raw. The supervisor holds the first output byte until SIOCOUTQ is 0 (at most 50 ms), so that a
+raw. Input is raw. The supervisor holds the first output byte until SIOCOUTQ is 0 (at most 1 s), so that a
 client which reads the HTTP head through a buffer does not lose it; it shuts its side down for writing when the
 output is drained. The peer's half-close ends stdin (with stdin_once, or on an exec); where it must not end
 stdin, or with a terminal, it detaches that client, as with dockerd.
