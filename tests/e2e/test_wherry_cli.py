@@ -79,7 +79,6 @@ SAME = [
     ["images"],
     ["images", "-q", "--no-trunc"],
     ["inspect", "same"],
-    ["inspect", "busybox"],
     ["inspect", "-f", "{{.Id}} {{.Config.Env}} {{json .HostConfig.Memory}}", "same"],
     ["inspect", "-f", "{{range $k, $v := .NetworkSettings.Networks}}{{$k}}={{$v.Gateway}};{{end}}", "same"],
     ["inspect", "nosuch"],
@@ -88,13 +87,9 @@ SAME = [
     ["wait", "same"],
     ["start", "nosuch"],
     ["stop", "nosuch"],
-    ["rm", "nosuch"],
     ["rename", "nosuch", "other"],
-    ["rmi", "nosuch"],
     ["tag", "nosuch", "x"],
     ["exec", "same", "true"],
-    ["run", "--name", "same", "busybox", "true"],
-    ["run", "-e", "=x", "busybox", "true"],
     ["version", "-f", "{{.Server.Version}}"],
     ["info", "-f", "{{.Driver}} {{.NCPU}}"],
 ]
@@ -108,15 +103,31 @@ def answers(engine: Engine, words: tuple[str, ...] | list[str]) -> tuple[object,
     found = (ours.returncode, ours.stdout.decode(), ours.stderr.decode())
     return found, (theirs.returncode, theirs.stdout, stderr)
 
+# Older clients, such as Debian 12's, say these in other words, or ask for an older image format.
+SAME_SINCE_28 = [
+    ["inspect", "busybox"],
+    ["rm", "nosuch"],
+    ["rmi", "nosuch"],
+    ["run", "--name", "same", "busybox", "true"],
+    ["run", "-e", "=x", "busybox", "true"],
+]
+
+
+def docker_major() -> int:
+    text = subprocess.run(["docker", "--version"], capture_output=True, text=True, check=True).stdout
+    return int(text.split()[2].split(".")[0])
+
 
 def test_the_same_words_give_the_same_answers_as_docker(engine: Engine) -> None:
     engine.run("run", "--name", "same", "-m", "32m", "busybox", "sh", "-c", "echo one; echo two >&2; exit 4")
-    for words in SAME:
-        for _ in range(5):  # "6 seconds ago" may become 7 between the two calls, and the columns with it
-            ours, theirs = answers(engine, words)
-            if ours == theirs:
-                break
-        assert ours == theirs, words
+    modern = docker_major() >= 28
+    for words in SAME + SAME_SINCE_28:
+        theirs = engine.run(*words)
+        ours = wherry(engine, *words)
+        assert ours.returncode == theirs.returncode, words
+        if modern or words in SAME:
+            assert ours.stdout.decode() == theirs.stdout, words
+            assert ours.stderr.decode() == theirs.stderr.replace("docker", "wherry"), words
 
 
 def test_events_come_as_they_happen(engine: Engine) -> None:
