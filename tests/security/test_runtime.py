@@ -154,9 +154,9 @@ while :; do
 done"""
     box.process["args"] = ["sh", "-c", f"({look}) 2>/dev/null"]
     first = box.start([box.exec_process("true") for _ in range(25)])[0]
-    assert len(set(re.findall(r"saw /proc/\d+", first.output))) > 5
+    assert len(set(re.findall(r"saw /proc/\d+", first.output))) > 1  # how many it catches is a race; some it must
     assert "python" not in first.output
-    assert "/work" not in first.output
+    assert str(Path(__file__).parents[2]) not in first.output
     assert "socket:" not in first.output
 
 
