@@ -74,9 +74,10 @@ def test_the_life_of_a_container(engine: Engine) -> None:
 
 
 SAME = [
-    ["ps", "-a", "--no-trunc"],
+    # "3 seconds ago" would be "4 seconds ago" a moment later: no column that tells an age.
+    ["ps", "-a", "--no-trunc", "--format", "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.Ports}}\t{{.Names}}"],
     ["ps", "-a", "--format", "{{.ID}} {{.Image}} {{.Command}} {{.Names}} {{.Networks}} {{.Ports}} {{.State}}"],
-    ["images"],
+    ["images", "--format", "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.Size}}"],
     ["images", "-q", "--no-trunc"],
     ["inspect", "same"],
     ["inspect", "-f", "{{.Id}} {{.Config.Env}} {{json .HostConfig.Memory}}", "same"],
