@@ -28,6 +28,8 @@ from wherry.models.image import Image
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
+_CACHED = 256  # parsed configs; each may be as large as JSON_LIMIT
+
 
 class Images:
     """Images, their names and their layers."""
@@ -80,6 +82,8 @@ class Images:
         known = self._configs.get(image_id)
         if known is None:
             known = configs.parse(self._content.read(image_id))
+            if len(self._configs) >= _CACHED:
+                self._configs.clear()
             self._configs[image_id] = known
         return known
 
