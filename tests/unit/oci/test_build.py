@@ -143,6 +143,11 @@ def test_privileged_is_what_the_engine_has_itself():
     assert build(facts=facts)["process"]["capabilities"]["bounding"] == ["CAP_CHOWN", "CAP_KILL"]
 
 
+def name(value: object) -> str:
+    """Name a case: a set prints in any order, and all workers must agree on the names."""
+    return str(sorted(value, key=str)) if isinstance(value, set | frozenset) else str(value)
+
+
 @pytest.mark.parametrize(
     ("host", "gained", "lost"),
     [
@@ -154,7 +159,7 @@ def test_privileged_is_what_the_engine_has_itself():
         ({"CapAdd": ["ALL"], "CapDrop": ["NET_RAW"]}, set(ALL) - set(DEFAULT), {"CAP_NET_RAW"}),
         ({"CapAdd": ["ALL"], "CapDrop": ["ALL"]}, set(ALL) - set(DEFAULT), set()),
     ],
-    ids=str,
+    ids=name,
 )
 def test_capabilities(host, gained, lost):
     bounding = build(host)["process"]["capabilities"]["bounding"]
@@ -192,7 +197,7 @@ def test_capabilities(host, gained, lost):
             {"blockIO": {"throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 9}]}},
         ),
     ],
-    ids=str,
+    ids=name,
 )
 def test_resources(host, resources):
     found = build(host)["linux"]["resources"]
@@ -270,7 +275,7 @@ def test_device_rules_of_the_user_come_last():
             'could not select device driver "" with capabilities: [[gpu]]',
         ),
     ],
-    ids=str,
+    ids=name,
 )
 def test_what_cannot_be_had(host, text):
     with pytest.raises(SystemFailure) as error:
@@ -299,7 +304,7 @@ def test_device_permissions():
         ({}, {"facts": HostFacts(cgroup_version=2)}, {"mount", "network", "uts", "pid", "ipc", "cgroup", "time"}),
         ({}, {"facts": HostFacts(time_namespace=False)}, {"mount", "network", "uts", "pid", "ipc"}),
     ],
-    ids=lambda value: str(sorted(value)),  # a set prints in any order, and all workers must agree on the names
+    ids=name,
 )
 def test_namespaces(host, more, namespaces):
     assert set(kinds(build(host, **more))) == namespaces
@@ -433,7 +438,7 @@ OWN_PROFILE = '{"defaultAction": "SCMP_ACT_LOG"}'
         ({}, {"seccomp_profile": "unconfined"}, None),
         ({}, {"facts": HostFacts(seccomp=False)}, None),
     ],
-    ids=str,
+    ids=name,
 )
 def test_seccomp(host, more, action):
     profile = build(host, **more)["linux"].get("seccomp")
