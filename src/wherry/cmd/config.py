@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wherry.errors import InvalidArgument
+from wherry.models import sizes
 from wherry.models.container import Ulimit
 
 DEFAULT_FILE = "/etc/wherry/daemon.json"
@@ -87,12 +88,10 @@ KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
 def _size(text: Any) -> int:
     if isinstance(text, int):
         return text
-    number = str(text).lower().removesuffix("b")
-    factor = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}.get(number[-1:], 0)
     try:
-        return int(number[:-1]) * factor if factor else int(number)
-    except ValueError:
-        raise InvalidArgument(f"invalid size: '{text}'") from None
+        return sizes.parse(str(text))
+    except ValueError as error:
+        raise InvalidArgument(str(error)) from error
 
 
 def _ulimits(value: Any) -> tuple[Ulimit, ...]:

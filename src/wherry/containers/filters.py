@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from wherry.containers.record import Record
 from wherry.errors import InvalidArgument
+from wherry.models.labels import holds
 
 STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
@@ -17,12 +18,6 @@ def _matches_name(record: Record, value: str) -> bool:
     except re.error as error:
         raise InvalidArgument(f"invalid filter 'name={value}': {error}") from error
     return bool(pattern.search(record.name) or pattern.search(f"/{record.name}"))
-
-
-def label(labels: Mapping[str, str], value: str) -> bool:
-    """Return whether "key" is there, or "key=value" holds."""
-    key, equals, wanted = value.partition("=")
-    return key in labels and (not equals or labels[key] == wanted)
 
 
 def _matches_status(record: Record, value: str) -> bool:
@@ -66,7 +61,7 @@ def check(filters: Mapping[str, Sequence[str]]) -> None:
 
 def accepts(record: Record, filters: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a container passes the filters that its own record decides; labels must all hold."""
-    if not all(label(record.config.labels or {}, value) for value in filters.get("label", ())):
+    if not all(holds(record.config.labels or {}, value) for value in filters.get("label", ())):
         return False
     if filters.get("health") and "none" not in filters["health"]:
         return False
@@ -104,7 +99,7 @@ def prunable(filters: Mapping[str, Sequence[str]], now: int) -> Callable[[Record
     def chosen(record: Record) -> bool:
         labels = record.config.labels or {}
         young = any(record.created >= limit for limit in limits)
-        marked = any(label(labels, value) for value in unwanted)
-        return not young and not marked and all(label(labels, value) for value in wanted)
+        marked = any(holds(labels, value) for value in unwanted)
+        return not young and not marked and all(holds(labels, value) for value in wanted)
 
     return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import translate
 from re import compile as compile_pattern
@@ -17,6 +17,7 @@ from wherry.images.config import ImageConfig, chain_ids, to_unix_ns
 from wherry.images.references import from_stored
 from wherry.images.rows import ImageRow
 from wherry.models.image import ImageRunConfig
+from wherry.models.labels import holds
 from wherry.models.times import rfc3339
 
 SECOND = 1_000_000_000
@@ -81,14 +82,9 @@ def accepts(image: Known, filters: Filters, now: int) -> bool:
     if limit is not None and image.row.created >= limit:
         return False
     labels = image.labels or {}
-    if not all(_has_label(labels, value) for value in filters.get("label") or ()):
+    if not all(holds(labels, value) for value in filters.get("label") or ()):
         return False
-    return not any(_has_label(labels, value) for value in filters.get("label!") or ())
-
-
-def _has_label(labels: Mapping[str, str], value: str) -> bool:
-    key, equals, wanted = value.partition("=")
-    return key in labels and (not equals or labels[key] == wanted)
+    return not any(holds(labels, value) for value in filters.get("label!") or ())
 
 
 def matching_names(names: tuple[str, ...], patterns: list[str]) -> tuple[str, ...]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.containers.catalog import Catalog
-from wherry.containers.filters import label
 from wherry.errors import InvalidArgument
+from wherry.models.labels import holds
 from wherry.models.queries import Filters
 from wherry.network.controller import Networks
 
@@ -63,6 +63,6 @@ def _accepts(entry: Mapping[str, Any], filters: Filters) -> bool:
         "dangling": lambda value: value in ("false", "0"),
     }
     labels = entry.get("Labels") or {}
-    if not all(label(labels, value) for value in filters.get("label", ())):
+    if not all(holds(labels, value) for value in filters.get("label", ())):
         return False
     return all(any(tests[name](value) for value in values) for name, values in filters.items() if name in tests)

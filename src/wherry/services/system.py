@@ -14,9 +14,9 @@ from typing import Any
 
 import wherry.version as release
 from wherry.containers.catalog import Catalog
-from wherry.containers.filters import label
 from wherry.errors import InvalidArgument
 from wherry.events import Bus, Event
+from wherry.models.labels import holds
 from wherry.models.queries import Filters, ListQuery
 from wherry.models.times import rfc3339
 from wherry.oci.host import HostFacts
@@ -213,7 +213,7 @@ def accepts(event: Event, filters: Filters) -> bool:
         "type": lambda value: event.kind == value,
         "event": lambda value: value in (event.action, event.action.split(":")[0]),
         "scope": lambda value: value == "local",
-        "label": lambda value: label(attributes, value),
+        "label": lambda value: holds(attributes, value),
         **{kind: partial(_is_about, event, kind) for kind in ("container", "image", "network", "volume")},
     }
     return all(any(tests[name](value) for value in values) for name, values in filters.items() if name in tests)
