@@ -21,6 +21,8 @@ import os
 import struct
 from collections.abc import Sequence
 
+from wherry.kernel.libc import bind_syscall, c_int, c_uint, check
+
 BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_GET_FD_BY_ID, BPF_PROG_QUERY = 5, 8, 13, 16
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
@@ -37,7 +39,7 @@ EXIT = 0x95
 LONGEST_JUMP = 32767
 
 NUMBERS = {"x86_64": 321, "aarch64": 280}
-_libc = ctypes.CDLL(None, use_errno=True)
+_bpf_call = bind_syscall(c_int, ctypes.c_void_p, c_uint)
 
 Entry = tuple[tuple[str, int, int], str]
 
@@ -101,12 +103,7 @@ def _entry(entry: Entry, *, allow: bool) -> bytes:
 def _bpf(command: int, attributes: bytes, path: str = "") -> int:
     """bpf(2); attributes is the union bpf_attr, its unused rest zero."""
     buffer = ctypes.create_string_buffer(attributes, max(len(attributes), 128))
-    number = NUMBERS[os.uname().machine]
-    result = _libc.syscall(ctypes.c_long(number), ctypes.c_int(command), buffer, ctypes.c_uint(len(buffer)))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"bpf({command}): {os.strerror(code)}", path)
-    return int(result)
+    return check(_bpf_call(NUMBERS[os.uname().machine], command, buffer, len(buffer)), f"bpf({command})", path)
 
 
 def load(code: bytes) -> int:
@@ -134,10 +131,7 @@ def attached(directory: int) -> list[int]:
     query = ctypes.create_string_buffer(
         struct.pack("=IIIIQI", directory, BPF_CGROUP_DEVICE, 0, 0, ctypes.addressof(ids), MAX_PROGRAMS), 128
     )
-    number = NUMBERS[os.uname().machine]
-    if _libc.syscall(ctypes.c_long(number), ctypes.c_int(BPF_PROG_QUERY), query, ctypes.c_uint(len(query))) < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"bpf(PROG_QUERY): {os.strerror(code)}")
+    check(_bpf_call(NUMBERS[os.uname().machine], BPF_PROG_QUERY, query, len(query)), "bpf(PROG_QUERY)")
     count = struct.unpack_from("=I", query, 24)[0]
     return list(ids[:count])
 

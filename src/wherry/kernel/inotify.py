@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from wherry.kernel.libc import bind, c_char_p, c_int, c_uint, check
 
 IN_MODIFY = 0x2
 IN_MOVED_TO = 0x80
@@ -11,8 +12,8 @@ IN_CREATE = 0x100
 _IN_NONBLOCK = os.O_NONBLOCK
 _IN_CLOEXEC = os.O_CLOEXEC
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+_inotify_init1 = bind("inotify_init1", c_int)
+_inotify_add_watch = bind("inotify_add_watch", c_int, c_char_p, c_uint)
 
 
 def watch_directory(path: str, mask: int = IN_MODIFY | IN_MOVED_TO | IN_CREATE) -> int:
@@ -20,14 +21,12 @@ def watch_directory(path: str, mask: int = IN_MODIFY | IN_MOVED_TO | IN_CREATE) 
 
     Raises OSError: ENOENT, ENOTDIR, EMFILE (fs.inotify.max_user_instances) or ENOSPC (max_user_watches).
     """
-    descriptor: int = _libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
-    if descriptor < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"inotify_init1: {os.strerror(number)}")
-    if _libc.inotify_add_watch(descriptor, os.fsencode(path), mask) < 0:
-        number = ctypes.get_errno()
+    descriptor = check(_inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")
+    try:
+        check(_inotify_add_watch(descriptor, os.fsencode(path), mask), "inotify_add_watch", path)
+    except OSError:
         os.close(descriptor)
-        raise OSError(number, f"inotify_add_watch: {os.strerror(number)}", path)
+        raise
     return descriptor
 
 

@@ -26,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from wherry.kernel.libc import bind_syscall, c_ulong, failure
 from wherry.kernel.seccomp_syscalls import AUDIT_ARCH, NATIVE, X32_BIT, numbers
 
 LOAD, ALU_AND, RETURN = 0x20, 0x54, 0x06  # BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_RET|K
@@ -73,7 +74,7 @@ FLAGS = {
 }
 SET_MODE_FILTER = 1
 SYSCALL_NUMBERS = {"x86_64": 317, "aarch64": 277}
-_libc = ctypes.CDLL(None, use_errno=True)
+_seccomp = bind_syscall(c_ulong, c_ulong, ctypes.c_void_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +357,6 @@ def load_filter(program: bytes, flags: Sequence[str] = ()) -> None:
     bits = sum({FLAGS[name] for name in names})
     header = _Program(len(program) // 8, program)
     number = SYSCALL_NUMBERS[os.uname().machine]
-    if _libc.syscall(ctypes.c_long(number), SET_MODE_FILTER, ctypes.c_ulong(bits), ctypes.byref(header)) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"seccomp(SET_MODE_FILTER): {os.strerror(code)}", "seccomp")
+    # Not only below 0: with TSYNC it is the thread that could not follow
+    if _seccomp(number, SET_MODE_FILTER, bits, ctypes.byref(header)) != 0:
+        raise failure("seccomp(SET_MODE_FILTER)", "seccomp")
