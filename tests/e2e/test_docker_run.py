@@ -315,6 +315,13 @@ def test_exec(engine: Engine):
     assert "Seccomp:\t2" in status
 
 
+def test_exec_needs_nobody_but_its_container(engine: Engine):
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    engine.docker("run", "-d", "--name", "bb", "--network", "container:aa", "busybox", "sleep", "1000")
+    engine.docker("rm", "-f", "aa")
+    assert engine.docker("exec", "bb", "echo", "still") == "still"
+
+
 def test_events_tell_the_story_in_order(engine: Engine):
     since = str(time.time())
     engine.docker("run", "--rm", "--name", "aa", "busybox", "true")

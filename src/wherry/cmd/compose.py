@@ -89,14 +89,13 @@ class Engine:
 
     def _sweep(self) -> None:
         """Remove what belongs to no container: leftovers of a creation or a removal that was cut off."""
-        known = {each.id for each in self.catalog}
         for info in tuple(self.snapshotter.walk()):
-            if not info.committed and info.name not in known:
+            if not info.committed and info.name not in self.catalog:
                 self.snapshotter.remove(info.name)
         self.snapshotter.sweep()
         for folder in (self.settings.data_root / "containers", self.settings.run_root / "containers"):
             for entry in folder.iterdir():
-                if entry.name not in known:
+                if entry.name not in self.catalog:
                     delete_folder(entry)
 
     async def shut_down(self) -> None:

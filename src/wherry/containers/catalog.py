@@ -81,6 +81,9 @@ class Catalog:
     def __iter__(self) -> Iterator[Container]:
         return iter(tuple(self._by_id.values()))
 
+    def __contains__(self, container_id: object) -> bool:
+        return container_id in self._by_id
+
     def __len__(self) -> int:
         return len(self._by_id)
 

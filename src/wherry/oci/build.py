@@ -92,6 +92,11 @@ def build_spec(request: SpecRequest) -> Json:
     return spec
 
 
+def build_process(request: SpecRequest) -> Json:
+    """Return the spec's process alone: all that an exec needs, and independent of devices and of other containers."""
+    return _process(request, security.parse(request.host_config.security_opt or ()))
+
+
 def _mounts(request: SpecRequest, options: security.SecurityOptions) -> list[Mount]:
     host, extra = request.host_config, list(request.mounts)
     if _has_init(request):

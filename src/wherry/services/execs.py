@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.containers.catalog import Catalog, Container
-from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound
 from wherry.models.container import ExecConfig, ExecStart
 from wherry.models.queries import ClientStream, Upgrade
 from wherry.oci.build import exec_process
@@ -21,6 +21,7 @@ from wherry.supervision.background import spawn
 from wherry.supervision.task import ExecTask, LaunchFailed
 
 Json = Any
+NOT_RUN = 126
 REMEMBERED = 512
 """Ended execs that can still be inspected, over all containers."""
 
@@ -114,7 +115,9 @@ class Execs:
         stream = await upgrade(instance.config.tty)
         try:
             await self._launch(instance, options, stream)
-        except InvalidArgument as error:
+        except EngineError as error:
+            if instance.failed is None:
+                instance.failed = NOT_RUN
             await asyncio.to_thread(_tell, stream.fd, error.message, instance.config.tty)
         finally:
             os.close(stream.fd)
@@ -151,7 +154,7 @@ class Execs:
 
     async def _await_end(self, instance: Exec, task: ExecTask) -> None:
         outcome = await task.exited
-        if instance.container.id in {each.id for each in self.catalog}:
+        if instance.container.id in self.catalog:
             self.lifecycle.publish(instance.container, "exec_die", execID=instance.id, exitCode=str(outcome.code))
 
     async def resize(self, exec_id: str, *, height: int, width: int) -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import Conflict, SystemFailure
 from wherry.failpoints import reach
+from wherry.models import sizes
 from wherry.models.container import EndpointIPAMConfig, EndpointSettings
 from wherry.network import etcfiles
 from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.controller import Networks
-from wherry.oci.build import SpecRequest, build_spec
+from wherry.oci.build import SpecRequest, build_process, build_spec
 from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount
 from wherry.runtime.wire import Launch, LogTarget
@@ -136,27 +137,32 @@ class Launching:
 
     def spec(self, record: Record, files: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
         """Return the OCI runtime spec of a container."""
-        request = SpecRequest(
-            id=record.id,
-            config=record.config,
-            host_config=record.host_config,
+        request = replace(
+            self._request(record),
             mounts=(*files, *(_to_mount(bind) for bind in record.mounts)),
-            rootfs_path=str(self.settings.rootfs_path),
-            cgroup_parent=self.settings.cgroup_parent,
             namespace_paths=self._joined(record),
             own_network=private_network,
-            ulimits=self.settings.ulimits,
-            no_new_privileges=self.settings.no_new_privileges,
-            init_path=str(self.settings.init_path),
-            facts=self.facts,
         )
         spec: dict[str, Any] = build_spec(request)
         return spec
 
     def process_of(self, record: Record) -> dict[str, Any]:
         """Return the OCI process object of a container, which its execs start from."""
-        process: dict[str, Any] = self.spec(record, (), private_network=True)["process"]
+        process: dict[str, Any] = build_process(self._request(record))
         return process
+
+    def _request(self, record: Record) -> SpecRequest:
+        return SpecRequest(
+            id=record.id,
+            config=record.config,
+            host_config=record.host_config,
+            rootfs_path=str(self.settings.rootfs_path),
+            cgroup_parent=self.settings.cgroup_parent,
+            ulimits=self.settings.ulimits,
+            no_new_privileges=self.settings.no_new_privileges,
+            init_path=str(self.settings.init_path),
+            facts=self.facts,
+        )
 
     def _joined(self, record: Record) -> Mapping[str, str]:
         """Return the namespaces of other containers that this one shares, as /proc paths by OCI name."""
@@ -214,15 +220,11 @@ async def _abort(task: Task) -> None:
 
 
 def parse_size(text: str) -> int:
-    """Return bytes for "10m", "512k", "1g" or "-1" (none); raises SystemFailure for anything else."""
-    units = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    number = text.lower().removesuffix("b")
-    factor = units.get(number[-1:], 1)
-    digits = number[:-1] if number[-1:] in units else number
+    """Return bytes for a log option's size, "-1" for none; raises SystemFailure for what is not a size."""
     try:
-        return int(digits) * factor
-    except ValueError:
-        raise SystemFailure(f"failed to initialize logging driver: invalid size: '{text}'") from None
+        return sizes.parse(text)
+    except ValueError as error:
+        raise SystemFailure(f"failed to initialize logging driver: {error}") from error
 
 
 def _to_mount(bind: Any) -> Mount:

@@ -260,7 +260,7 @@ class Lifecycle:
 
     async def _remove_locked(self, container: Container) -> None:
         """Forget the container, then delete its files: a crash in between leaves files, which `sweep` finds."""
-        if container.id not in {each.id for each in self.catalog}:
+        if container.id not in self.catalog:
             return
         self.catalog.remove(container)
         reach("remove.record")

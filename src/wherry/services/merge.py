@@ -9,6 +9,7 @@ from msgspec import structs
 from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig
 from wherry.models.image import ImageRunConfig
+from wherry.oci.build import replace_variables
 
 
 def words(value: list[str] | str | None) -> list[str] | None:
@@ -21,13 +22,11 @@ def environment(base: Iterable[str], over: Iterable[str]) -> list[str]:
 
     Raises InvalidArgument for an entry without a name.
     """
-    merged: dict[str, str | None] = {}
-    for entry in [*base, *over]:
-        name, equals, value = entry.partition("=")
-        if not name:
+    entries = [*base, *over]
+    for entry in entries:
+        if not entry.partition("=")[0]:
             raise InvalidArgument(f"invalid environment variable: {entry}")
-        merged[name] = value if equals else None
-    return [f"{name}={value}" for name, value in merged.items() if value is not None]
+    return replace_variables((), entries)
 
 
 def _command(config: ContainerConfig, image: ImageRunConfig) -> tuple[list[str] | None, list[str] | None]:
