@@ -213,8 +213,7 @@ BACKGROUND = """
 set -e
 ip link set lo up
 mount -t tmpfs tmpfs /run
-mkdir -p /var/lib/wherry
-mount -t tmpfs tmpfs /var/lib/wherry
+mount -t tmpfs tmpfs /var/lib
 "$@" import - busybox </dev/fd/3 2>/run/first
 cat /run/first
 "$@" run --rm busybox echo ran
