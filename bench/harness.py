@@ -161,12 +161,12 @@ def own_engine(host: str) -> Iterator[str]:
             group.rmdir()
 
 
-def wait_for(path: Path, engine: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until an engine's socket is there."""
+def wait_for(path: Path, engine: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Wait until a server's socket is there."""
     deadline = time.monotonic() + 30
     while not path.exists():
         if engine.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"bench: our engine did not start:\n{log.read_text()}")
+            raise SystemExit(f"bench: {engine.args!r} did not start:\n{log.read_text() if log else ''}")
         time.sleep(0.02)
 
 

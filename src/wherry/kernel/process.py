@@ -1,10 +1,13 @@
-"""What a process says about itself through prctl(2), sethostname(2) and setdomainname(2)."""
+"""What a process says about itself through prctl(2), sethostname(2), setdomainname(2) and /proc/self."""
 
 from __future__ import annotations
+
+import os
 
 from wherry.kernel import const
 from wherry.kernel.libc import bind, c_char_p, c_int, c_size_t, c_ulong, check
 
+_OOM_SCORE = "/proc/self/oom_score_adj"
 _prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _sethostname = bind("sethostname", c_char_p, c_size_t)
 _setdomainname = bind("setdomainname", c_char_p, c_size_t)
@@ -45,3 +48,21 @@ def setdomainname(name: str) -> None:
     """Set the NIS domain name of this UTS namespace. Raises OSError: EINVAL over 64 bytes, EPERM."""
     text = name.encode()
     check(_setdomainname(text, len(text)), "setdomainname", name)
+
+
+def oom_score() -> int:
+    """Return oom_score_adj, -1000 to 1000: how likely a victim of the OOM killer this process and its children are."""
+    fd = os.open(_OOM_SCORE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 16))
+    finally:
+        os.close(fd)
+
+
+def set_oom_score(score: int) -> None:
+    """Set oom_score_adj. Raises OSError EACCES below the least value ever set, without CAP_SYS_RESOURCE."""
+    fd = os.open(_OOM_SCORE, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"%d" % score)
+    finally:
+        os.close(fd)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.client import Client
+from wherry.runtime.execspare import ExecSpares, StartOf
+from wherry.runtime.init import run_exec
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
-from wherry.runtime.wire import ExecLaunch
+from wherry.runtime.wire import ExecLaunch, SetupFailure
 
 EXEC_DRAIN = 2.0  # others may hold an exec's output after its end; dockerd waits for them as long
 
 Tell = Callable[[dict[str, Any]], bool]
-ExecMain = Callable[[dict[str, Any], "tuple[int, int, int] | None", socket.socket], None]
 
 
 @dataclass(slots=True)
@@ -27,18 +27,26 @@ class _Exec:
 
     process: Process
     seq: int
+    stdio: tuple[int, int, int] | None = None  # the child's side, open until there is a child that has it
     over: bool = False  # its output is drained too
+
+    def close_stdio(self) -> None:
+        """Leave the child's side to the child."""
+        for fd in set(self.stdio or ()):
+            os.close(fd)
+        self.stdio = None
 
 
 class Execs:
     """Starts execs and tells of their ends; an end that could not be told is kept for the next connection.
 
-    exec_main(process, stdio, sync): the child's side. tell(message): sends to wherryd, False when nobody listens.
+    start_of(process, stdio, sync): what the child is told. tell(message): sends to wherryd, False when nobody listens.
     """
 
-    def __init__(self, poller: Poller, exec_main: ExecMain, tell: Tell) -> None:
+    def __init__(self, poller: Poller, start_of: StartOf, spares: ExecSpares, tell: Tell) -> None:
         self._poller = poller
-        self._exec_main = exec_main
+        self._start_of = start_of
+        self._spares = spares
         self._tell = tell
         self._execs: dict[str, _Exec] = {}
         self.lingering: list[Client] = []
@@ -58,23 +66,37 @@ class Execs:
         process.on_running = lambda process: self._running(launch.exec_id)
         process.on_failed = lambda process: self._failed(launch.exec_id)
         process.on_exit = lambda process: self._exited(launch.exec_id)
-        self._execs[launch.exec_id] = _Exec(process, seq)
+        process.on_refused = lambda process: self._refused(launch, cgroup)
+        self._execs[launch.exec_id] = _Exec(process, seq, stdio)
+        if stdio is None or not self._spares.start(process, launch.process, stdio):
+            self._fork(launch, cgroup)
+
+    def _fork(self, launch: ExecLaunch, cgroup: Cgroup) -> None:
+        item = self._execs[launch.exec_id]
         try:
-            process.fork(cgroup, lambda sync: self._exec_main(launch.process, stdio, sync))
+            item.process.fork(cgroup, lambda sync: run_exec(self._start_of(launch.process, item.stdio, sync)))
         except OSError:
-            del self._execs[launch.exec_id]
-            session.abandon()
+            self._execs.pop(launch.exec_id).process.session.abandon()
             raise
         finally:
-            for fd in set(stdio or ()):
-                os.close(fd)
+            item.close_stdio()
+
+    def _refused(self, launch: ExecLaunch, cgroup: Cgroup) -> None:
+        seq = self._execs[launch.exec_id].seq
+        try:
+            self._fork(launch, cgroup)
+        except OSError as error:
+            failure = SetupFailure.from_oserror("exec", "fork the exec", error)
+            self._tell({"type": "reply", "seq": seq, "error": failure.to_wire()})
 
     def _running(self, exec_id: str) -> None:
         item = self._execs[exec_id]
+        item.close_stdio()
         self._tell({"type": "reply", "seq": item.seq, "ok": {"pid": item.process.pid, "at": item.process.started_at}})
 
     def _failed(self, exec_id: str) -> None:
         item = self._execs.pop(exec_id)
+        item.close_stdio()
         item.process.session.abandon()
         if item.process.failure is not None:
             self._tell({"type": "reply", "seq": item.seq, "error": item.process.failure.to_wire()})
@@ -93,6 +115,7 @@ class Execs:
         if item is None or item.over or item.process.exit is None:
             return
         item.over = True
+        self._spares.ended()
         # The end is told before the client sees the end of its stream: the next thing it asks for is the exit code.
         if self._tell({"type": "exec-exited", "exec": exec_id, **item.process.exit.to_wire()}):
             del self._execs[exec_id]

@@ -4,6 +4,7 @@
       | -- {"await": "hooks"} -----------------> |   only with ContainerStart.hooks; answered {"state": ...}
       | -- {"console": true} + master fd ------> |   process.terminal
       | -- {"ready": true} --------------------> |   only with ContainerStart.hold; goes on over a new connection
+      | -- {"spawned": PID} -----------------> |   only with ExecStart.spawn, before EOF
       | -- {"failed": {phase, operation, ...}} > |   told once, then the child ends
       | -- EOF --------------------------------> |   execve has closed the socket: the program runs
 
@@ -94,7 +95,17 @@ def run_exec(request: ExecStart) -> NoReturn:
     _isolate(request, [request.init_pidfd])
     process.set_parent_death_signal(_SIGKILL)
     setup = Setup(request, request.process, request.sync)
-    _carry_out(setup, lambda: plan_exec(request.process, request.spec, session=_session(request)))
+    _carry_out(setup, lambda: _plan_exec(request))
+
+
+def _plan_exec(request: ExecStart) -> tuple[Operation, ...]:
+    return plan_exec(
+        request.process,
+        request.spec,
+        session=_session(request),
+        spawn=request.spawn,
+        oom_score=request.oom_score,
+    )
 
 
 def _session(request: ContainerStart | ExecStart) -> str:

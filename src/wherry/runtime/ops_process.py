@@ -21,7 +21,7 @@ from wherry.kernel.seccomp_bpf import load_filter
 from wherry.runtime import channel, hooks
 from wherry.runtime.faults import Refused
 from wherry.runtime.passwd import Accounts
-from wherry.runtime.setup import ContainerStart, Identity, Operation, Setup, SetupError, reason
+from wherry.runtime.setup import ContainerStart, ExecStart, Identity, Operation, Setup, SetupError, reason
 
 _NOT_EXECUTED = 255
 
@@ -36,7 +36,8 @@ class InstallStdio(Operation):
         return "install standard input, output and error"
 
     def run(self, setup: Setup) -> None:
-        os.setsid()
+        if not (isinstance(setup.request, ExecStart) and setup.request.spawn):
+            os.setsid()
         if setup.terminal >= 0:
             terminal.make_controlling(setup.terminal)
             fds.install_stdio((setup.terminal,) * 3)
@@ -275,9 +276,7 @@ class Execute(Operation):
         fds.close_range(3 + request.preserve_fds, flags=const.CLOSE_RANGE_CLOEXEC)
         for fd in range(3, 3 + request.preserve_fds):
             os.set_inheritable(fd, True)
-        process.set_parent_death_signal(0)
-        signals.reset_actions()
-        signals.unblock_all()
+        self.reset_process()
         if self.no_new_privileges:
             process.set_no_new_privileges()
         caps.clear_ambient()
@@ -285,6 +284,16 @@ class Execute(Operation):
             self._load(request.seccomp)
         assert setup.identity is not None
         self._limit_capabilities(setup.identity.uid)
+        self.become(setup)
+
+    def reset_process(self) -> None:
+        """Take back what was set for the time of the set-up."""
+        process.set_parent_death_signal(0)
+        signals.reset_actions()
+        signals.unblock_all()
+
+    def become(self, setup: Setup) -> None:
+        """The step from which there is no way back."""
         try:
             os.execve(setup.program, self.arguments, setup.environment)
         except OSError as error:
@@ -307,3 +316,23 @@ class Execute(Operation):
             return
         caps.set_sets(self.effective & held, self.permitted & held, self.inheritable)
         caps.raise_ambient(self.ambient)
+
+
+@dataclass(slots=True)
+class Spawn(Execute):
+    """Have a child become the program, and end; see `execspare`."""
+
+    def reset_process(self) -> None:
+        """Nothing: the signals are set in the child, and a death signal is not inherited."""
+
+    def become(self, setup: Setup) -> None:
+        """Without a word when it fails: the one who waits for it then takes the way that shows why."""
+        try:
+            pid = os.posix_spawn(
+                setup.program, self.arguments, setup.environment,
+                setsid=True, setsigmask=(), setsigdef=signals.CHANGEABLE,
+            )  # fmt: skip
+        except OSError:
+            os._exit(1)
+        channel.send(setup.sync, {"spawned": pid})
+        os._exit(0)

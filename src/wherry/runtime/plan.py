@@ -44,6 +44,7 @@ from wherry.runtime.ops_process import (
     Identify,
     InstallStdio,
     SetRlimits,
+    Spawn,
     WaitForStart,
 )
 from wherry.runtime.ops_rootfs import (
@@ -124,10 +125,14 @@ def plan_container(
     return (*steps, *_process_steps(process, hold=True))
 
 
-def plan_exec(process: dict[str, Any], spec: Spec, *, session: str) -> tuple[Operation, ...]:
-    """Return the steps of one more process in a container that runs."""
+def plan_exec(
+    process: dict[str, Any], spec: Spec, *, session: str, spawn: bool = False, oom_score: int | None = None
+) -> tuple[Operation, ...]:
+    """Return the steps of one more process in a container that runs; spawn, oom_score: see `ExecStart`."""
     process = {**_inherited(spec["process"]), **process}
-    kinds = tuple(kind for kind in namespaces(spec) if kind not in (*_BY_PARENT, "user"))
+    if oom_score is not None and process.get("oomScoreAdj") == oom_score:
+        del process["oomScoreAdj"]
+    kinds = tuple(kind for kind in namespaces(spec) if kind != "user" and (spawn or kind not in _BY_PARENT))
     steps: list[Operation] = [JoinCgroup(), EnterContainer(kinds)]
     written = _process_writes(process)
     if written:
@@ -135,7 +140,7 @@ def plan_exec(process: dict[str, Any], spec: Spec, *, session: str) -> tuple[Ope
     if process.get("terminal"):
         steps.append(_terminal(process, console=False))
     steps += [JoinKeyring(session)] if session else []
-    return (*steps, *_process_steps(process, hold=False))
+    return (*steps, *_process_steps(process, hold=False, spawn=spawn))
 
 
 def _inherited(process: dict[str, Any]) -> dict[str, Any]:
@@ -282,7 +287,7 @@ def _closing_steps(spec: Spec) -> list[Operation]:
     return steps
 
 
-def _process_steps(process: dict[str, Any], *, hold: bool) -> list[Operation]:
+def _process_steps(process: dict[str, Any], *, hold: bool, spawn: bool = False) -> list[Operation]:
     arguments = tuple(process.get("args") or ())
     if not arguments:
         raise SetupError("args must not be empty")
@@ -300,7 +305,8 @@ def _process_steps(process: dict[str, Any], *, hold: bool) -> list[Operation]:
     steps += [WaitForStart()] if hold else []
     no_new = bool(process.get("noNewPrivileges"))
     flags = tuple(process.get("seccompFlags") or ())
-    return [*steps, Execute(arguments, effective, permitted, inheritable, ambient, no_new, flags)]
+    last = Spawn if spawn else Execute
+    return [*steps, last(arguments, effective, permitted, inheritable, ambient, no_new, flags)]
 
 
 def _rlimit(name: str) -> int:

@@ -25,6 +25,7 @@ class Process:
     on_running(process): execve has happened. on_failed(process): it has not, see `failure`, and the child is reaped.
     has_cgroup: False when it failed to make its control group.
     on_exit(process): it ran and is reaped, see `exit`.
+    on_refused(process): the child that was to spawn it did not, see `expect`.
     """
 
     def __init__(self, poller: Poller, session: Session) -> None:
@@ -37,9 +38,11 @@ class Process:
         self.has_cgroup = True
         self.exit: Exit | None = None
         self._sync: socket.socket | None = None
+        self._spawner = 0
         self.on_running: Callable[[Process], None] = lambda process: None
         self.on_failed: Callable[[Process], None] = lambda process: None
         self.on_exit: Callable[[Process], None] = lambda process: None
+        self.on_refused: Callable[[Process], None] = lambda process: None
 
     def fork(self, cgroup: Cgroup, child_main: ChildMain) -> None:
         """Run `child_main(sync)` in a new process of the group; it must not return."""
@@ -52,12 +55,20 @@ class Process:
 
     def adopt(self, pid: int, ours: socket.socket) -> None:
         """Follow a child that was forked already, over our end of its sync socket."""
+        self._follow(ours)
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
+        self._poller.watch(self.pidfd, READ, lambda events: self.reap())
+
+    def expect(self, spawner: int, ours: socket.socket) -> None:
+        """Follow a process that a child of ours will spawn and leave to us; see `execspare`."""
+        self._spawner = spawner
+        self._follow(ours)
+
+    def _follow(self, ours: socket.socket) -> None:
         ours.setblocking(False)
         self._sync = ours
         self._poller.watch(ours.fileno(), READ, lambda events: self._read_sync())
-        self._poller.watch(self.pidfd, READ, lambda events: self.reap())
 
     def _read_sync(self) -> None:
         while self._sync is not None:
@@ -74,6 +85,10 @@ class Process:
         if "failed" in message:
             self.failure = SetupFailure.from_wire(message["failed"])
             self.has_cgroup = message.get("cgroup", True)
+        elif message.get("spawned"):
+            self.pid = message["spawned"]
+            self.pidfd = os.pidfd_open(self.pid)
+            self._run()
         elif message.get("console"):
             self.session.set_console(fds.pop())
         for fd in fds:
@@ -84,14 +99,31 @@ class Process:
             self._poller.forget(self._sync.fileno())
             self._sync.close()
             self._sync = None
-            if self.failure is None:
-                self.started_at = time.time_ns()
-                self.on_running(self)
+            if self._spawner:
+                self._end_spawner()
+            elif self.failure is None:
+                self._run()
+
+    def _run(self) -> None:
+        self.started_at = time.time_ns()
+        self.on_running(self)
+
+    def _end_spawner(self) -> None:
+        os.waitpid(self._spawner, 0)  # it is at its end; what it spawned is our child from then on
+        self._spawner = 0
+        if self.pidfd >= 0:
+            self._poller.watch(self.pidfd, READ, lambda events: self.reap())
+        elif self.failure is not None:
+            self.on_failed(self)
+        else:
+            self.on_refused(self)
 
     def reap(self) -> bool:
         """Collect the process if it has ended; returns whether it has."""
-        if self.pidfd < 0:
-            return True
+        if self._spawner:
+            self._read_sync()
+        if self.pidfd < 0 or self._spawner:
+            return not self._spawner
         status = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
         if status is None:
             return False

@@ -12,19 +12,19 @@ import os
 import socket
 from typing import Any
 
-from wherry.kernel import const, namespaces
+from wherry.kernel import caps, const, namespaces
 from wherry.runtime import channel
 from wherry.runtime.cgroups import Cgroup, MountSources
 from wherry.runtime.logfile import JsonFileLog
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, OpenSources, Pivot
 from wherry.runtime.ops_namespaces import OpenProcfs, StopPropagation
-from wherry.runtime.ops_process import ChangeDirectory, FindProgram, Identify
+from wherry.runtime.ops_process import ChangeDirectory, FindProgram, Identify, InstallStdio
 from wherry.runtime.ops_rootfs import MakeDevices, MakeWorkingDirectory, MaskPaths, ReadonlyPaths
-from wherry.runtime.plan import plan_container
+from wherry.runtime.plan import plan_container, plan_exec
 from wherry.runtime.poller import Poller
 from wherry.runtime.session import Session
-from wherry.runtime.setup import ContainerStart, Setup, SetupError
+from wherry.runtime.setup import ContainerStart, ExecStart, Setup, SetupError
 from wherry.runtime.wire import AttachOptions, Exit, Launch, LogTarget
 
 _SAFE = ("nosuid", "noexec", "nodev")
@@ -62,6 +62,7 @@ _HARMLESS = (
     OpenProcfs, OpenSources, StopPropagation, MountRoot, Pivot, MountFilesystem, BindMount, MountCgroups, MakeDevices,
     MakeWorkingDirectory, ReadonlyPaths, MaskPaths, Identify, ChangeDirectory, FindProgram,
 )  # fmt: skip
+_HARMLESS_EXEC = (OpenProcfs, InstallStdio, Identify, ChangeDirectory, FindProgram)
 _LAUNCH = Launch(
     id="rehearsal",
     run_dir="/",
@@ -105,6 +106,31 @@ def container() -> None:
     finally:
         namespaces.setns(own, const.CLONE_NEWNS)
         channel.close_all([fd for fd in {own, setup.root, setup.procfs, setup.dev, setup.devpts} if fd >= 0])
+        ours.close()
+        theirs.close()
+        os.umask(umask)
+
+
+def execute() -> None:
+    """The steps of an exec that have no effect."""
+    launch = _decoded()
+    ours, theirs = channel.pair()
+    process = launch.spec["process"]
+    group = Cgroup.open(launch.spec["linux"]["cgroupsPath"])
+    request = ExecStart(process, launch.spec, 0, -1, None, theirs, group, None, spawn=True)
+    setup = Setup(request, process, theirs)
+    umask = os.umask(0)
+    setup.root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        for step in plan_exec(process, launch.spec, session="_ses.x", spawn=True):
+            if isinstance(step, _HARMLESS_EXEC):
+                step.run(setup)
+        caps.get()
+        channel.send(ours, {"spawned": 1})
+    except (OSError, SetupError):
+        pass  # as above
+    finally:
+        channel.close_all([fd for fd in (setup.root, setup.procfs) if fd >= 0])
         ours.close()
         theirs.close()
         os.umask(umask)

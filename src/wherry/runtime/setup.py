@@ -43,7 +43,11 @@ class ContainerStart:
 
 @dataclass(slots=True)
 class ExecStart:
-    """One more process in the container whose first process is `init_pid`; see `ContainerStart`."""
+    """One more process in the container whose first process is `init_pid`; see `ContainerStart`.
+
+    spawn: the calling process stays outside of the pid namespace and spawns the program there; see `execspare`.
+    oom_score: the calling process's oom_score_adj, which need not be written again; None when it is not known.
+    """
 
     process: dict[str, Any]
     spec: dict[str, Any]
@@ -56,6 +60,8 @@ class ExecStart:
     preserve_fds: int = 0
     id: str = ""
     keyring: bool = True
+    spawn: bool = False
+    oom_score: int | None = None
 
 
 @dataclass(slots=True)

@@ -17,17 +17,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from wherry.kernel import const, fds, namespaces
 from wherry.runtime import channel, rehearsal, selfprotect
 from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, enter_parent, run_container
 from wherry.runtime.process import be_child
 from wherry.runtime.wire import Launch, SetupFailure
-
-Filters = Mapping[str, "bytes | SetupFailure"]
 
 _FLAGS = {"pid": const.CLONE_NEWPID, "time": const.CLONE_NEWTIME}
 
@@ -86,7 +85,7 @@ def _grow(sync: socket.socket, filters: Filters) -> None:
         failure = SetupFailure.from_oserror("cgroup", "make the control group", error)
         channel.send(sync, {"failed": failure.to_wire(), "cgroup": False})
         return
-    program = filters[launch.seccomp] if launch.seccomp else None
+    seccomp = filters[launch.seccomp] if launch.seccomp else None
     run_container(
         ContainerStart(
             spec=launch.spec,
@@ -95,7 +94,7 @@ def _grow(sync: socket.socket, filters: Filters) -> None:
             stdio=stdio,
             sync=sync,
             cgroup=cgroup,
-            seccomp=program if isinstance(program, bytes) else None,
+            seccomp=seccomp.program if isinstance(seccomp, Filter) else None,
             init_path=launch.init_path,
             id=launch.id,
         )

@@ -10,15 +10,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from wherry.runtime import channel, exits
-from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.cgroups import Cgroup, detect
 from wherry.runtime.client import Client
 from wherry.runtime.execs import Execs
-from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, run_container, run_exec
+from wherry.runtime.execspare import ExecSpares
+from wherry.runtime.filters import Filter, Filters
+from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, run_container
 from wherry.runtime.logfile import JsonFileLog
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import STALL, Session
-from wherry.runtime.stem import Filters, Stem
+from wherry.runtime.stem import Stem
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, Launch, SetupFailure
 
 EMPTY = 2.0  # the longest wait for killed processes to be gone
@@ -34,11 +36,11 @@ def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) ->
         control = socket.socket(fileno=named.pop("control"))
         netns = named.pop("netns", None)
         launch = Launch.from_wire(message)
-        program = filters[launch.seccomp] if launch.seccomp else None
-        if isinstance(program, SetupFailure):
-            channel.send(control, {"type": "failed", **program.to_wire()})
+        seccomp = filters[launch.seccomp] if launch.seccomp else None
+        if isinstance(seccomp, SetupFailure):
+            channel.send(control, {"type": "failed", **seccomp.to_wire()})
         else:
-            supervisor = Supervisor(launch, control, program)
+            supervisor = Supervisor(launch, control, seccomp)
             supervisor.start(text, netns, tuple(named.values()), stem)
             supervisor.loop()
         status = 0
@@ -59,7 +61,7 @@ def _record_fault(run_dir: str) -> None:
 class Supervisor:
     """One container's life. Everything happens in callbacks of the poller."""
 
-    def __init__(self, launch: Launch, control: socket.socket, seccomp: bytes | None) -> None:
+    def __init__(self, launch: Launch, control: socket.socket, seccomp: Filter | None) -> None:
         self._launch = launch
         self._spec = launch.spec
         self._seccomp = seccomp
@@ -75,7 +77,8 @@ class Supervisor:
         self._process.on_running = self._running
         self._process.on_failed = self._failed
         self._process.on_exit = self._exited
-        self._execs = Execs(self._poller, self._exec_main, self._tell)
+        self._spares = ExecSpares(self._poller, self._exec_start)
+        self._execs = Execs(self._poller, self._exec_start, self._spares, self._tell)
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
@@ -172,7 +175,7 @@ class Supervisor:
                     stdio=stdio,
                     sync=sync,
                     cgroup=cgroup,
-                    seccomp=self._seccomp,
+                    seccomp=self._seccomp.program if self._seccomp else None,
                     init_path=launch.init_path,
                     id=launch.id,
                 )
@@ -189,6 +192,8 @@ class Supervisor:
     def _running(self, process: Process) -> None:
         message = {"type": "running", "pid": process.pid, "start_time": self._start_time, "at": process.started_at}
         self._tell(message)
+        if _has_own_pids(self._spec) and detect().version == 1 and (self._seccomp is None or self._seccomp.can_spawn):
+            self._spares.enable(process.pidfd, [each["type"] for each in self._spec["linux"]["namespaces"]])
 
     def _failed(self, process: Process) -> None:
         if not process.has_cgroup:
@@ -208,6 +213,7 @@ class Supervisor:
         cgroup = self._cgroup
         assert cgroup is not None
         assert process.exit is not None
+        self._spares.close()
         if not _has_own_pids(self._spec):
             self._kill_rest(cgroup)
         self._execs.conclude_all()
@@ -332,20 +338,20 @@ class Supervisor:
         launch = ExecLaunch.from_wire(message)
         self._execs.start(message["seq"], launch, self._cgroup, os.dup(fds[0]) if fds else None)
 
-    def _exec_main(self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket) -> None:
+    def _exec_start(
+        self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket
+    ) -> ExecStart:
         assert self._cgroup is not None
-        run_exec(
-            ExecStart(
-                process=process,
-                spec=self._spec,
-                init_pid=self._process.pid,
-                init_pidfd=self._process.pidfd,
-                stdio=stdio,
-                sync=sync,
-                cgroup=self._cgroup,
-                seccomp=self._seccomp,
-                id=self._launch.id,
-            )
+        return ExecStart(
+            process=process,
+            spec=self._spec,
+            init_pid=self._process.pid,
+            init_pidfd=self._process.pidfd,
+            stdio=stdio,
+            sync=sync,
+            cgroup=self._cgroup,
+            seccomp=self._seccomp.program if self._seccomp else None,
+            id=self._launch.id,
         )
 
     def _resize(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:

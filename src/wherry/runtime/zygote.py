@@ -19,12 +19,13 @@ import socket
 import sys
 from typing import Any, NoReturn
 
+from wherry.kernel import process
 from wherry.kernel.fds import close_except
-from wherry.kernel.seccomp_bpf import compile_filter
 from wherry.runtime import channel, rehearsal, supervisor
 from wherry.runtime.cgroups import detect
+from wherry.runtime.filters import Filter, Filters, compile_profile
 from wherry.runtime.selfprotect import engine_mounts, protect_interpreter
-from wherry.runtime.stem import Filters, Stem
+from wherry.runtime.stem import Stem
 from wherry.runtime.wire import SetupFailure
 from wherry.runtime.zygote_boot import CONTROL
 
@@ -56,12 +57,8 @@ def main() -> NoReturn:
 
 def _raise_oom_score() -> None:
     """Be as likely a victim as any process: the daemon's protection is not for containers."""
-    fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        if int(os.read(fd, 16)) < 0:
-            os.pwrite(fd, b"0", 0)
-    finally:
-        os.close(fd)
+    if process.oom_score() < 0:
+        process.set_oom_score(0)
 
 
 class Zygote:
@@ -69,7 +66,7 @@ class Zygote:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
-        self._filters: dict[str, bytes | SetupFailure] = {}
+        self._filters: dict[str, Filter | SetupFailure] = {}
         self._spares: list[socket.socket] = []
         self._wanted = 0  # spares to keep; none before the first launch
 
@@ -93,7 +90,7 @@ class Zygote:
 
     def _serve(self, message: dict[str, Any]) -> None:
         if message["type"] == "seccomp":
-            self._filters[message["key"]] = _compile(message["profile"])
+            self._filters[message["key"]] = compile_profile(message["profile"])
             gc.freeze()
         elif message["type"] == "forget":
             self._filters.pop(message["key"], None)
@@ -168,9 +165,3 @@ def _be_spare(job: socket.socket, filters: Filters) -> NoReturn:
     finally:
         os._exit(1)
 
-
-def _compile(profile: dict[str, Any]) -> bytes | SetupFailure:
-    try:
-        return compile_filter(profile)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        return SetupFailure("process", "compile the seccomp profile", 0, "", f"seccomp profile: {error}")

@@ -82,6 +82,8 @@ class Execs:
 
     def _forget_old(self) -> None:
         """Drop the oldest ended instances, and those whose container is gone."""
+        if len(self._all) <= REMEMBERED:
+            return
         ended = [each for each in self._all.values() if each.code is not None]
         for instance in ended[: max(0, len(ended) - REMEMBERED)]:
             del self._all[instance.id]
