@@ -1,6 +1,7 @@
 """docker run through the unmodified CLI: output, exit codes, streams, identity, isolation, limits."""
 
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_exit_codes(engine: Engine, command, code, text):
         (("run", "--log-opt", "bogus=1", "busybox", "true"), "unknown log opt 'bogus' for json-file log driver"),
         (("run", "-p", "80:80", "busybox", "true"), "publishing ports (-p, -P): this engine does not have that yet"),
         (("run", "--network", "container:nosuch", "busybox", "true"), "No such container: nosuch"),
+        (("run", "--network", "none", "--ip", "1.2.3.4", "busybox", "true"), "user specified IP address is supported"),
     ],
 )
 def test_bad_requests_end_with_125_and_leave_nothing(engine: Engine, words, text):
@@ -313,6 +315,53 @@ def test_exec(engine: Engine):
     status = engine.docker("exec", "aa", "grep", "-E", "CapBnd|CapInh|Seccomp:", "/proc/self/status")
     assert "00000000a80425fb" in status
     assert "Seccomp:\t2" in status
+
+
+def test_a_user_who_is_not_there_is_an_error_of_the_request(engine: Engine):
+    ran = engine.run("run", "--rm", "-u", "nosuch", "busybox", "true")
+    words = "Error response from daemon: unable to find user nosuch: no matching entries in passwd file"
+    assert (ran.returncode, words in ran.stderr) == (126 if "permission" in ran.stderr else 125, True), ran.stderr
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    for user, text in (("nosuch", words), ("0:nogroup-here", "unable to find group nogroup-here")):
+        ran = engine.run("exec", "-u", user, "aa", "true")
+        assert (ran.returncode, ran.stdout, text in ran.stderr) == (1, "", True), ran.stderr
+
+
+def test_keys_that_nobody_can_press_are_refused(engine: Engine):
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    ran = engine.run("exec", "--detach-keys", "foo", "aa", "true")
+    assert (ran.returncode, "(foo) provided" in ran.stderr) == (1, True), ran.stderr
+    assert engine.api("POST", "/containers/aa/attach?stream=1&detachKeys=foo")[0] == 400
+
+
+def test_the_mark_of_a_container_is_in_its_root(engine: Engine):
+    shown = engine.docker("run", "--rm", "busybox", "stat", "-c", "%a %u:%g %s %F", "/.dockerenv")
+    assert shown == "755 0:0 0 regular empty file"
+
+
+def test_nothing_but_a_procfs_is_mounted_at_proc(engine: Engine):
+    ran = engine.run("run", "--rm", "-v", "/etc:/proc", "busybox", "true")
+    assert (ran.returncode, "because it is not of type proc" in ran.stderr) == (125, True), ran.stderr
+    ran = engine.run("run", "--rm", "--tmpfs", "/proc", "busybox", "true")
+    assert (ran.returncode, "because it is not of type proc" in ran.stderr) == (125, True), ran.stderr
+    assert "version" in engine.docker("run", "--rm", "-v", "/proc:/proc", "busybox", "ls", "/proc")
+
+
+def test_events_of_no_time_are_refused(engine: Engine):
+    ran = engine.run("events", "--since", "2", "--until", "1")
+    assert "`since` time (2) cannot be after `until` time (1)" in ran.stderr
+
+
+def test_layers_of_an_image_removed_by_force_go_with_its_last_container(engine: Engine):
+    tar = subprocess.run(["tar", "-C", "/etc", "-c", "hostname"], capture_output=True, check=True).stdout
+    engine.docker("import", "-", "passing", input=tar)
+    layers = engine.data_root / "snapshots" / "overlay2" / "layers"
+    before = set(os.listdir(layers))
+    engine.docker("create", "--name", "aa", "passing", "true")
+    engine.docker("rmi", "-f", "passing")
+    assert set(os.listdir(layers)) == before
+    engine.docker("rm", "aa")
+    assert len(before - set(os.listdir(layers))) == 1
 
 
 def test_exec_needs_nobody_but_its_container(engine: Engine):

@@ -270,3 +270,14 @@ def test_hundred_megabytes_reach_log_and_a_slow_client(run):
         assert len(log_of(task)) == 400_000
 
     run(scenario)
+
+
+def test_ps_tells_what_the_helpers_are(run):
+    async def scenario(yard):
+        task = await yard.start("/bin/sleep", "60")
+        supervisor = Path(f"/proc/{task.pid}/stat").read_text().split()[3]
+        assert Path(f"/proc/{supervisor}/comm").read_text() == "wherry-super\n"
+        assert Path(f"/proc/{yard.supervision.zygote_pid}/comm").read_text() == "wherry-zygote\n"
+        assert Path(f"/proc/{task.pid}/comm").read_text() == "sleep\n"
+
+    run(scenario)

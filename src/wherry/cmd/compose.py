@@ -177,7 +177,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     attachments = Attachments()
     stack.callback(attachments.close)
     launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments)
-    lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, networks, launching, bus)
+    lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     backends = _backends(lifecycle, images, _engine_id(database), chosen.reason)
     return Engine(
         settings=settings,

@@ -96,6 +96,14 @@ class Images:
         names = [references.from_stored(name).familiar for name in self._rows.tags(row.id)]
         return configs.to_image(row.id, row.chain_id, row.size, self._config(row.id), names)
 
+    def exists(self, image_id: str) -> bool:
+        """Return whether there is an image of this id."""
+        try:
+            self._find(image_id)
+        except NotFound:
+            return False
+        return True
+
     def inspect(self, ref: str) -> dict[str, Any]:
         """Return the body of GET /images/NAME/json."""
         row, _ = self._find(ref)

@@ -9,6 +9,7 @@ from wherry.kernel.libc import bind, c_char_p, c_int, c_size_t, c_ulong, check
 
 _OOM_SCORE = "/proc/self/oom_score_adj"
 _prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_prctl_text = bind("prctl", c_int, c_char_p, c_ulong, c_ulong, c_ulong)
 _sethostname = bind("sethostname", c_char_p, c_size_t)
 _setdomainname = bind("setdomainname", c_char_p, c_size_t)
 
@@ -31,6 +32,11 @@ def set_no_new_privileges() -> None:
 def set_parent_death_signal(number: int) -> None:
     """Have the kernel send `number` when the thread that forked this process ends; 0 takes it back."""
     prctl(const.PR_SET_PDEATHSIG, number)
+
+
+def set_name(name: str) -> None:
+    """Set the name that ps -e, top and pstree show, /proc/PID/comm: 15 bytes of it. execve(2) sets it anew."""
+    check(_prctl_text(const.PR_SET_NAME, name.encode(), 0, 0, 0), "prctl PR_SET_NAME", name)
 
 
 def set_child_subreaper(on: bool) -> None:

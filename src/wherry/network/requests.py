@@ -10,6 +10,10 @@ from wherry.network.api import EndpointRequest
 from wherry.network.records import Network
 
 BUILT_IN = ("bridge", "host", "none")
+NO_OWN_ADDRESS = (
+    "invalid endpoint settings:\n* user specified IP address is supported on user defined networks only\n"
+    "* user specified IP address is supported only when connecting to networks with user configured subnets"
+)
 _LINKS = "can't be used with links. This would result in undefined behavior"
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
@@ -27,11 +31,7 @@ def check(asked: EndpointRequest, network: Network) -> None:
     if asked.mac and not is_mac(asked.mac):
         raise InvalidArgument(f"{prefix}invalid MAC address {asked.mac}")
     if (asked.ipv4 or asked.ipv6) and network.name in BUILT_IN:
-        raise InvalidArgument(
-            f"{prefix}invalid endpoint settings:\n"
-            "* user specified IP address is supported on user defined networks only\n"
-            "* user specified IP address is supported only when connecting to networks with user configured subnets"
-        )
+        raise InvalidArgument(prefix + NO_OWN_ADDRESS)
 
 
 def is_mac(text: str) -> bool:

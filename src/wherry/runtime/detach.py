@@ -7,7 +7,7 @@ _CONTROL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
 def parse_keys(text: str) -> bytes:
-    """Return the bytes of a key list; "" stands for the default. Raises ValueError with dockerd's text."""
+    """Return the bytes of a key list; "" stands for the default. Raises ValueError that names the key."""
     return bytes(_key(name) for name in text.split(",")) if text else DEFAULT
 
 

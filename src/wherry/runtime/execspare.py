@@ -152,6 +152,7 @@ class ExecSpares:
 
     def _wait(self, sync: socket) -> None:
         kernel.set_parent_death_signal(_SIGKILL)
+        kernel.set_name("wherry-spare")
         fds.close_except({0, 1, 2, sync.fileno(), self._init_pidfd})
         rehearsal.execute()
         oom_score = kernel.oom_score()

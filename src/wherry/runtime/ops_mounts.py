@@ -329,14 +329,15 @@ class MountCgroups(Operation):
 
 
 def check_outside_proc(target: int, path: str, source: int = -1) -> None:
-    """Refuse a mount over procfs or inside it, wherever links led, but for `PROC_ALLOWED`.
+    """Refuse a mount at /proc, or over procfs or inside it wherever links led, but for `PROC_ALLOWED`.
 
-    A procfs may lie on a procfs (-v /proc:/proc). Our own later writes, and the program's view of how it is
+    A procfs may lie there (-v /proc:/proc). Our own later writes, and the program's view of how it is
     confined, go through there (CVE-2019-16884).
     """
-    if pathsafe.filesystem_magic(target) != const.PROC_SUPER_MAGIC or path in PROC_ALLOWED:
+    inside = pathsafe.filesystem_magic(target) == const.PROC_SUPER_MAGIC
+    if path != "/proc" and (not inside or path in PROC_ALLOWED):
         return
-    over = _is_proc_root(target)
+    over = path == "/proc" or _is_proc_root(target)
     if over and source >= 0 and _is_proc_root(source):
         return
     why = "it is not of type proc" if over else "it is inside /proc"

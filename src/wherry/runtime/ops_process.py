@@ -77,7 +77,7 @@ def _rlimit_errno(kind: int, soft: int, hard: int) -> int:
 class Identify(Operation):
     """Find out which user and groups are meant, in the container's files, and give the streams to the user."""
 
-    phase: ClassVar[str] = "process"
+    phase: ClassVar[str] = "user"
 
     def describe(self) -> str:
         return "identify the user"

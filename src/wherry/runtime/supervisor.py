@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from wherry.kernel.process import set_name
 from wherry.runtime import channel, exits
 from wherry.runtime.cgroups import Cgroup, detect
 from wherry.runtime.client import Client
@@ -23,6 +24,7 @@ from wherry.runtime.session import STALL, Session
 from wherry.runtime.stem import Stem
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, Launch, SetupFailure
 
+NAME = "wherry-super"  # of a supervisor, in ps -e and pstree
 EMPTY = 2.0  # the longest wait for killed processes to be gone
 _BACKLOG = 8
 
@@ -30,6 +32,7 @@ _BACKLOG = 8
 def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) -> NoReturn:
     """Be the supervisor of one launch in a process forked for it; takes over the descriptors. See `zygote`."""
     status = 1
+    set_name(NAME)
     message = json.loads(text)
     try:
         named = dict(zip(message["fds"], fds, strict=True))

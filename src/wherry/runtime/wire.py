@@ -188,7 +188,7 @@ class ExecLaunch:
 class SetupFailure:
     """Why a container or exec did not start.
 
-    phase: "cgroup", "namespaces", "rootfs", "process", "exec". operation: what was done, in words, e.g.
+    phase: "cgroup", "namespaces", "rootfs", "process", "user", "exec". operation: what was done, in words, e.g.
     "mount overlay on /". errno: 0 when no system call failed. path: the object, "" when there is none.
     message: the whole sentence for the user.
     """

@@ -42,6 +42,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors; their end is told by EOF elsewhere
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _raise_oom_score()
+    process.set_name("wherry-zygote")
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     zygote = Zygote(control)
@@ -151,6 +152,7 @@ class Zygote:
 
 def _be_spare(job: socket.socket, filters: Filters) -> NoReturn:
     """Prepare all that does not depend on the launch, then wait for one."""
+    process.set_name("wherry-spare")
     try:
         stem = Stem(filters) if detect().version == 1 else None
         rehearsal.supervise()

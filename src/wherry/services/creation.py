@@ -31,7 +31,7 @@ from wherry.models.container import (
 from wherry.models.image import Image
 from wherry.network import etcfiles
 from wherry.network.controller import Networks
-from wherry.network.requests import check_mode
+from wherry.network.requests import NO_OWN_ADDRESS, check_mode
 from wherry.oci import validate
 from wherry.services import binds, merge, notyet
 from wherry.services.launching import endpoint_requests
@@ -41,6 +41,8 @@ from wherry.snapshots.api import Snapshotter
 RESTART_POLICIES = frozenset({"no", "always", "on-failure", "unless-stopped"})
 LOG_DRIVERS = frozenset({"json-file", "none"})
 LOG_OPTIONS = frozenset({"max-size", "max-file"})
+MARKER = ".dockerenv"
+"""By this file in its root many a script finds out that it runs in a container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,11 @@ class Creation:
 
     def _check_network(self, record: Record) -> None:
         """What networking would refuse at start is refused now, when nothing has been made yet."""
+        mode = record.host_config.network_mode
+        settings = (record.networking.endpoints_config or {}).get(mode)
+        addresses = settings.ipam_config if settings else None
+        if mode in ("none", "host") and addresses and (addresses.ipv4_address or addresses.ipv6_address):
+            raise InvalidArgument(f"invalid config for network {mode}: {NO_OWN_ADDRESS}")
         for asked in endpoint_requests(record):
             try:
                 self.networks.check(asked)
@@ -165,9 +172,9 @@ class Creation:
             root.mkdir(mode=0o710)
             reach("create.folder")
             if self.snapshotter.instant:
-                self.snapshotter.prepare(record.id, image.chain_id)
+                self.snapshotter.prepare(record.id, image.chain_id, MARKER)
             else:
-                await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id)
+                await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id, MARKER)
             reach("create.snapshot")
             self.catalog.add(record)
         except (OSError, EngineError) as error:

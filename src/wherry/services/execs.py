@@ -14,9 +14,11 @@ from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound
 from wherry.models.container import ExecConfig, ExecStart
 from wherry.models.queries import ClientStream, Upgrade
 from wherry.oci.build import exec_process
+from wherry.runtime.passwd import Accounts
+from wherry.runtime.setup import SetupError
 from wherry.runtime.wire import AttachOptions, ExecLaunch
 from wherry.services.lifecycle import Lifecycle
-from wherry.services.streams import DETACH_KEYS
+from wherry.services.streams import DETACH_KEYS, check_detach_keys
 from wherry.supervision.background import spawn
 from wherry.supervision.task import ExecTask, LaunchFailed
 
@@ -64,9 +66,12 @@ class Execs:
         if not config.cmd:
             raise InvalidArgument("No exec command specified")
         self._check(container)
+        check_detach_keys(config.detach_keys)
         for entry in config.env or ():
             if not entry.partition("=")[0]:
                 raise InvalidArgument(f"invalid environment variable: {entry}")
+        if config.user and container.task is not None:
+            await asyncio.to_thread(_check_user, container.task.pid, config.user)
         instance = Exec(secrets.token_hex(32), container, config)
         self._forget_old()
         self._all[instance.id] = instance
@@ -198,3 +203,20 @@ def _tell(descriptor: int, text: str, tty: bool) -> None:
     """Write why the command did not start where its output would have been, as dockerd does."""
     data = f"{text}\r\n".encode()
     os.write(descriptor, data if tty else struct.pack(">BxxxI", 1, len(data)) + data)
+
+
+def _check_user(pid: int, user: str) -> None:
+    """Look for the user when an exec is created, as dockerd does: an error then, not output later.
+
+    Raises InvalidArgument in dockerd's words. Who the process is, is looked for once more when it starts.
+    """
+    try:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # the container has just ended, which the launch tells
+        return
+    try:
+        Accounts(root).identify(user)
+    except SetupError as error:
+        raise InvalidArgument(error.message) from error
+    finally:
+        os.close(root)

@@ -22,6 +22,7 @@ from wherry.containers.catalog import Catalog, Container
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
+from wherry.images.images import Images
 from wherry.network.controller import Networks
 from wherry.oci.build import cgroups_path
 from wherry.runtime.cgroups import Cgroup
@@ -46,6 +47,7 @@ class Lifecycle:
     settings: Settings
     catalog: Catalog
     snapshotter: Snapshotter
+    images: Images
     networks: Networks
     launching: Launching
     bus: Bus
@@ -272,13 +274,15 @@ class Lifecycle:
         self.launching.attachments.drop(container)
         if container.task is not None:
             await container.task.gone
-        await asyncio.to_thread(self._delete_files, container.id)
+        await asyncio.to_thread(self._delete_files, container)
 
-    def _delete_files(self, container_id: str) -> None:
+    def _delete_files(self, container: Container) -> None:
         reach("remove.files")
-        for folder in (self.settings.container_root(container_id), self.settings.run_dir(container_id)):
+        for folder in (self.settings.container_root(container.id), self.settings.run_dir(container.id)):
             delete_folder(folder)
-        self.snapshotter.remove(container_id)
+        self.snapshotter.remove(container.id)
+        if not self.images.exists(container.record.image_id):  # removed by force while we used its layers
+            self.images.collect()
 
 
 def delete_folder(folder: Path) -> None:
@@ -295,6 +299,8 @@ def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
     if isinstance(error, EngineError):
         return error
     failure = error.failure
+    if failure.phase == "user":  # dockerd looks for the user before it asks the runtime for anything
+        return SystemFailure(failure.message)
     kind: Any = InvalidArgument if failure.phase in ("exec", "process") else SystemFailure
     result: EngineError = kind(
         "failed to create task for container: unable to start container process: " + failure.message

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from wherry.containers.catalog import Container, PendingAttach
-from wherry.errors import Conflict, NotImplementedHere
+from wherry.errors import Conflict, InvalidArgument, NotImplementedHere
 from wherry.logs import stream as log_stream
 from wherry.logs.jsonfile import Reader, Window
 from wherry.models.queries import AttachQuery, ClientStream, LogsAnswer, LogsQuery, Upgrade
+from wherry.runtime.detach import parse_keys
 from wherry.runtime.wire import AttachOptions
 from wherry.services.attachments import Attachments
 from wherry.services.lifecycle import Lifecycle
@@ -35,6 +36,7 @@ class Streams:
             raise Conflict(f"container {container.name} is paused, unpause the container before attach")
         if status == "restarting":
             raise Conflict(f"container {container.name} is restarting, wait until the container is running")
+        check_detach_keys(query.detach_keys)
         stream = await upgrade(container.record.config.tty)
         self.lifecycle.publish(container, "attach")
         if query.logs:
@@ -102,3 +104,11 @@ def _send_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def check_detach_keys(text: str) -> None:
+    """Raise InvalidArgument for a list of keys that nobody can press."""
+    try:
+        parse_keys(text)
+    except ValueError as error:
+        raise InvalidArgument(f"Invalid detach keys ({text}) provided: {error}") from error

@@ -54,8 +54,11 @@ class Snapshotter(Protocol):
         """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
         ...
 
-    def prepare(self, key: str, parent: str) -> tuple[Mount, ...]:
-        """Make the active snapshot key on top of parent. O(1) in overlay2, a full copy in vfs."""
+    def prepare(self, key: str, parent: str, marker: str = "") -> tuple[Mount, ...]:
+        """Make the active snapshot key on top of parent. O(1) in overlay2, a full copy in vfs.
+
+        marker: the name of an empty file, mode 0755, that is to be in its root.
+        """
         ...
 
     def mounts(self, key: str) -> tuple[Mount, ...]:

@@ -67,10 +67,12 @@ class DirectoryDriver:
             os.close(root)
         return Usage(unpacker.size, unpacker.inodes)
 
-    def prepare(self, key: str, parent: str) -> tuple[Mount, ...]:
-        """Make the active snapshot key on top of parent."""
+    def prepare(self, key: str, parent: str, marker: str = "") -> tuple[Mount, ...]:
+        """Make the active snapshot key on top of parent, with an empty file `marker` in it."""
         with self._layout.making(self._layout.container(key), parent) as folder:
             self._fill(folder / "fs", parent)
+            if marker:
+                _make_marker(folder / "fs" / marker)
             self._add_own(folder)
         return self.mounts(key)
 
@@ -98,3 +100,14 @@ class DirectoryDriver:
     def sweep(self) -> None:
         """Remove leftovers of interrupted work."""
         self._layout.sweep()
+
+
+def _make_marker(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755)
+    except FileExistsError:  # from the image, copied
+        return
+    try:
+        os.fchmod(fd, 0o755)
+    finally:
+        os.close(fd)

@@ -211,7 +211,7 @@ def test_every_step_says_what_it_does(spec):
     spec["mounts"].append(mount("/data", "bind", "/host", []))
     for step in (*plan(spec, hooks=True), *plan_exec(spec["process"], spec, session="s")):
         assert step.describe()
-        assert step.phase in ("cgroup", "namespaces", "rootfs", "process", "exec")
+        assert step.phase in ("cgroup", "namespaces", "rootfs", "process", "user", "exec")
 
 
 def test_filesystems_keep_their_order(spec):

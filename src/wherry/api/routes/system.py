@@ -10,7 +10,7 @@ from wherry.api.backends import Backends, SystemBackend
 from wherry.api.request import Request
 from wherry.api.router import Route
 from wherry.api.versions import adapt
-from wherry.errors import NotImplementedHere
+from wherry.errors import InvalidArgument, NotImplementedHere
 
 PING = {
     "Builder-Version": "1",
@@ -46,9 +46,12 @@ class System:
     async def events(self, request: Request) -> Answer:
         """Tell what happens, from since until until."""
         query = request.query
-        return await streams.events(
-            self._backend.events(since=query.moment("since"), until=query.moment("until"), filters=query.filters())
-        )
+        since, until = query.moment("since"), query.moment("until")
+        if 0 < until < since:
+            raise InvalidArgument(
+                f"`since` time ({query.text('since')}) cannot be after `until` time ({query.text('until')})"
+            )
+        return await streams.events(self._backend.events(since=since, until=until, filters=query.filters()))
 
     async def disk_usage(self, request: Request) -> Answer:
         """Say what takes how much room; with type=, only that."""
