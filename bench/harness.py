@@ -201,6 +201,13 @@ def compare_on(
     return Line(work, medians[0], medians[1] if peer else None, peer.name if peer else "", budget)
 
 
+def engines(of: Callable[[Side], float], ours: Side, peer: Side | None, rounds: int) -> Line:
+    """Measure the engines' part of the line before, see `requests`."""
+    medians = in_turns([lambda side=side: of(side) for side in (ours, peer) if side], rounds)
+    name = peer.name if peer else ""
+    return Line("  its part of the engine, by the API", medians[0], medians[1] if peer else None, name, None)
+
+
 def show(lines: Sequence[Line]) -> None:
     """Print a script's lines under the header."""
     print(HEADER)
