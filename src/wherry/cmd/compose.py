@@ -79,6 +79,7 @@ class Engine:
             self._take_up(container, found)
         self.networks.restore(alive)
         await asyncio.to_thread(self._sweep)
+        self.lifecycle.resume()
         log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
 
     def _take_up(self, container: Container, found: Task | Exit | None) -> None:
@@ -100,6 +101,7 @@ class Engine:
 
     async def shut_down(self) -> None:
         """Stop the containers, unless they are meant to outlive the engine, and then the engine's own parts."""
+        self.lifecycle.restarts.close()
         running = [each for each in self.catalog if each.record.state.alive]
         if running and not self.settings.live_restore:
             await asyncio.gather(*(self._stop(container) for container in running))

@@ -38,6 +38,9 @@ class Container:
     pending: list[PendingAttach] = field(default_factory=list)
     stopped: list[asyncio.Future[int]] = field(default_factory=list)
     removed: asyncio.Future[int] | None = None
+    restarting: asyncio.Task[None] | None = None
+    backoff: float = 0.0
+    """Seconds of the pause before the last start that a restart policy made; 0: none."""
 
     @property
     def id(self) -> str:

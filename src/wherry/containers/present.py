@@ -80,7 +80,7 @@ def state(record: Record) -> Json:
     current = record.state
     return {
         "Status": current.status,
-        "Running": current.alive,
+        "Running": current.active,
         "Paused": current.status == "paused",
         "Restarting": current.status == "restarting",
         "OOMKilled": current.oom_killed,

@@ -45,6 +45,11 @@ class State(Model, frozen=True):
     stopped_by_user: bool = False
 
     @property
+    def active(self) -> bool:
+        """True while the first process exists, or another one is going to be started: docker's "running"."""
+        return self.status in ALIVE or self.status == "restarting"
+
+    @property
     def alive(self) -> bool:
         """True while the first process exists."""
         return self.status in ALIVE

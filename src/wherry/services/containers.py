@@ -100,6 +100,8 @@ class Containers:
 
     def _running(self, ref: str) -> Container:
         container = self.catalog.resolve(ref)
+        if container.record.state.status == "restarting":
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.record.state.alive or container.task is None:
             raise Conflict(f"container {container.id} is not running")
         return container
@@ -125,8 +127,10 @@ class Containers:
             if container.removed is None:
                 container.removed = loop.create_future()
             return _result(asyncio.shield(container.removed))
-        if condition == "next-exit" or container.record.state.alive:
+        if condition == "next-exit":
             return _result(container.end())
+        if container.record.state.active:
+            return _at_rest(container, container.end())
         already: asyncio.Future[int] = loop.create_future()
         already.set_result(container.record.state.exit_code)
         return _result(already)
@@ -146,3 +150,11 @@ class Containers:
 
 async def _result(code: asyncio.Future[int]) -> Json:
     return {"StatusCode": await code}
+
+
+async def _at_rest(container: Container, ended: asyncio.Future[int]) -> Json:
+    """The end after which a container is not started again."""
+    code = await ended
+    while container.record.state.active:
+        code = await container.end()
+    return {"StatusCode": code}

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import structs
 
-from wherry.containers import names, signals
+from wherry.containers import names, restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import EngineError, InvalidArgument, NotFound, SystemFailure
@@ -38,7 +38,6 @@ from wherry.services.launching import endpoint_requests
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 
-RESTART_POLICIES = frozenset({"no", "always", "on-failure", "unless-stopped"})
 LOG_DRIVERS = frozenset({"json-file", "none"})
 LOG_OPTIONS = frozenset({"max-size", "max-file"})
 MARKER = ".dockerenv"
@@ -98,11 +97,7 @@ class Creation:
 
     def _host_defaults(self, host: HostConfig, config: ContainerConfig) -> HostConfig:
         policy = host.restart_policy
-        if (policy.name or "no") not in RESTART_POLICIES:
-            raise InvalidArgument(
-                f"invalid restart policy: unknown policy '{policy.name}'; use one of "
-                "'no', 'always', 'on-failure', or 'unless-stopped'"
-            )
+        restart.check(policy)
         if host.auto_remove and policy.name not in ("", "no"):
             raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
         driver = host.log_config.type or self.settings.log_driver

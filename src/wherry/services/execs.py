@@ -82,6 +82,8 @@ class Execs:
     def _check(self, container: Container) -> None:
         if container.record.state.status == "paused":
             raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+        if container.record.state.status == "restarting":
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.record.state.alive or container.task is None:
             raise Conflict(f"container {container.id} is not running")
 

@@ -48,7 +48,7 @@ class ImageService:
         self.bus.publish("image", "tag", image.id, {"name": name})
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:
-        return [(each.id, each.record.state.alive) for each in self.catalog if each.record.image_id == image_id]
+        return [(each.id, each.record.state.active) for each in self.catalog if each.record.image_id == image_id]
 
     async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Json]:
         """DELETE /images/NAME."""

@@ -11,13 +11,13 @@ import logging
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from msgspec import structs
 
-from wherry.containers import signals
+from wherry.containers import restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
 from wherry.events import Bus
@@ -29,6 +29,7 @@ from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
 from wherry.services.launching import Launching
+from wherry.services.restarts import Restarts
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.supervision.background import spawn
@@ -51,10 +52,15 @@ class Lifecycle:
     networks: Networks
     launching: Launching
     bus: Bus
+    restarts: Restarts = field(default_factory=Restarts)
 
     def publish(self, container: Container, action: str, **more: str) -> None:
         """Publish an event of a container."""
         self.bus.publish("container", action, container.id, {**attributes(container.record), **more})
+
+    def _save_state(self, container: Container, **changes: Any) -> None:
+        state = structs.replace(container.record.state, **changes)
+        self.catalog.save(container, structs.replace(container.record, state=state))
 
     # ---- start and the end
 
@@ -64,10 +70,13 @@ class Lifecycle:
             state = container.record.state
             if state.status == "paused":
                 raise Conflict("cannot start a paused container, try unpause instead")
-            if state.alive:
+            if state.active:
                 raise NotModified("container already started")
             if state.status in ("removing", "dead"):
                 raise Conflict("container is marked for removal and cannot be started")
+            self.restarts.cancel(container)
+            if state.restart_count:
+                self._save_state(container, restart_count=0)
             await self._start_locked(container)
 
     async def _start_locked(self, container: Container) -> None:
@@ -98,8 +107,15 @@ class Lifecycle:
 
     async def _start_failed(self, container: Container, error: EngineError | LaunchFailed) -> None:
         text = _as_engine_error(error).message
-        state = structs.replace(container.record.state, exit_code=_exit_code(text), error=text)
-        self.catalog.save(container, structs.replace(container.record, state=state))
+        status = container.record.state.status
+        self._save_state(
+            container,
+            status="exited" if status == "restarting" else status,
+            exit_code=_exit_code(text),
+            error=text,
+        )
+        if status == "restarting":
+            _tell(container.stopped, container.record.state.exit_code)
         if container.record.host_config.auto_remove:
             await self._remove_locked(container)
 
@@ -113,23 +129,48 @@ class Lifecycle:
         await task.gone
         if container.task is task:
             container.task = None
+        if container.record.state.status == "restarting":
+            self.restarts.plan(container, self._start_again, lasted=(outcome.at - task.started_at) / 1e9)
+
+    async def _start_again(self, container: Container) -> None:
+        """Start as the restart policy wants; a failure is the end of it."""
+        async with container.lock:
+            if container.id not in self.catalog or container.record.state.status != "restarting":
+                return
+            try:
+                await self._start_locked(container)
+            except EngineError as error:
+                log.warning("restart failed", extra={"container": container.id, "error": error.message})
+
+    def resume(self) -> None:
+        """Start what the restart policies want at the start of the engine, after `ended_meanwhile`."""
+        for container in self.catalog:
+            state = container.record.state
+            if state.status == "exited" and restart.at_boot(container.record.host_config.restart_policy, state):
+                self.catalog.save(container, container.record.moved("restarting"))
+            if container.record.state.status == "restarting":
+                self.restarts.plan(container, self._start_again, lasted=restart.STEADY)
 
     def _ended(self, container: Container, outcome: Exit) -> None:
         """Record the end, tell everybody, and give back what the container held. Never waits."""
         record = container.record
         self.networks.close_sandbox(container.id)
+        again = self.restarts.open and restart.after_end(record.host_config.restart_policy, record.state, outcome.code)
         ended = record.moved(
-            "exited", pid=0, start_time=0, exit_code=outcome.code, oom_killed=outcome.oom, finished_at=outcome.at
+            "restarting" if again else "exited",
+            pid=0,
+            start_time=0,
+            exit_code=outcome.code,
+            oom_killed=outcome.oom,
+            finished_at=outcome.at,
+            restart_count=record.state.restart_count + again,
         )
         self.catalog.save(container, ended)
         lasted = max(0, outcome.at - record.state.started_at) // 1_000_000_000
         if outcome.oom:
             self.publish(container, "oom")
         self.publish(container, "die", exitCode=str(outcome.code), execDuration=str(lasted))
-        waiting, container.stopped = container.stopped, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(outcome.code)
+        _tell(container.stopped, outcome.code)
 
     def ended_meanwhile(self, container: Container, outcome: Exit | None) -> None:
         """Record the end of a container that ended, or vanished with the machine, while no engine ran."""
@@ -147,22 +188,25 @@ class Lifecycle:
             number = signals.parse(text or "KILL")
         except InvalidArgument as error:
             raise InvalidArgument(f"cannot kill container: {name}: {error.message}") from error
+        if container.record.state.status == "restarting" and await self._give_up_restart(container):
+            self.publish(container, "kill", signal=str(number))
+            return
         if not container.record.state.alive or container.task is None:
             raise Conflict(f"cannot kill container: {name}: container {container.id} is not running")
         ended = container.end()
-        await self._signal(container, number)
+        ending = (signal.SIGKILL, signal.SIGTERM, signals.parse(container.record.config.stop_signal or "TERM"))
+        await self._signal(container, number, ending=number in ending)
         if number == signal.SIGKILL:
             await self._await_kill(container, ended)
 
-    async def _signal(self, container: Container, number: int) -> None:
+    async def _signal(self, container: Container, number: int, *, ending: bool) -> None:
         task = container.task
         if task is None:
             return
-        if number in (signal.SIGKILL, signal.SIGTERM):
-            state = structs.replace(container.record.state, stopped_by_user=True)
-            self.catalog.save(container, structs.replace(container.record, state=state))
+        if ending and self.restarts.open:  # an engine that stops is not somebody who stops it
+            self._save_state(container, stopped_by_user=True)
         await task.signal(number)
-        if container.record.state.status == "paused" and number in (signal.SIGKILL, signal.SIGTERM):
+        if container.record.state.status == "paused" and ending:
             # a frozen process takes no signal: it is delivered at the thaw
             self.thaw(container)
         self.publish(container, "kill", signal=str(number))
@@ -178,6 +222,9 @@ class Lifecycle:
 
     async def stop(self, container: Container, *, signal_name: str, timeout: int | None) -> None:
         """Ask a container to end, and end it after the timeout; raises NotModified when it does not run."""
+        if container.record.state.status == "restarting" and await self._give_up_restart(container):
+            self.publish(container, "stop")
+            return
         if not container.record.state.alive or container.task is None:
             raise NotModified("container already stopped")
         config = container.record.config
@@ -185,13 +232,23 @@ class Lifecycle:
         if timeout is None:
             timeout = config.stop_timeout if config.stop_timeout is not None else self.settings.stop_timeout
         ended = container.end()
-        await self._signal(container, number)
+        await self._signal(container, number, ending=True)
         try:
             await asyncio.wait_for(asyncio.shield(ended), None if timeout < 0 else timeout)
         except TimeoutError:
-            await self._signal(container, signal.SIGKILL)
+            await self._signal(container, signal.SIGKILL, ending=True)
         await self._await_kill(container, ended)
         self.publish(container, "stop")
+
+    async def _give_up_restart(self, container: Container) -> bool:
+        """Have a container that waits for its next start stay as it is; False when it was started just now."""
+        self.restarts.cancel(container)
+        async with container.lock:
+            if container.record.state.status != "restarting":
+                return False
+            self.catalog.save(container, container.record.moved("exited", stopped_by_user=self.restarts.open))
+            _tell(container.stopped, container.record.state.exit_code)
+            return True
 
     async def restart(self, container: Container, *, signal_name: str, timeout: int | None) -> None:
         """Stop, when it runs, and start."""
@@ -211,6 +268,8 @@ class Lifecycle:
         """Freeze all processes of a running container."""
         if container.record.state.status == "paused":
             raise Conflict(f"Container {container.id} is already paused")
+        if container.record.state.status == "restarting":
+            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         if not container.record.state.alive:
             raise Conflict(f"Container {container.id} is not running")
         self._cgroup(container, "freeze")
@@ -246,16 +305,16 @@ class Lifecycle:
     async def remove(self, container: Container, *, force: bool) -> None:
         """Remove a container and all that is its own; a running one only with force."""
         state = container.record.state
-        if state.alive and not force:
-            word = (
-                "paused and must be unpaused first"
-                if state.status == "paused"
-                else ("running: stop the container before removing or force remove")
-            )
+        if state.active and not force:
+            advice = "stop the container before removing or force remove"
+            word = "paused and must be unpaused first" if state.status == "paused" else f"{state.status}: {advice}"
             raise Conflict(f'cannot remove container "{container.name}": container is {word}')
+        if state.status == "restarting":
+            await self._give_up_restart(container)
+            state = container.record.state
         if state.alive and container.task is not None:
             ended = container.end()
-            await self._signal(container, signal.SIGKILL)
+            await self._signal(container, signal.SIGKILL, ending=True)
             await self._await_kill(container, ended)
         async with container.lock:
             await self._remove_locked(container)
@@ -283,6 +342,14 @@ class Lifecycle:
         self.snapshotter.remove(container.id)
         if not self.images.exists(container.record.image_id):  # removed by force while we used its layers
             self.images.collect()
+
+
+def _tell(waiting: list[asyncio.Future[int]], code: int) -> None:
+    """Set the result of all futures and forget them."""
+    for future in waiting:
+        if not future.done():
+            future.set_result(code)
+    waiting.clear()
 
 
 def delete_folder(folder: Path) -> None:

@@ -61,7 +61,7 @@ class Looks:
         return [
             container
             for container in self.catalog
-            if (everything or container.record.state.alive or container.record.state.status == "restarting")
+            if (everything or container.record.state.active)
             and container_filters.accepts(container.record, query.filters)
             and (ancestors is None or container.record.image_id in ancestors)
             and (newest is None or container.record.created < newest)
@@ -140,7 +140,7 @@ class Looks:
         chosen = container_filters.prunable(filters, time.time_ns())
         removed, freed = [], 0
         for container in self.catalog:
-            if container.record.state.alive or not chosen(container.record):
+            if container.record.state.active or not chosen(container.record):
                 continue
             try:
                 usage = await asyncio.to_thread(self.snapshotter.usage, container.id)

@@ -11,7 +11,6 @@ def _wanted(config: ContainerConfig, host: HostConfig) -> list[tuple[bool, str]]
     check = config.healthcheck.test if config.healthcheck else None
     return [
         (bool(host.port_bindings) or host.publish_all_ports, "publishing ports (-p, -P)"),
-        (host.restart_policy.name not in ("", "no"), f"the restart policy '{host.restart_policy.name}'"),
         (bool(check) and check != ["NONE"], "health checks (--health-cmd)"),
         (bool(config.volumes), "anonymous volumes (-v /path without a host directory)"),
         (bool(host.volumes_from), "--volumes-from"),

@@ -88,8 +88,8 @@ class Streams:
             timestamps=query.timestamps,
             details=query.details,
         )
-        if query.follow and record.state.alive:
-            chunks = log_stream.follow(reader, form, str(folder), lambda: not container.record.state.alive)
+        if query.follow and record.state.active:
+            chunks = log_stream.follow(reader, form, str(folder), lambda: not container.record.state.active)
         else:
             chunks = log_stream.read(reader, form)
         return LogsAnswer(record.config.tty, chunks)

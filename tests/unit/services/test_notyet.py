@@ -13,7 +13,6 @@ from wherry.services import notyet
     [
         (ContainerConfig(), HostConfig(port_bindings={"80/tcp": [PortBinding(host_port="80")]}), "publishing ports"),
         (ContainerConfig(), HostConfig(publish_all_ports=True), "publishing ports"),
-        (ContainerConfig(), HostConfig(restart_policy=RestartPolicy(name="always")), "restart policy 'always'"),
         (ContainerConfig(healthcheck=HealthConfig(test=["CMD", "true"])), HostConfig(), "health checks"),
         (ContainerConfig(volumes={"/data": {}}), HostConfig(), "anonymous volumes"),
         (ContainerConfig(), HostConfig(volumes_from=["other"]), "--volumes-from"),
