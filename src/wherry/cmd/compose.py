@@ -33,6 +33,7 @@ from wherry.services.networks import NetworkService
 from wherry.services.settings import Settings
 from wherry.services.streams import Streams
 from wherry.services.system import SystemService
+from wherry.services.updating import Updating
 from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
@@ -217,6 +218,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             lifecycle=life,
             streams=Streams(life.settings, life, launching.attachments),
             looks=looks,
+            updating=Updating(life),
         ),
         execs=execs,
         images=image_service,

@@ -12,13 +12,14 @@ from msgspec import structs
 from wherry.containers import names
 from wherry.containers.catalog import Catalog, Container
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
-from wherry.models.container import CreateContainer
+from wherry.models.container import CreateContainer, HostConfig
 from wherry.models.queries import AttachQuery, Filters, ListQuery, LogsAnswer, LogsQuery, Upgrade
 from wherry.services import processes
 from wherry.services.creation import Creation
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.looks import Looks
 from wherry.services.streams import Streams
+from wherry.services.updating import Updating
 
 Json = Any
 WAIT_CONDITIONS = frozenset({"", "not-running", "next-exit", "removed"})
@@ -33,6 +34,7 @@ class Containers:
     lifecycle: Lifecycle
     streams: Streams
     looks: Looks
+    updating: Updating
 
     async def create(self, request: CreateContainer, *, name: str, platform: str) -> Json:
         """POST /containers/create."""
@@ -89,6 +91,10 @@ class Containers:
             old = container.name
             self.catalog.save(container, structs.replace(container.record, name=bare))
         self.lifecycle.publish(container, "rename", oldName=f"/{old}")
+
+    async def update(self, ref: str, asked: HostConfig) -> Json:
+        """POST /containers/ID/update."""
+        return await self.updating.update(self.catalog.resolve(ref), asked)
 
     async def resize(self, ref: str, *, height: int, width: int) -> None:
         """POST /containers/ID/resize."""

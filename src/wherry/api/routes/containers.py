@@ -15,7 +15,7 @@ from wherry.api.versions import adapt
 from wherry.api.wire.decode import convert
 from wherry.api.wire.query import Query
 from wherry.errors import InvalidArgument
-from wherry.models.container import ContainerConfig, CreateContainer
+from wherry.models.container import ContainerConfig, CreateContainer, HostConfig
 from wherry.models.queries import AttachQuery, ListQuery, LogsQuery
 
 HIJACKED = Hijacked()
@@ -141,6 +141,11 @@ class Containers:
         )
         return NO_CONTENT
 
+    async def update(self, request: Request) -> Answer:
+        """Change limits and the restart policy."""
+        asked = await request.model(HostConfig)
+        return json_reply(await self._backend.update(request.params["id"], asked))
+
     async def rename(self, request: Request) -> Answer:
         """Give a container another name."""
         name = request.query.text("name")
@@ -207,6 +212,7 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("POST", "/containers/{id}/pause", area.pause)
     yield Route("POST", "/containers/{id}/unpause", area.unpause)
     yield Route("POST", "/containers/{id}/rename", area.rename)
+    yield Route("POST", "/containers/{id}/update", area.update)
     yield Route("POST", "/containers/{id}/resize", area.resize)
     yield Route("GET", "/containers/{id}/top", area.top)
     yield Route("DELETE", "/containers/{id}", area.remove)

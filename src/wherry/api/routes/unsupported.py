@@ -29,7 +29,6 @@ MISSING = (
     "HEAD /containers/{id}/archive|copying files",
     "GET /containers/{id}/archive|copying files",
     "PUT /containers/{id}/archive|copying files",
-    "POST /containers/{id}/update|changing the limits of a container",
     "POST /commit|committing a container",
     "GET /images/search|searching a registry",
     "GET /images/get|saving images",
