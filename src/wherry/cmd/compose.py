@@ -31,6 +31,7 @@ from wherry.services.lifecycle import Lifecycle, delete_folder
 from wherry.services.looks import Looks
 from wherry.services.networks import NetworkService
 from wherry.services.settings import Settings
+from wherry.services.statistics import Statistics
 from wherry.services.streams import Streams
 from wherry.services.system import SystemService
 from wherry.services.updating import Updating
@@ -219,6 +220,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             streams=Streams(life.settings, life, launching.attachments),
             looks=looks,
             updating=Updating(life),
+            statistics=Statistics(life.catalog, life),
         ),
         execs=execs,
         images=image_service,

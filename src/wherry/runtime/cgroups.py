@@ -149,6 +149,15 @@ class Cgroup:
         for directory in self.directories:
             cgroup.write(directory + "/cgroup.procs", str(pid))
 
+    @property
+    def version(self) -> int:
+        """Whose limits apply, 1 or 2."""
+        return self._layout.version
+
+    def directory(self, controller: str) -> str | None:
+        """Return the group's directory in the hierarchy of a controller; None when that is not mounted."""
+        return self._by_controller.get(controller)
+
     def pids(self) -> list[int]:
         """Return the processes in it and in the groups made below it; none when it is gone."""
         return cgroup.processes(self.directories[0])

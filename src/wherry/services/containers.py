@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from wherry.services import processes
 from wherry.services.creation import Creation
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.looks import Looks
+from wherry.services.statistics import Statistics
 from wherry.services.streams import Streams
 from wherry.services.updating import Updating
 
@@ -35,6 +36,7 @@ class Containers:
     streams: Streams
     looks: Looks
     updating: Updating
+    statistics: Statistics
 
     async def create(self, request: CreateContainer, *, name: str, platform: str) -> Json:
         """POST /containers/create."""
@@ -95,6 +97,14 @@ class Containers:
     async def update(self, ref: str, asked: HostConfig) -> Json:
         """POST /containers/ID/update."""
         return await self.updating.update(self.catalog.resolve(ref), asked)
+
+    async def usage(self, ref: str, *, one_shot: bool) -> Json:
+        """GET /containers/ID/stats?stream=false."""
+        return await self.statistics.once(self.catalog.resolve(ref), one_shot=one_shot)
+
+    def usage_stream(self, ref: str) -> AsyncIterator[Json]:
+        """GET /containers/ID/stats."""
+        return self.statistics.stream(self.catalog.resolve(ref))
 
     async def resize(self, ref: str, *, height: int, width: int) -> None:
         """POST /containers/ID/resize."""

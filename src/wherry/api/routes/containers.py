@@ -141,6 +141,16 @@ class Containers:
         )
         return NO_CONTENT
 
+    async def stats(self, request: Request) -> Answer:
+        """Tell what a container uses: once, or every second until the client goes."""
+        query, container = request.query, request.params["id"]
+        streamed, one_shot = query.flag("stream", default=True), query.flag("one-shot")
+        if streamed and one_shot:
+            raise InvalidArgument("cannot have stream=true and one-shot=true")
+        if streamed:
+            return await streams.events(self._backend.usage_stream(container))
+        return json_reply(await self._backend.usage(container, one_shot=one_shot))
+
     async def update(self, request: Request) -> Answer:
         """Change limits and the restart policy."""
         asked = await request.model(HostConfig)
@@ -213,6 +223,7 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("POST", "/containers/{id}/unpause", area.unpause)
     yield Route("POST", "/containers/{id}/rename", area.rename)
     yield Route("POST", "/containers/{id}/update", area.update)
+    yield Route("GET", "/containers/{id}/stats", area.stats)
     yield Route("POST", "/containers/{id}/resize", area.resize)
     yield Route("GET", "/containers/{id}/top", area.top)
     yield Route("DELETE", "/containers/{id}", area.remove)
