@@ -1,4 +1,4 @@
-"""`docker stats --no-stream` of one running container. The docker command shows its table after 500 ms at the earliest."""
+"""`docker stats --no-stream` of one running container; the docker command shows its table after 500 ms at least."""
 
 from __future__ import annotations
 
