@@ -109,6 +109,7 @@ class Engine:
             await asyncio.gather(*(self._stop(container) for container in running))
         for container in self.catalog:
             if container.record.state.alive and container.watcher is not None:
+                self.lifecycle.health.end(container)
                 container.watcher.cancel()  # it runs on; the next engine takes it up
         await settle(2.0)
         if not any(container.record.state.alive for container in self.catalog):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from wherry.containers import record as records
+from wherry.containers.health import Health
 from wherry.containers.record import Record
 from wherry.errors import Conflict, InvalidArgument, NotFound
 from wherry.runtime.wire import AttachOptions
@@ -38,6 +39,8 @@ class Container:
     pending: list[PendingAttach] = field(default_factory=list)
     stopped: list[asyncio.Future[int]] = field(default_factory=list)
     removed: asyncio.Future[int] | None = None
+    health: Health | None = None
+    checking: asyncio.Task[None] | None = None
     restarting: asyncio.Task[None] | None = None
     backoff: float = 0.0
     """Seconds of the pause before the last start that a restart policy made; 0: none."""

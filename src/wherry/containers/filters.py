@@ -63,8 +63,6 @@ def accepts(record: Record, filters: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a container passes the filters that its own record decides; labels must all hold."""
     if not all(holds(record.config.labels or {}, value) for value in filters.get("label", ())):
         return False
-    if filters.get("health") and "none" not in filters["health"]:
-        return False
     if any(filters.get(name) for name in ("publish", "expose")):
         return False
     return all(

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from wherry.containers.health import Health
 from wherry.containers.record import BindRecord, Record
 from wherry.models.times import human, rfc3339
 from wherry.oci.build import MASKED_PATHS, READONLY_PATHS
@@ -37,11 +38,14 @@ def command(record: Record) -> str:
     return " ".join([record.path, *words])
 
 
-def status(record: Record, now: int) -> str:
-    """Return the STATUS column: "Up 5 minutes (Paused)", "Exited (0) 3 hours ago"."""
+def status(record: Record, now: int, health: Health | None = None) -> str:
+    """Return the STATUS column: "Up 5 minutes (healthy)", "Exited (0) 3 hours ago"."""
     state = record.state
-    if state.status in ("running", "paused"):
-        return f"Up {human(now - state.started_at)}" + (" (Paused)" if state.status == "paused" else "")
+    if state.status == "paused":
+        return f"Up {human(now - state.started_at)} (Paused)"
+    if state.status == "running":
+        word = "" if health is None else "health: starting" if health.status == "starting" else health.status
+        return f"Up {human(now - state.started_at)}" + (f" ({word})" if word else "")
     if state.status == "restarting":
         return f"Restarting ({state.exit_code}) {human(now - state.finished_at)} ago"
     words = {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}
@@ -56,7 +60,7 @@ def mount(bind: BindRecord) -> Json:
     return entry | {"RW": bind.rw, "Propagation": bind.propagation}
 
 
-def summary(record: Record, *, image: str, networks: Mapping[str, Json]) -> Json:
+def summary(record: Record, *, image: str, networks: Mapping[str, Json], health: Health | None = None) -> Json:
     """Return the entry of GET /containers/json."""
     return {
         "Id": record.id,
@@ -68,17 +72,18 @@ def summary(record: Record, *, image: str, networks: Mapping[str, Json]) -> Json
         "Ports": [],
         "Labels": record.config.labels or {},
         "State": record.state.status,
-        "Status": status(record, time.time_ns()),
+        "Status": status(record, time.time_ns(), health),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
         "NetworkSettings": {"Networks": dict(networks)},
         "Mounts": [mount(bind) for bind in record.mounts],
     }
 
 
-def state(record: Record) -> Json:
+def state(record: Record, health: Health | None = None) -> Json:
     """Return the State object of docker inspect."""
     current = record.state
     return {
+        **({} if health is None else {"Health": health.to_wire()}),
         "Status": current.status,
         "Running": current.active,
         "Paused": current.status == "paused",

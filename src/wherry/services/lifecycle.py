@@ -28,6 +28,7 @@ from wherry.oci.build import cgroups_path
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
+from wherry.services.health import HealthChecks
 from wherry.services.launching import Launching
 from wherry.services.restarts import Restarts
 from wherry.services.settings import Settings
@@ -53,6 +54,10 @@ class Lifecycle:
     launching: Launching
     bus: Bus
     restarts: Restarts = field(default_factory=Restarts)
+    health: HealthChecks = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "health", HealthChecks(self.launching, self.publish))
 
     def publish(self, container: Container, action: str, **more: str) -> None:
         """Publish an event of a container."""
@@ -103,6 +108,7 @@ class Lifecycle:
             **changes,
         )
         self.catalog.save(container, structs.replace(container.record, state=moved))
+        self.health.begin(container, task)
         container.watcher = spawn(self._await_end(container, task), f"end of {container.name}")
 
     async def _start_failed(self, container: Container, error: EngineError | LaunchFailed) -> None:
@@ -154,6 +160,7 @@ class Lifecycle:
     def _ended(self, container: Container, outcome: Exit) -> None:
         """Record the end, tell everybody, and give back what the container held. Never waits."""
         record = container.record
+        self.health.end(container)
         self.networks.close_sandbox(container.id)
         again = self.restarts.open and restart.after_end(record.host_config.restart_policy, record.state, outcome.code)
         ended = record.moved(

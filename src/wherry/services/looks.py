@@ -48,7 +48,9 @@ class Looks:
         answer = []
         for container in found:
             networks = self._networks(container)
-            entry = present.summary(container.record, image=self._image_name(container), networks=networks)
+            entry = present.summary(
+                container.record, image=self._image_name(container), networks=networks, health=container.health
+            )
             if query.size:
                 entry |= await self._sizes(container)
             answer.append(entry)
@@ -58,11 +60,13 @@ class Looks:
         everything = query.all or query.limit > 0 or query.filters.get("status") or query.filters.get("exited")
         ancestors = self._ancestors(query.filters.get("ancestor", ()))
         newest, oldest = self._limits(query.filters)
+        healths = query.filters.get("health", ())
         return [
             container
             for container in self.catalog
             if (everything or container.record.state.active)
             and container_filters.accepts(container.record, query.filters)
+            and (not healths or (container.health.status if container.health else "none") in healths)
             and (ancestors is None or container.record.image_id in ancestors)
             and (newest is None or container.record.created < newest)
             and (oldest is None or container.record.created > oldest)
@@ -118,6 +122,7 @@ class Looks:
             graph=self.snapshotter.graph_data(container.id),
             exec_ids=self.exec_ids(container.id),
         )
+        answer["State"] = present.state(record, container.health)
         if size:
             answer |= await self._sizes(container)
         return answer

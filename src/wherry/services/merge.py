@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import structs
 
+from wherry.containers import health
 from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig
 from wherry.models.image import ImageRunConfig
@@ -57,7 +58,7 @@ def merge(config: ContainerConfig, image: ImageRunConfig) -> ContainerConfig:
         working_dir=config.working_dir or image.working_dir,
         labels={**(image.labels or {}), **(config.labels or {})},
         stop_signal=config.stop_signal or image.stop_signal,
-        healthcheck=config.healthcheck or image.healthcheck,
+        healthcheck=health.merge(config.healthcheck, image.healthcheck),
         shell=config.shell or image.shell,
         on_build=None,
     )

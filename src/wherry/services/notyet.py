@@ -8,10 +8,8 @@ from wherry.models.image import ImageRunConfig
 
 
 def _wanted(config: ContainerConfig, host: HostConfig) -> list[tuple[bool, str]]:
-    check = config.healthcheck.test if config.healthcheck else None
     return [
         (bool(host.port_bindings) or host.publish_all_ports, "publishing ports (-p, -P)"),
-        (bool(check) and check != ["NONE"], "health checks (--health-cmd)"),
         (bool(config.volumes), "anonymous volumes (-v /path without a host directory)"),
         (bool(host.volumes_from), "--volumes-from"),
         (bool(host.volume_driver), "volume drivers (--volume-driver)"),
@@ -31,6 +29,4 @@ def check(config: ContainerConfig, host: HostConfig, image: ImageRunConfig) -> l
     if image.volumes:
         places = ", ".join(sorted(image.volumes))
         warnings.append(f"The image declares volumes ({places}); what is written there stays in the container.")
-    if image.healthcheck and image.healthcheck.test and image.healthcheck.test != ["NONE"]:
-        warnings.append("The image declares a health check; this engine does not run health checks yet.")
     return warnings
