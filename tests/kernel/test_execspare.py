@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import resource
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -130,6 +132,7 @@ def test_a_spare_that_is_killed_is_not_missed(run):
         task = await yard.start("/bin/sleep", "60")
         await output_of(task, "/bin/true", exec_id="a")
         os.kill(await spare_of(task), signal.SIGKILL)
+        await asyncio.sleep(0.1)
         assert await output_of(task, "/bin/echo", "b", exec_id="b") == ({1: b"b\n", 2: b""}, 0)
         os.kill(await spare_of(task), signal.SIGSTOP)
         os.kill(await spare_of(task), signal.SIGKILL)
@@ -139,15 +142,111 @@ def test_a_spare_that_is_killed_is_not_missed(run):
     run(scenario)
 
 
-def test_a_spare_that_cannot_spawn_leaves_the_exec_to_a_fork(run):
-    """With room for one more process only: the spare is in the control group too while it spawns."""
+def test_a_child_that_cannot_fork_says_so(run):
+    """With room for one more process only: the child is in the control group too while it forks."""
 
     async def scenario(yard):
         resources = {"devices": [{"allow": True, "access": "rwm"}], "pids": {"limit": 2}}
         task = await yard.start("/bin/sleep", "60", resources=resources)
         for name in ("a", "b", "c"):
-            assert await output_of(task, "/bin/echo", name, exec_id=name) == ({1: name.encode() + b"\n", 2: b""}, 0)
+            with pytest.raises(LaunchFailed, match="temporarily unavailable"):
+                await exec_in(task, "/bin/echo", name, exec_id=name)
+            await asyncio.sleep(0.1)
+        await task.signal(signal.SIGKILL)
+        await within(task.gone)
+
+    run(scenario)
+
+
+def test_what_a_killed_child_has_forked_is_followed(run):
+    """As if the OOM killer had come between the fork and the word of it: the program is waited for."""
+
+    async def scenario(yard):
+        task = await yard.start("/bin/sleep", "60")
+        await output_of(task, "/bin/true", exec_id="first")
+        for number in range(30):
+            spare = await spare_of(task)
+            start = asyncio.ensure_future(output_of(task, "/bin/sh", "-c", "exit 4", exec_id=f"e{number}"))
+            await asyncio.sleep(0.0005 * (number % 10))
+            try:
+                os.kill(spare, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            try:
+                assert (await start)[1] in (4, 137)
+            except LaunchFailed:
+                continue  # it was killed before it had forked
+        await task.signal(signal.SIGKILL)
+        await within(task.gone)  # no zombie of ours keeps its pid namespace
+
+    run(scenario)
+
+
+def test_a_supervisor_without_descriptors_keeps_its_container(run):
+    async def scenario(yard):
+        task = await yard.start("/bin/sleep", "60")
+        supervisor = supervisor_of(task)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (40, 40))
+        clients = []
+
+        async def use_them_up():
+            for number in range(30):
+                _, client = await exec_in(task, "/bin/sleep", "50", exec_id=f"e{number}")
+                clients.append(client)
+
+        with pytest.raises(LaunchFailed, match=r"[Tt]oo many open files"):
+            await use_them_up()
+        await asyncio.sleep(0.2)
+        for client in clients:
+            client.close()
+        assert supervisor_of(task) == supervisor
+        assert not task.exited.done()
+
+    run(scenario)
+
+
+def test_paths_through_proc_self_lead_to_the_program_itself(run):
+    async def scenario(yard):
+        task = await yard.start("/bin/sleep", "60")
+        for number in range(3):
+            seen, code = await output_of(task, "/bin/sh", "-c", "pwd", cwd="/proc/self", exec_id=f"a{number}")
+            assert code == 0
+            seen, code = await output_of(task, "/proc/self/root/bin/echo", "x", exec_id=f"b{number}")
+            assert (seen[1], code) == (b"x\n", 0)
+            with pytest.raises(LaunchFailed, match="no such file"):
+                await exec_in(task, "/bin/true", cwd="/nowhere", exec_id=f"c{number}")
             await spare_of(task)
+
+    run(scenario)
+
+
+ONLY_PTRACE = ["CAP_SYS_PTRACE", "CAP_CHOWN"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_tracer_inside_meets_nothing_but_what_the_program_has(run, terminal):
+    """Whatever it sees of a process on its way in has no more rights than the program, and no view of the host."""
+
+    async def scenario(yard):
+        watch = (
+            "while :; do for p in /proc/[0-9]*; do"
+            " [ ${p##*/} -gt 1 ] && [ ${p##*/} != $$ ] && [ $(readlink $p/exe) != /bin/busybox ]"
+            " && echo \"$(grep -h CapPrm $p/status) $(ls -l $p/fd 2>/dev/null | sed 's/.*-> //' | tr '\\n' ' ')\";"
+            " done; done 2>/dev/null"
+        )
+        task = await yard.start("/bin/sleep", "60")
+        caps = {"bounding": ONLY_PTRACE, "permitted": ONLY_PTRACE, "effective": ONLY_PTRACE}
+        _, client = await exec_in(task, "/bin/sh", "-c", watch, exec_id="watch", capabilities=caps)
+        for number in range(60):
+            executed, stream = await exec_in(task, "/bin/true", exec_id=f"e{number}", terminal=terminal)
+            await within(executed.exited)
+            stream.close()
+        await task.signal(signal.SIGKILL, "watch")
+        seen = unframe(await read_all(client))[1].decode().splitlines()
+        for line in seen:
+            if "CapPrm" in line:
+                assert "CapPrm:\t0000000000000000" in line, line
+                assert "zygote.log" not in line, line
 
     run(scenario)
 
@@ -198,6 +297,25 @@ def test_a_filter_is_tried_out(profile, works):
     assert compile_profile(profile).can_spawn is works
 
 
+@pytest.mark.parametrize("names", [("rt_sigprocmask", "rt_sigaction"), ("wait4", "waitid")])
+def test_a_filter_that_forbids_what_goes_around_a_fork(run, rootfs, names):
+    (rootfs / "bin/odd").write_bytes(b"\x7fNOT a program")
+    (rootfs / "bin/odd").chmod(0o755)
+
+    async def scenario(yard):
+        task = await yard.start("/bin/sleep", "60", seccomp=forbidding(*names))
+        for number in range(3):
+            text, _ = await output_of(task, "/bin/grep", "^Sig[BI]", "/proc/self/status", exec_id=f"a{number}")
+            blocked, ignored = (int(line.split()[1], 16) for line in text[1].splitlines())
+            assert (blocked, ignored & ~0x180000000) == (0, 0)  # 32 and 33 are the C library's own
+            assert (await output_of(task, "/bin/odd", exec_id=f"b{number}"))[1] == 255
+            await asyncio.sleep(0.1)
+        await task.signal(signal.SIGKILL)
+        await within(task.gone)
+
+    run(scenario)
+
+
 def test_the_default_filter_lets_spawn():
     facts = os.uname()
     profile = profile_for(default_profile(), frozenset({"CAP_CHOWN"}), facts.machine, facts.release)
@@ -211,8 +329,8 @@ def test_an_unused_spare_is_dropped(monkeypatch):
     if pid == 0:
         try:
             poller = Poller()
-            spares = ExecSpares(poller, lambda *args: None)
-            spares.enable(os.pidfd_open(os.getpid()), ["pid"])
+            spares = ExecSpares(poller, lambda *args: SimpleNamespace(init_pidfd=os.pidfd_open(os.getpid())))
+            spares.enable()
             spares.ended()
             poller.run_for(5, until=lambda: bool(children_of(os.getpid())))
             made = children_of(os.getpid())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from socket import socket
 from typing import Any
 
 from wherry.runtime.cgroups import Cgroup
@@ -14,7 +15,7 @@ from wherry.runtime.init import run_exec
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
-from wherry.runtime.wire import ExecLaunch, SetupFailure
+from wherry.runtime.wire import ExecLaunch
 
 EXEC_DRAIN = 2.0  # others may hold an exec's output after its end; dockerd waits for them as long
 
@@ -27,28 +28,26 @@ class _Exec:
 
     process: Process
     seq: int
-    stdio: tuple[int, int, int] | None = None  # the child's side, open until there is a child that has it
     over: bool = False  # its output is drained too
-
-    def close_stdio(self) -> None:
-        """Leave the child's side to the child."""
-        for fd in set(self.stdio or ()):
-            os.close(fd)
-        self.stdio = None
 
 
 class Execs:
     """Starts execs and tells of their ends; an end that could not be told is kept for the next connection.
 
-    start_of(process, stdio, sync): what the child is told. tell(message): sends to wherryd, False when nobody listens.
+    start_of, spares: see `execspare`. tell(message): sends to wherryd, False when nobody listens. first(): the pid of
+    the container's first process. spawns: whether a child of ours forks the program, or becomes it.
     """
 
-    def __init__(self, poller: Poller, start_of: StartOf, spares: ExecSpares, tell: Tell) -> None:
+    def __init__(
+        self, poller: Poller, start_of: StartOf, spares: ExecSpares, tell: Tell, first: Callable[[], int]
+    ) -> None:
         self._poller = poller
         self._start_of = start_of
         self._spares = spares
         self._tell = tell
+        self._first = first
         self._execs: dict[str, _Exec] = {}
+        self.spawns = False
         self.lingering: list[Client] = []
 
     def start(self, seq: int, launch: ExecLaunch, cgroup: Cgroup, stream: int | None) -> None:
@@ -66,37 +65,38 @@ class Execs:
         process.on_running = lambda process: self._running(launch.exec_id)
         process.on_failed = lambda process: self._failed(launch.exec_id)
         process.on_exit = lambda process: self._exited(launch.exec_id)
-        process.on_refused = lambda process: self._refused(launch, cgroup)
-        self._execs[launch.exec_id] = _Exec(process, seq, stdio)
-        if stdio is None or not self._spares.start(process, launch.process, stdio):
-            self._fork(launch, cgroup)
+        process.find_orphan = self._find_orphan
+        self._execs[launch.exec_id] = _Exec(process, seq)
 
-    def _fork(self, launch: ExecLaunch, cgroup: Cgroup) -> None:
-        item = self._execs[launch.exec_id]
+        def child(sync: socket) -> None:
+            start = self._start_of(launch.process, stdio, sync)
+            start.spawn = self.spawns
+            run_exec(start)
+
         try:
-            item.process.fork(cgroup, lambda sync: run_exec(self._start_of(launch.process, item.stdio, sync)))
+            if not self.spawns or not self._spares.start(process, launch.process, stdio):
+                process.fork(cgroup, child, spawns=self.spawns)
         except OSError:
-            self._execs.pop(launch.exec_id).process.session.abandon()
+            del self._execs[launch.exec_id]
+            session.abandon()
             raise
         finally:
-            item.close_stdio()
+            for fd in set(stdio or ()):
+                os.close(fd)
 
-    def _refused(self, launch: ExecLaunch, cgroup: Cgroup) -> None:
-        seq = self._execs[launch.exec_id].seq
-        try:
-            self._fork(launch, cgroup)
-        except OSError as error:
-            failure = SetupFailure.from_oserror("exec", "fork the exec", error)
-            self._tell({"type": "reply", "seq": seq, "error": failure.to_wire()})
+    def _find_orphan(self) -> int:
+        """Return a child of ours that is no exec yet: one whose parent was killed before it could tell of it."""
+        known = {item.process.pid for item in self._execs.values()} | {self._spares.pid, self._first()}
+        known |= {item.process.spawner for item in self._execs.values()}
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
+            return next((pid for pid in map(int, children.read().split()) if pid not in known), 0)
 
     def _running(self, exec_id: str) -> None:
         item = self._execs[exec_id]
-        item.close_stdio()
         self._tell({"type": "reply", "seq": item.seq, "ok": {"pid": item.process.pid, "at": item.process.started_at}})
 
     def _failed(self, exec_id: str) -> None:
         item = self._execs.pop(exec_id)
-        item.close_stdio()
         item.process.session.abandon()
         if item.process.failure is not None:
             self._tell({"type": "reply", "seq": item.seq, "error": item.process.failure.to_wire()})

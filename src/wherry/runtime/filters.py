@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from socket import socket
 from typing import Any, NamedTuple
 
-from wherry.kernel import process
+from wherry.kernel import process, signals
 from wherry.kernel.seccomp_bpf import compile_filter, load_filter
 from wherry.runtime import channel
 from wherry.runtime.wire import SetupFailure
@@ -36,9 +36,9 @@ def compile_profile(profile: dict[str, Any]) -> Filter | SetupFailure:
 
 
 def can_spawn(program: bytes) -> bool:
-    """Find out in a child whether a spawn works under the filter, down to the last system call before execve(2).
+    """Find out in a child whether a fork works under the filter, with what is done around it.
 
-    By trial, not by reading the filter: which calls posix_spawn(3) makes is the C library's business.
+    By trial, not by reading the filter: which system calls that takes is the business of interpreter and C library.
     """
     ours, theirs = channel.pair()
     with ours:
@@ -47,7 +47,7 @@ def can_spawn(program: bytes) -> bool:
             _try_to_spawn(program, theirs)
         theirs.close()
         try:
-            return bool(channel.receive(ours)[0]["errno"] == errno.EACCES)
+            return bool(channel.receive(ours)[0]["works"])
         except EOFError:  # the filter ended it, or kept it from telling
             return False
         finally:
@@ -55,18 +55,24 @@ def can_spawn(program: bytes) -> bool:
 
 
 def _try_to_spawn(program: bytes, sync: socket) -> None:
-    number = 0
     try:
+        signals.reset_actions()
         process.set_no_new_privileges()
         load_filter(program)
-        os.posix_spawn(_DIRECTORY, [_DIRECTORY], {}, setsid=True, setsigmask=(), setsigdef=(1,))
-    except OSError as error:
-        number = error.errno or 0  # EACCES is execve's answer for a directory: all that comes before has worked
+        if os.fork() == 0:
+            os.setsid()
+            _execute_nothing(sync)
     finally:
-        try:
-            channel.send(sync, {"errno": number})
-        finally:
-            os._exit(0)
+        os._exit(0)
+
+
+def _execute_nothing(sync: socket) -> None:
+    try:
+        os.execve(_DIRECTORY, [_DIRECTORY], {})
+    except OSError as error:
+        channel.send(sync, {"works": error.errno == errno.EACCES})  # the answer for a directory
+    finally:
+        os._exit(0)
 
 
 def _reap(pid: int) -> None:

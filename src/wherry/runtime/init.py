@@ -25,7 +25,9 @@ from wherry.runtime import channel, selfprotect
 from wherry.runtime.plan import namespaces, plan_container, plan_exec
 from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError
 
-__all__ = ["ContainerStart", "ExecStart", "enter_exec_parent", "enter_parent", "run_container", "run_exec"]
+__all__ = [
+    "ContainerStart", "ExecStart", "enter_exec_parent", "enter_parent", "leave_parent", "run_container", "run_exec",
+]  # fmt: skip
 
 _BY_PARENT = {"pid": const.CLONE_NEWPID, "time": const.CLONE_NEWTIME}
 _SIGKILL = 9
@@ -52,6 +54,18 @@ def enter_parent(spec: dict[str, Any]) -> None:
             os.close(fd)
     if flags:
         kernel.unshare(flags)
+
+
+def leave_parent(spec: dict[str, Any]) -> None:
+    """Have the next children born where we are again; undoes `enter_parent`. Raises OSError."""
+    opened = [
+        (os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC), flag)
+        for kind, flag in _BY_PARENT.items()
+        if kind in namespaces(spec)
+    ]
+    for fd, flag in opened:
+        kernel.setns(fd, flag)
+        os.close(fd)
 
 
 def enter_exec_parent(spec: dict[str, Any], init_pidfd: int) -> None:

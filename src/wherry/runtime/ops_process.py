@@ -36,10 +36,12 @@ class InstallStdio(Operation):
         return "install standard input, output and error"
 
     def run(self, setup: Setup) -> None:
-        if not (isinstance(setup.request, ExecStart) and setup.request.spawn):
+        spawns = _spawns(setup)
+        if not spawns:
             os.setsid()
         if setup.terminal >= 0:
-            terminal.make_controlling(setup.terminal)
+            if not spawns:
+                terminal.make_controlling(setup.terminal)
             fds.install_stdio((setup.terminal,) * 3)
         elif setup.request.stdio is not None:
             fds.install_stdio(setup.request.stdio)
@@ -145,6 +147,9 @@ class ChangeDirectory(Operation):
             self.change(setup)
         except PermissionError:
             setup.cwd_refused = True  # a network file system may let the user in but not root
+        except FileNotFoundError:
+            if not _leave_to_child(setup, self):
+                raise
 
     def change(self, setup: Setup) -> None:
         """Do it, and check where it led."""
@@ -192,7 +197,13 @@ class FindProgram(Operation):
         return f'exec: "{self.name}"'
 
     def run(self, setup: Setup) -> None:
-        setup.program = self._find(setup.environment.get("PATH", ""))
+        if setup.left and _leave_to_child(setup, self):
+            return  # it may depend on the working directory
+        try:
+            setup.program = self._find(setup.environment.get("PATH", ""))
+        except SetupError as error:
+            if error.number != errno.ENOENT or not _leave_to_child(setup, self):
+                raise
 
     def _find(self, search: str) -> str:
         if "/" in self.name:
@@ -294,6 +305,10 @@ class Execute(Operation):
 
     def become(self, setup: Setup) -> None:
         """The step from which there is no way back."""
+        self.execute(setup)
+
+    def execute(self, setup: Setup) -> None:
+        """Become the program in this process."""
         try:
             os.execve(setup.program, self.arguments, setup.environment)
         except OSError as error:
@@ -320,19 +335,45 @@ class Execute(Operation):
 
 @dataclass(slots=True)
 class Spawn(Execute):
-    """Have a child become the program, and end; see `execspare`."""
+    """Have a child become the program, and end; see `execspare`.
 
-    def reset_process(self) -> None:
-        """Nothing: the signals are set in the child, and a death signal is not inherited."""
+    The child is the first of us in the sight of the container's processes, and all that it has by then is what the
+    program may have: whoever traces it there (CAP_SYS_PTRACE) gains nothing.
+    """
+
+    limits: SetRlimits  # those that would count the process that forks
 
     def become(self, setup: Setup) -> None:
-        """Without a word when it fails: the one who waits for it then takes the way that shows why."""
+        """Fork, as late as can be."""
+        pid = os.fork()
+        if pid == 0:
+            setup.spawned = True
+            self._be_child(setup)
         try:
-            pid = os.posix_spawn(
-                setup.program, self.arguments, setup.environment,
-                setsid=True, setsigmask=(), setsigdef=signals.CHANGEABLE,
-            )  # fmt: skip
-        except OSError:
-            os._exit(1)
-        channel.send(setup.sync, {"spawned": pid})
-        os._exit(0)
+            channel.send(setup.sync, {"spawned": pid})
+        finally:  # should it not hear of the child, the supervisor finds it among its own
+            os._exit(0)
+
+    def _be_child(self, setup: Setup) -> None:
+        os.setsid()
+        if setup.terminal >= 0:
+            terminal.make_controlling(0)
+        self.limits.run(setup)
+        for step in setup.left:
+            try:
+                step.run(setup)
+            except OSError as error:
+                raise SetupError(step.explain(error), error.errno or 0) from error
+        self.execute(setup)
+
+
+def _spawns(setup: Setup) -> bool:
+    return isinstance(setup.request, ExecStart) and setup.request.spawn
+
+
+def _leave_to_child(setup: Setup, step: Operation) -> bool:
+    """Whether a path that is not there is looked for again by the child: /proc/self is there only for it."""
+    if not _spawns(setup) or setup.spawned:
+        return False
+    setup.left.append(step)
+    return True

@@ -132,7 +132,7 @@ def plan_exec(
     process = {**_inherited(spec["process"]), **process}
     if oom_score is not None and process.get("oomScoreAdj") == oom_score:
         del process["oomScoreAdj"]
-    kinds = tuple(kind for kind in namespaces(spec) if kind != "user" and (spawn or kind not in _BY_PARENT))
+    kinds = tuple(kind for kind in namespaces(spec) if kind != "user" and (spawn or kind != "pid"))
     steps: list[Operation] = [JoinCgroup(), EnterContainer(kinds)]
     written = _process_writes(process)
     if written:
@@ -298,6 +298,8 @@ def _process_steps(process: dict[str, Any], *, hold: bool, spawn: bool = False) 
     bounding, effective, permitted, inheritable, ambient = (
         caps.mask(sets.get(name) or ()) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
     )
+    late = tuple(limit for limit in limits if spawn and limit[0] == resource.RLIMIT_NPROC)
+    limits = tuple(limit for limit in limits if limit not in late)
     cwd = ChangeDirectory(clean(process.get("cwd") or "/"))
     steps: list[Operation] = [InstallStdio()]
     steps += [SetRlimits(limits)] if limits else []
@@ -305,8 +307,8 @@ def _process_steps(process: dict[str, Any], *, hold: bool, spawn: bool = False) 
     steps += [WaitForStart()] if hold else []
     no_new = bool(process.get("noNewPrivileges"))
     flags = tuple(process.get("seccompFlags") or ())
-    last = Spawn if spawn else Execute
-    return [*steps, last(arguments, effective, permitted, inheritable, ambient, no_new, flags)]
+    last = (arguments, effective, permitted, inheritable, ambient, no_new, flags)
+    return [*steps, Spawn(*last, SetRlimits(late)) if spawn else Execute(*last)]
 
 
 def _rlimit(name: str) -> int:

@@ -17,6 +17,7 @@ from wherry.runtime.session import Session
 from wherry.runtime.wire import Exit, SetupFailure
 
 ChildMain = Callable[[socket.socket], None]
+_LOST = SetupFailure("process", "start the process", 0, "", "the process that was to start it was killed")
 
 
 class Process:
@@ -25,7 +26,7 @@ class Process:
     on_running(process): execve has happened. on_failed(process): it has not, see `failure`, and the child is reaped.
     has_cgroup: False when it failed to make its control group.
     on_exit(process): it ran and is reaped, see `exit`.
-    on_refused(process): the child that was to spawn it did not, see `expect`.
+    find_orphan(): the pid of a child that nobody has told of, 0 for none; see `expect`.
     """
 
     def __init__(self, poller: Poller, session: Session) -> None:
@@ -42,16 +43,19 @@ class Process:
         self.on_running: Callable[[Process], None] = lambda process: None
         self.on_failed: Callable[[Process], None] = lambda process: None
         self.on_exit: Callable[[Process], None] = lambda process: None
-        self.on_refused: Callable[[Process], None] = lambda process: None
+        self.find_orphan: Callable[[], int] = lambda: 0
 
-    def fork(self, cgroup: Cgroup, child_main: ChildMain) -> None:
-        """Run `child_main(sync)` in a new process of the group; it must not return."""
+    def fork(self, cgroup: Cgroup, child_main: ChildMain, *, spawns: bool = False) -> None:
+        """Run `child_main(sync)` in a new process of the group; it must not return. spawns: see `expect`."""
         ours, theirs = channel.pair()
         pid = cgroup.fork()
         if pid == 0:
             be_child(child_main, theirs, ours)
         theirs.close()
-        self.adopt(pid, ours)
+        if spawns:
+            self.expect(pid, ours)
+        else:
+            self.adopt(pid, ours)
 
     def adopt(self, pid: int, ours: socket.socket) -> None:
         """Follow a child that was forked already, over our end of its sync socket."""
@@ -61,7 +65,10 @@ class Process:
         self._poller.watch(self.pidfd, READ, lambda events: self.reap())
 
     def expect(self, spawner: int, ours: socket.socket) -> None:
-        """Follow a process that a child of ours will spawn and leave to us; see `execspare`."""
+        """Follow a process that a child of ours will fork and leave to us; see `execspare`.
+
+        The child may be killed between the two: what it has forked is looked for among our children then.
+        """
         self._spawner = spawner
         self._follow(ours)
 
@@ -87,8 +94,6 @@ class Process:
             self.has_cgroup = message.get("cgroup", True)
         elif message.get("spawned"):
             self.pid = message["spawned"]
-            self.pidfd = os.pidfd_open(self.pid)
-            self._run()
         elif message.get("console"):
             self.session.set_console(fds.pop())
         for fd in fds:
@@ -109,14 +114,24 @@ class Process:
         self.on_running(self)
 
     def _end_spawner(self) -> None:
-        os.waitpid(self._spawner, 0)  # it is at its end; what it spawned is our child from then on
+        os.waitpid(self._spawner, 0)  # it is at its end; what it forked is our child from then on
         self._spawner = 0
-        if self.pidfd >= 0:
-            self._poller.watch(self.pidfd, READ, lambda events: self.reap())
-        elif self.failure is not None:
+        self.pid = self.pid or self.find_orphan()
+        if not self.pid:
+            self.failure = self.failure or _LOST
             self.on_failed(self)
-        else:
-            self.on_refused(self)
+            return
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.failure = self.failure or SetupFailure.from_oserror("process", "follow the process", error)
+            self.on_failed(self)
+            return
+        self._poller.watch(self.pidfd, READ, lambda events: self.reap())
+        if self.failure is None:
+            self._run()
 
     def reap(self) -> bool:
         """Collect the process if it has ended; returns whether it has."""
@@ -140,6 +155,11 @@ class Process:
         self.exit = Exit(128 + number if killed else status.si_status, number, time.time_ns())
         self.on_exit(self)
         return True
+
+    @property
+    def spawner(self) -> int:
+        """The pid of the child that forks it, 0 for none."""
+        return self._spawner
 
     def signal(self, number: int) -> None:
         """Send a signal; raises OSError ESRCH when the process is gone."""

@@ -45,7 +45,7 @@ class ContainerStart:
 class ExecStart:
     """One more process in the container whose first process is `init_pid`; see `ContainerStart`.
 
-    spawn: the calling process stays outside of the pid namespace and spawns the program there; see `execspare`.
+    spawn: the calling process stays outside of the pid namespace and forks the program into it; see `execspare`.
     oom_score: the calling process's oom_score_adj, which need not be written again; None when it is not known.
     """
 
@@ -86,7 +86,10 @@ class SetupError(Exception):
 
 @dataclass(slots=True)
 class Setup:
-    """Descriptors and facts that pass from step to step. -1: not there (yet)."""
+    """Descriptors and facts that pass from step to step. -1: not there (yet).
+
+    left: steps that the process which is spawned has to do again. spawned: this is that process.
+    """
 
     request: ContainerStart | ExecStart
     process: dict[str, Any]
@@ -102,6 +105,8 @@ class Setup:
     environment: dict[str, str] = field(default_factory=dict)
     program: str = ""
     cwd_refused: bool = False
+    left: list[Operation] = field(default_factory=list)
+    spawned: bool = False
 
 
 class Operation:

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from wherry.kernel.process import set_name
+from wherry.kernel.process import set_child_subreaper, set_name
 from wherry.runtime import channel, exits
-from wherry.runtime.cgroups import Cgroup, detect
+from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.client import Client
 from wherry.runtime.execs import Execs
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
-from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, run_container
+from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container
 from wherry.runtime.logfile import JsonFileLog
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
@@ -81,7 +81,7 @@ class Supervisor:
         self._process.on_failed = self._failed
         self._process.on_exit = self._exited
         self._spares = ExecSpares(self._poller, self._exec_start)
-        self._execs = Execs(self._poller, self._exec_start, self._spares, self._tell)
+        self._execs = Execs(self._poller, self._exec_start, self._spares, self._tell, lambda: self._process.pid)
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
@@ -195,8 +195,12 @@ class Supervisor:
     def _running(self, process: Process) -> None:
         message = {"type": "running", "pid": process.pid, "start_time": self._start_time, "at": process.started_at}
         self._tell(message)
-        if _has_own_pids(self._spec) and detect().version == 1 and (self._seccomp is None or self._seccomp.can_spawn):
-            self._spares.enable(process.pidfd, [each["type"] for each in self._spec["linux"]["namespaces"]])
+        in_own = any(each["type"] == "pid" for each in self._spec["linux"].get("namespaces") or ())
+        if in_own and (self._seccomp is None or self._seccomp.can_spawn):
+            leave_parent(self._spec)
+            set_child_subreaper(True)
+            self._execs.spawns = True
+            self._spares.enable()
 
     def _failed(self, process: Process) -> None:
         if not process.has_cgroup:
