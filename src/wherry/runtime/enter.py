@@ -7,13 +7,16 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from wherry.kernel import process as kernel
 from wherry.kernel.seccomp_bpf import compile_filter
 from wherry.runtime import channel
 from wherry.runtime.bundle import check_process, read_json
 from wherry.runtime.console import send_descriptor
 from wherry.runtime.faults import Refused
+from wherry.runtime.filters import can_spawn
 from wherry.runtime.init import ExecStart, enter_exec_parent, run_exec
 from wherry.runtime.options import Options
+from wherry.runtime.plan import namespaces
 from wherry.runtime.state import Container
 
 Spec = dict[str, Any]
@@ -81,8 +84,13 @@ def enter(container: Container, spec: Spec, process: dict[str, Any], options: Op
     linux = spec.get("linux") or {}
     pidfd = container.pidfd()
     sync, theirs = channel.pair()
+    seccomp = compile_filter(linux["seccomp"]) if linux.get("seccomp") else None
+    spawn = "pid" in namespaces(spec) and (seccomp is None or can_spawn(seccomp))
     try:
-        enter_exec_parent(spec, pidfd)
+        if spawn:
+            kernel.set_child_subreaper(True)
+        else:
+            enter_exec_parent(spec, pidfd)
         group = container.cgroup()
         pid = group.fork()
         if pid == 0:
@@ -91,31 +99,40 @@ def enter(container: Container, spec: Spec, process: dict[str, Any], options: Op
                 ExecStart(
                     process=process, spec=spec, init_pid=container.record.pid, init_pidfd=pidfd,
                     stdio=None if process.get("terminal") else (0, 1, 2), sync=theirs, cgroup=group,
-                    seccomp=compile_filter(linux["seccomp"]) if linux.get("seccomp") else None,
-                    preserve_fds=options.number("preserve-fds"), id=container.record.id,
+                    seccomp=seccomp, spawn=spawn, preserve_fds=options.number("preserve-fds"), id=container.record.id,
                     keyring=container.record.keyring,
                 )
             )  # fmt: skip
         theirs.close()
-        return Entered(pid, _follow(sync, pid, options.text("console-socket")))
+        return _follow(sync, pid, spawn, options.text("console-socket"))
     finally:
         os.close(pidfd)
         sync.close()
 
 
-def _follow(sync: socket.socket, pid: int, console_socket: str) -> int | None:
-    master = None
+def _follow(sync: socket.socket, child: int, spawn: bool, console_socket: str) -> Entered:
+    """Wait until the program runs. spawn: the child forks it and ends, see `execspare`."""
+    master, pid = None, 0 if spawn else child
+    failure = ""
     while True:
         try:
             message, descriptors = channel.receive(sync)
         except EOFError:
-            return master
+            break
         if "failed" in message:
-            os.waitpid(pid, 0)
-            raise Refused(f"unable to start container process: {message['failed']['message']}")
-        if message.get("console"):
+            failure = message["failed"]["message"]
+        elif message.get("spawned"):
+            pid = message["spawned"]
+        elif message.get("console"):
             master = descriptors[0]
             if console_socket:
                 send_descriptor(console_socket, master, "/dev/ptmx")
                 os.close(master)
                 master = None
+    if spawn:
+        os.waitpid(child, 0)
+    if failure or not pid:
+        if pid:
+            os.waitpid(pid, 0)
+        raise Refused(f"unable to start container process: {failure or 'the process that was to start it was killed'}")
+    return Entered(pid, master)
