@@ -410,3 +410,16 @@ def test_a_slow_reader_blocks_nobody(engine: Engine):
     assert time.monotonic() - started < 1
     reader.kill()
     reader.communicate()
+
+
+def test_diff(engine: Engine):
+    script = "mkdir -p /n/m; echo x > /n/f; rm /bin/wget; mkdir /opt2; chmod 700 /bin; sleep 1000"
+    engine.docker("run", "-d", "--name", "aa", "-v", "/tmp:/data", "busybox", "sh", "-c", script)
+    wanted = ["A /data", "A /n", "A /n/f", "A /n/m", "A /opt2", "C /bin", "D /bin/wget"]
+    deadline = time.monotonic() + 5
+    while sorted(engine.docker("diff", "aa").splitlines()) != wanted:
+        assert time.monotonic() < deadline, engine.docker("diff", "aa")
+    engine.docker("rm", "-f", "aa")
+    engine.docker("create", "--name", "bb", "busybox", "true")
+    assert engine.api("GET", "/containers/bb/changes") == (200, "null\n")
+    assert engine.api("GET", "/containers/nosuch/changes")[0] == 404

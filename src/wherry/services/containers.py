@@ -98,6 +98,10 @@ class Containers:
         """POST /containers/ID/update."""
         return await self.updating.update(self.catalog.resolve(ref), asked)
 
+    async def changes(self, ref: str) -> list[Json]:
+        """GET /containers/ID/changes."""
+        return await self.looks.changes(self.catalog.resolve(ref))
+
     async def usage(self, ref: str, *, one_shot: bool) -> Json:
         """GET /containers/ID/stats?stream=false."""
         return await self.statistics.once(self.catalog.resolve(ref), one_shot=one_shot)

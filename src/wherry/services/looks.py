@@ -127,6 +127,11 @@ class Looks:
             answer |= await self._sizes(container)
         return answer
 
+    async def changes(self, container: Container) -> list[Json]:
+        """Return what the container changed in its file system."""
+        found = await asyncio.to_thread(self.snapshotter.changes, container.id)
+        return [{"Path": each.path, "Kind": each.kind} for each in found]
+
     def _networks(self, container: Container) -> dict[str, Json]:
         """Return the endpoints by network name: what was asked for, and what it got while it runs."""
         live = {each.network_name: each for each in self.networks.endpoints(container.id)}

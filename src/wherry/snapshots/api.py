@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
 from wherry.runtime.mounts import Mount
+from wherry.snapshots.changes import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class Snapshotter(Protocol):
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return how to mount the active snapshot."""
+        ...
+
+    def changes(self, key: str) -> list[Change]:
+        """Return what an active snapshot has of its own, sorted by path; cost proportional to what changed."""
         ...
 
     def stat(self, name: str) -> SnapshotInfo:

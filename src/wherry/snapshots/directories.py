@@ -9,10 +9,12 @@ from typing import BinaryIO
 
 from wherry.archive.compression import CompressionError
 from wherry.archive.tar import TarError
-from wherry.errors import Conflict, InvalidArgument
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.runtime.mounts import Mount
+from wherry.snapshots import changes
 from wherry.snapshots.api import SnapshotInfo, Usage
-from wherry.snapshots.layout import MAX_DEPTH, Layout, info, measure, read_usage, write_usage
+from wherry.snapshots.changes import Change
+from wherry.snapshots.layout import MAX_DEPTH, Layout, info, lower, measure, read_usage, write_usage
 from wherry.snapshots.unpack import Unpacker, Whiteouts
 
 
@@ -75,6 +77,18 @@ class DirectoryDriver:
                 _make_marker(folder / "fs" / marker)
             self._add_own(folder)
         return self.mounts(key)
+
+    upper = False
+    """Whether an active snapshot's folder is an upper directory of overlayfs, or a whole tree."""
+
+    def changes(self, key: str) -> list[Change]:
+        """Compare an active snapshot with its layers; a vfs layer is whole, so that the topmost one is enough."""
+        folder, _ = self._layout.find(key)
+        layers = [self._layout.layer(each) / "fs" for each in lower(folder)]
+        try:
+            return changes.find(folder / "fs", layers if self.upper else layers[:1], upper=self.upper)
+        except OSError as error:
+            raise SystemFailure(f"cannot compare {folder} with its layers: {error}") from error
 
     def stat(self, name: str) -> SnapshotInfo:
         """Return what is known of one snapshot."""

@@ -141,6 +141,10 @@ class Containers:
         )
         return NO_CONTENT
 
+    async def changes(self, request: Request) -> Answer:
+        """List what a container changed in its file system; null when that is nothing."""
+        return json_reply(await self._backend.changes(request.params["id"]) or None)
+
     async def stats(self, request: Request) -> Answer:
         """Tell what a container uses: once, or every second until the client goes."""
         query, container = request.query, request.params["id"]
@@ -224,6 +228,7 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("POST", "/containers/{id}/rename", area.rename)
     yield Route("POST", "/containers/{id}/update", area.update)
     yield Route("GET", "/containers/{id}/stats", area.stats)
+    yield Route("GET", "/containers/{id}/changes", area.changes)
     yield Route("POST", "/containers/{id}/resize", area.resize)
     yield Route("GET", "/containers/{id}/top", area.top)
     yield Route("DELETE", "/containers/{id}", area.remove)

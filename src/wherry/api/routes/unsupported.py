@@ -22,7 +22,6 @@ NO_SWARM = (
 EMPTY: dict[str, Any] = {"/volumes": {"Volumes": [], "Warnings": None}, "/plugins": []}
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 MISSING = (
-    "GET /containers/{id}/changes|the changes of a container",
     "GET /containers/{id}/export|exporting a container",
     "GET /containers/{id}/attach/ws|attaching over a web socket",
     "HEAD /containers/{id}/archive|copying files",

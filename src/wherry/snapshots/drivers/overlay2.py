@@ -34,6 +34,7 @@ class Overlay2(DirectoryDriver):
 
     name = "overlay2"
     instant = True
+    upper = True
 
     def __init__(self, root: Path, *, one_by_one: bool | None = None) -> None:
         """Use, or make, the driver's folder; one_by_one forces the form of the mounts, for tests."""
