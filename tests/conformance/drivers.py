@@ -76,5 +76,5 @@ class Bench:
         return view
 
     def close(self) -> None:
-        for view in self.views:
-            os.close(view.fd)
+        while self.views:
+            os.close(self.views.pop().fd)

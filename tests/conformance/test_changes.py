@@ -7,6 +7,7 @@ import pytest
 
 from tests.conformance.drivers import Bench
 from tests.tars import file, folder, link
+from tests.trash import settle
 from wherry.snapshots.changes import ADDED, DELETED, MODIFIED
 
 pytestmark = pytest.mark.root
@@ -106,3 +107,7 @@ def test_deep_trees(bench: Bench) -> None:
         here = below
     os.close(here)
     assert len(changes(bench)) == 1500
+    bench.close()
+    bench.driver.remove(KEY)  # who clears temporary folders after tests does not get so deep
+    settle()
+    assert not list(bench.root.rglob("d"))
