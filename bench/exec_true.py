@@ -21,8 +21,11 @@ def measure(options: harness.argparse.Namespace) -> list[harness.Line]:
         calls = [lambda side=side: harness.timed(side.docker("exec", NAME, "true")) for side in (*both, nothing)]
         *command, floor = harness.in_turns(calls, options.rounds)
         engine = harness.engines(lambda side: requests.exec_true(side, NAME), ours, peer, options.rounds)
-    line = harness.Line(WORK, command[0], command[1] if peer else None, peer.name if peer else "", BUDGET)
-    return [line, engine, harness.Line("  the docker command against no engine", floor, None, "", None)]
+    return [
+        harness.Line.of(WORK, command, peer, BUDGET),
+        engine,
+        harness.Line.of("  the docker command against no engine", [floor], None, None),
+    ]
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ class Line:
     budget: float | None
     unit: str = "ms"
 
+    @classmethod
+    def of(cls, work: str, medians: Sequence[float], peer: Side | None, budget: float | None) -> Line:
+        """Return the line of two medians in milliseconds, ours and the peer's; of one when there is no peer."""
+        return cls(work, medians[0], medians[1] if peer else None, peer.name if peer else "", budget)
+
     def __str__(self) -> str:
         peer = f"{self.peer:9.1f} {self.unit:<2} {self.peer_name}" if self.peer is not None else f"{'-':>9}"
         ratio = f"1/{self.peer / self.ours:.1f}" if self.peer else "-"
@@ -186,26 +191,20 @@ def sides(options: argparse.Namespace) -> Iterator[tuple[Side, Side | None]]:
                 side.clean()
 
 
-def compare(options: argparse.Namespace, work: str, budget: float | None, words: Sequence[str]) -> Line:
-    """Time one docker command on both sides."""
-    with sides(options) as (ours, peer):
-        return compare_on(ours, peer, work, budget, words, options.rounds)
-
-
 def compare_on(
     ours: Side, peer: Side | None, work: str, budget: float | None, words: Sequence[str], rounds: int
 ) -> Line:
     """Time one docker command on sides that are ready."""
     measures = [lambda side=side: timed(side.docker(*words)) for side in (ours, peer) if side]
-    medians = in_turns(measures, rounds)
-    return Line(work, medians[0], medians[1] if peer else None, peer.name if peer else "", budget)
+    return Line.of(work, in_turns(measures, rounds), peer, budget)
 
 
-def engines(of: Callable[[Side], float], ours: Side, peer: Side | None, rounds: int) -> Line:
+def engines(
+    of: Callable[[Side], float], ours: Side, peer: Side | None, rounds: int, budget: float | None = None
+) -> Line:
     """Measure the engines' part of the line before, see `requests`."""
-    medians = in_turns([lambda side=side: of(side) for side in (ours, peer) if side], rounds)
-    name = peer.name if peer else ""
-    return Line("  its part of the engine, by the API", medians[0], medians[1] if peer else None, name, None)
+    measures = [lambda side=side: of(side) for side in (ours, peer) if side]
+    return Line.of("  its part of the engine, by the API", in_turns(measures, rounds), peer, budget)
 
 
 def show(lines: Sequence[Line]) -> None:

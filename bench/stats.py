@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from bench import harness, requests
 
 NAME = "wherry-bench-stats"
@@ -12,14 +10,13 @@ ROUNDS = 7  # a second or two each on the other side
 
 
 def measure(options: harness.argparse.Namespace) -> list[harness.Line]:
-    """The line of this script."""
+    """The lines of this script."""
     with harness.sides(options) as (ours, peer):
         for side in filter(None, (ours, peer)):
             side.run("run", "-d", "--name", NAME, harness.IMAGE, "sleep", "100000")
         words = ["stats", "--no-stream", NAME]
         line = harness.compare_on(ours, peer, WORK, None, words, ROUNDS)
-        engine = harness.engines(lambda side: requests.stats(side, NAME), ours, peer, ROUNDS)
-        return [line, dataclasses.replace(engine, budget=BUDGET)]
+        return [line, harness.engines(lambda side: requests.stats(side, NAME), ours, peer, ROUNDS, BUDGET)]
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.forked import forked
 from tests.kernel.yard import children_of, exec_in, read_all, unframe, within
-from wherry.kernel import process
 from wherry.oci.seccomp import default_profile, profile_for
-from wherry.runtime import channel, execspare
+from wherry.runtime import execspare
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import compile_profile
 from wherry.runtime.poller import Poller
@@ -324,36 +324,15 @@ def test_the_default_filter_lets_spawn():
 
 def test_an_unused_spare_is_dropped(monkeypatch):
     monkeypatch.setattr(execspare, "KEEP", 0.2)
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            poller = Poller()
-            spares = ExecSpares(poller, lambda *args: SimpleNamespace(init_pidfd=os.pidfd_open(os.getpid())))
-            spares.enable()
-            spares.ended()
-            poller.run_for(5, until=lambda: bool(children_of(os.getpid())))
-            made = children_of(os.getpid())
-            poller.run_for(5, until=lambda: not children_of(os.getpid()))
-            result = f"{len(made)} {children_of(os.getpid())}"
-        except BaseException as error:
-            result = repr(error)
-        os.write(writer, result.encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        assert file.read() == "1 []"
-    os.waitpid(pid, 0)
 
+    def work():
+        poller = Poller()
+        spares = ExecSpares(poller, lambda *args: SimpleNamespace(init_pidfd=os.pidfd_open(os.getpid())))
+        spares.enable()
+        spares.ended()
+        poller.run_for(5, until=lambda: bool(children_of(os.getpid())))
+        made = children_of(os.getpid())
+        poller.run_for(5, until=lambda: not children_of(os.getpid()))
+        return f"{len(made)} {children_of(os.getpid())}"
 
-def test_oom_score():
-    reader, writer = channel.pair()
-    pid = os.fork()
-    if pid == 0:
-        process.set_oom_score(77)
-        channel.send(writer, {"score": process.oom_score(), "file": Path("/proc/self/oom_score_adj").read_text()})
-        os._exit(0)
-    writer.close()
-    assert channel.receive(reader)[0] == {"score": 77, "file": "77\n"}
-    reader.close()
-    os.waitpid(pid, 0)
+    assert forked(work) == "1 []"

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tests.forked import forked
 from wherry.runtime import rehearsal
 
 pytestmark = pytest.mark.root
@@ -24,20 +25,11 @@ def test_a_rehearsal_of_a_container_leaves_nothing_and_fails_nowhere(monkeypatch
 
     monkeypatch.setattr(rehearsal, "SetupError", NotCaught)
     monkeypatch.setattr(rehearsal, "OSError", NotCaught, raising=False)
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        try:
-            os.chdir("/")
-            before = look()
-            rehearsal.container()
-            result = "same" if look() == before else f"{before} became {look()}"
-        except BaseException as error:
-            result = repr(error)
-        os.write(writer, result.encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        assert file.read() == "same"
-    os.waitpid(pid, 0)
+
+    def work():
+        os.chdir("/")
+        before = look()
+        rehearsal.container()
+        return "same" if look() == before else f"{before} became {look()}"
+
+    assert forked(work) == "same"

@@ -221,7 +221,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             streams=Streams(life.settings, life, launching.attachments),
             looks=looks,
             updating=Updating(life),
-            statistics=Statistics(life.catalog, life),
+            statistics=Statistics(life),
         ),
         execs=execs,
         images=image_service,

@@ -115,10 +115,5 @@ def merge(asked: HealthConfig | None, image: HealthConfig | None) -> HealthConfi
     if asked is None or image is None:
         return asked or image
     return HealthConfig(
-        test=asked.test or image.test,
-        interval=asked.interval or image.interval,
-        timeout=asked.timeout or image.timeout,
-        start_period=asked.start_period or image.start_period,
-        start_interval=asked.start_interval or image.start_interval,
-        retries=asked.retries or image.retries,
+        **{name: getattr(asked, name) or getattr(image, name) for name in HealthConfig.__struct_fields__}
     )

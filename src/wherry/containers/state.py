@@ -55,6 +55,12 @@ class State(Model, frozen=True):
         return self.status in ALIVE
 
 
+def check_not_restarting(who: str, status: str) -> None:
+    """Raise Conflict, with dockerd's text, for what needs a process that is there; who: "Container ID"."""
+    if status == "restarting":
+        raise Conflict(f"{who} is restarting, wait until the container is running")
+
+
 def check_move(container_id: str, current: str, wanted: str) -> None:
     """Raise Conflict when the table does not allow the move."""
     if wanted not in MOVES[current]:

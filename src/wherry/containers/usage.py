@@ -1,7 +1,7 @@
 """What a container uses, in docker's words, from the texts of the kernel's files. PURE.
 
     v1   cpuacct.usage, cpuacct.usage_percpu, cpuacct.stat, cpu.stat; memory.*; pids.*; blkio.throttle.*_recursive
-    v2   cpu.stat; memory.current, .max, .stat, .events; pids.*; io.stat       (Documentation/admin-guide/cgroup-v2)
+    v2   cpu.stat; memory.current, .max, .stat; pids.*; io.stat       (Documentation/admin-guide/cgroup-v2)
     both /proc/PID/net/dev of the first process, proc(5)
 
 A text is "" where its file is not there. Times are nanoseconds, sizes bytes.
@@ -27,7 +27,7 @@ V1_FILES = {
     "blkio": ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
 }  # fmt: skip
 V2_FILES = (
-    "cpu.stat", "memory.current", "memory.max", "memory.stat", "memory.events", "pids.current", "pids.max", "io.stat",
+    "cpu.stat", "memory.current", "memory.max", "memory.stat", "pids.current", "pids.max", "io.stat",
 )  # fmt: skip
 USER_HZ_NS = 10_000_000  # cpuacct.stat counts in USER_HZ, which is 100 on every machine
 _BLOCK = (
@@ -38,6 +38,10 @@ _NO_CPU: Json = {
     "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
     "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
 }
+_AT_REST: Json = {
+    "read": NEVER, "pids_stats": {}, "blkio_stats": dict.fromkeys(_BLOCK), "num_procs": 0, "storage_stats": {},
+    "cpu_stats": _NO_CPU, "memory_stats": {},
+}  # fmt: skip
 
 
 def reading(texts: Texts, *, version: int, at: int, cpus: int, uptime: int, machine_memory: int) -> Json:
@@ -55,16 +59,14 @@ def reading(texts: Texts, *, version: int, at: int, cpus: int, uptime: int, mach
 
 def answer(sample: Json | None, before: Json | None, *, name: str, container_id: str) -> Json:
     """Return the body of GET /containers/ID/stats. sample: None for a container that does not run."""
-    head = {"name": f"/{name}", "id": container_id}
-    if sample is None:
-        block = dict.fromkeys(_BLOCK)
-        nothing = {"read": NEVER, "pids_stats": {}, "blkio_stats": block, "num_procs": 0, "storage_stats": {}}
-        rest = {"cpu_stats": _NO_CPU, "memory_stats": {}}
-        return {**head, **nothing, **rest, "preread": NEVER, "precpu_stats": _NO_CPU}
-    earlier = {"preread": NEVER, "precpu_stats": _NO_CPU}
-    if before is not None:
-        earlier = {"preread": before["read"], "precpu_stats": before["cpu_stats"]}
-    return {**head, **sample, **earlier}
+    earlier = before or _AT_REST
+    return {
+        "name": f"/{name}",
+        "id": container_id,
+        **(sample or _AT_REST),
+        "preread": earlier["read"],
+        "precpu_stats": earlier["cpu_stats"],
+    }
 
 
 def _pairs(text: str) -> dict[str, int]:

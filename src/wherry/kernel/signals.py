@@ -15,7 +15,7 @@ _ALL = b"\xff" * SIGSET_BYTES
 _NONE = b"\0" * SIGSET_BYTES
 _KILL, _STOP = 9, 19
 _INTERNAL = (32, 33)  # the C library's own, which signal(2) refuses
-CHANGEABLE = tuple(number for number in range(1, 65) if number not in (_KILL, _STOP, *_INTERNAL))
+_CHANGEABLE = tuple(number for number in range(1, 65) if number not in (_KILL, _STOP, *_INTERNAL))
 
 _sigprocmask = bind_syscall(c_int, c_char_p, c_char_p, c_size_t)
 _signal = bind("signal", c_int, c_long)
@@ -37,5 +37,5 @@ def reset_actions() -> None:
 
     What the interpreter believes of its handlers is wrong from then on: only for a process about to execve(2).
     """
-    for number in CHANGEABLE:
+    for number in _CHANGEABLE:
         _signal(number, 0)

@@ -10,7 +10,7 @@ from wherry.network.api import EndpointRequest
 from wherry.network.records import Network
 
 BUILT_IN = ("bridge", "host", "none")
-NO_OWN_ADDRESS = (
+_NO_OWN_ADDRESS = (
     "invalid endpoint settings:\n* user specified IP address is supported on user defined networks only\n"
     "* user specified IP address is supported only when connecting to networks with user configured subnets"
 )
@@ -30,8 +30,14 @@ def check(asked: EndpointRequest, network: Network) -> None:
         raise InvalidArgument("container cannot be connected to host network: it has a network namespace of its own")
     if asked.mac and not is_mac(asked.mac):
         raise InvalidArgument(f"{prefix}invalid MAC address {asked.mac}")
-    if (asked.ipv4 or asked.ipv6) and network.name in BUILT_IN:
-        raise InvalidArgument(prefix + NO_OWN_ADDRESS)
+    if network.name in BUILT_IN:
+        check_no_address(asked.network, asked.ipv4 or asked.ipv6)
+
+
+def check_no_address(network: str, address: str) -> None:
+    """Raise InvalidArgument for an address that is asked of a network where nobody can choose; "": none is."""
+    if address:
+        raise InvalidArgument(f"invalid config for network {network}: {_NO_OWN_ADDRESS}")
 
 
 def is_mac(text: str) -> bool:

@@ -287,7 +287,9 @@ class Execute(Operation):
         fds.close_range(3 + request.preserve_fds, flags=const.CLOSE_RANGE_CLOEXEC)
         for fd in range(3, 3 + request.preserve_fds):
             os.set_inheritable(fd, True)
-        self.reset_process()
+        process.set_parent_death_signal(0)
+        signals.reset_actions()
+        signals.unblock_all()
         if self.no_new_privileges:
             process.set_no_new_privileges()
         caps.clear_ambient()
@@ -297,18 +299,8 @@ class Execute(Operation):
         self._limit_capabilities(setup.identity.uid)
         self.become(setup)
 
-    def reset_process(self) -> None:
-        """Take back what was set for the time of the set-up."""
-        process.set_parent_death_signal(0)
-        signals.reset_actions()
-        signals.unblock_all()
-
     def become(self, setup: Setup) -> None:
         """The step from which there is no way back."""
-        self.execute(setup)
-
-    def execute(self, setup: Setup) -> None:
-        """Become the program in this process."""
         try:
             os.execve(setup.program, self.arguments, setup.environment)
         except OSError as error:
@@ -364,7 +356,7 @@ class Spawn(Execute):
                 step.run(setup)
             except OSError as error:
                 raise SetupError(step.explain(error), error.errno or 0) from error
-        self.execute(setup)
+        Execute.become(self, setup)  # super() knows nothing of the class that slots=True makes
 
 
 def _spawns(setup: Setup) -> bool:

@@ -59,9 +59,9 @@ class Process:
 
     def adopt(self, pid: int, ours: socket.socket) -> None:
         """Follow a child that was forked already, over our end of its sync socket."""
-        self._follow(ours)
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
+        self._follow(ours)
         self._poller.watch(self.pidfd, READ, lambda events: self.reap())
 
     def expect(self, spawner: int, ours: socket.socket) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from wherry.kernel import caps, const, namespaces
@@ -24,7 +25,7 @@ from wherry.runtime.ops_rootfs import MakeDevices, MakeWorkingDirectory, MaskPat
 from wherry.runtime.plan import plan_container, plan_exec
 from wherry.runtime.poller import Poller
 from wherry.runtime.session import Session
-from wherry.runtime.setup import ContainerStart, ExecStart, Setup, SetupError
+from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError
 from wherry.runtime.wire import AttachOptions, Exit, Launch, LogTarget
 
 _SAFE = ("nosuid", "noexec", "nodev")
@@ -94,21 +95,15 @@ def container() -> None:
     steps = plan_container(
         launch.spec, launch.rootfs, _tops(group), given_network=True, session="_ses.x", hooks=False
     )
-    umask = os.umask(0)
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     namespaces.unshare(const.CLONE_NEWNS)
     try:
-        for step in steps:
-            if isinstance(step, _HARMLESS):
-                step.run(setup)
-    except (OSError, SetupError):
-        pass  # what this kernel cannot do is told by the container that asks for it; here it only costs speed
+        _go_through(steps, _HARMLESS, setup)
     finally:
         namespaces.setns(own, const.CLONE_NEWNS)
-        channel.close_all([fd for fd in {own, setup.root, setup.procfs, setup.dev, setup.devpts} if fd >= 0])
+        os.close(own)
         ours.close()
         theirs.close()
-        os.umask(umask)
 
 
 def execute() -> None:
@@ -119,20 +114,24 @@ def execute() -> None:
     group = Cgroup.open(launch.spec["linux"]["cgroupsPath"])
     request = ExecStart(process, launch.spec, 0, -1, None, theirs, group, None, spawn=True)
     setup = Setup(request, process, theirs)
-    umask = os.umask(0)
     setup.root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    _go_through(plan_exec(process, launch.spec, session="_ses.x", spawn=True), _HARMLESS_EXEC, setup)
+    caps.get()
+    channel.send(ours, {"spawned": 1})
+    ours.close()
+    theirs.close()
+
+
+def _go_through(steps: Iterable[Operation], harmless: tuple[type[Operation], ...], setup: Setup) -> None:
+    umask = os.umask(0)
     try:
-        for step in plan_exec(process, launch.spec, session="_ses.x", spawn=True):
-            if isinstance(step, _HARMLESS_EXEC):
+        for step in steps:
+            if isinstance(step, harmless):
                 step.run(setup)
-        caps.get()
-        channel.send(ours, {"spawned": 1})
     except (OSError, SetupError):
-        pass  # as above
+        pass  # what this kernel cannot do is told by the container that asks for it; here it only costs speed
     finally:
-        channel.close_all([fd for fd in (setup.root, setup.procfs) if fd >= 0])
-        ours.close()
-        theirs.close()
+        channel.close_all([fd for fd in {setup.root, setup.procfs, setup.dev, setup.devpts} if fd >= 0])
         os.umask(umask)
 
 

@@ -20,24 +20,24 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
-from wherry.kernel import const, fds, namespaces
+from wherry.kernel import fds
 from wherry.runtime import channel, rehearsal, selfprotect
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.filters import Filter, Filters
-from wherry.runtime.init import ContainerStart, enter_parent, run_container
+from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
 from wherry.runtime.process import be_child
 from wherry.runtime.wire import Launch, SetupFailure
 
-_FLAGS = {"pid": const.CLONE_NEWPID, "time": const.CLONE_NEWTIME}
+_KINDS = ("pid", "time")
 
 
 class Stem:
     """The supervisor's side of a waiting child."""
 
     def __init__(self, filters: Filters) -> None:
-        self._kinds = {kind for kind in _FLAGS if os.path.exists(f"/proc/self/ns/{kind}_for_children")}
-        self._own = {kind: os.open(f"/proc/self/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in self._kinds}
-        enter_parent({"linux": {"namespaces": [{"type": kind} for kind in self._kinds]}})
+        self._kinds = {kind for kind in _KINDS if os.path.exists(f"/proc/self/ns/{kind}_for_children")}
+        self._spec = {"linux": {"namespaces": [{"type": kind} for kind in self._kinds]}}
+        enter_parent(self._spec)
         self.sync, theirs = channel.pair()
         self.pid = os.fork()
         if self.pid == 0:
@@ -47,24 +47,17 @@ class Stem:
     def fits(self, spec: dict[str, Any]) -> bool:
         """Whether the child is in the namespaces that a container of this spec starts in."""
         wanted = {each["type"]: each.get("path") for each in spec["linux"].get("namespaces") or ()}
-        return self._kinds == {kind for kind in _FLAGS if kind in wanted} and not any(map(wanted.get, _FLAGS))
+        return self._kinds == {kind for kind in _KINDS if kind in wanted} and not any(map(wanted.get, _KINDS))
 
     def start(self, text: bytes, stdio: Sequence[int], netns: int | None) -> None:
         """Have the child become the container of this launch; raises BrokenPipeError when it has died."""
         channel.send_text(self.sync, text, [*stdio, *(() if netns is None else (netns,))])
-        self._forget_own()
 
     def discard(self) -> None:
         """End the child; later children are born into our own namespaces again."""
         self.sync.close()
         os.waitpid(self.pid, 0)
-        for kind, fd in self._own.items():
-            namespaces.setns(fd, _FLAGS[kind])
-        self._forget_own()
-
-    def _forget_own(self) -> None:
-        channel.close_all(tuple(self._own.values()))
-        self._own.clear()
+        leave_parent(self._spec)
 
 
 def _grow(sync: socket.socket, filters: Filters) -> None:

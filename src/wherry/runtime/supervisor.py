@@ -18,6 +18,7 @@ from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container
 from wherry.runtime.logfile import JsonFileLog
+from wherry.runtime.plan import namespaces
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import STALL, Session
@@ -195,8 +196,7 @@ class Supervisor:
     def _running(self, process: Process) -> None:
         message = {"type": "running", "pid": process.pid, "start_time": self._start_time, "at": process.started_at}
         self._tell(message)
-        in_own = any(each["type"] == "pid" for each in self._spec["linux"].get("namespaces") or ())
-        if in_own and (self._seccomp is None or self._seccomp.can_spawn):
+        if "pid" in namespaces(self._spec) and (self._seccomp is None or self._seccomp.can_spawn):
             leave_parent(self._spec)
             set_child_subreaper(True)
             self._execs.spawns = True
@@ -221,7 +221,7 @@ class Supervisor:
         assert cgroup is not None
         assert process.exit is not None
         self._spares.close()
-        if not _has_own_pids(self._spec):
+        if namespaces(self._spec).get("pid") != "":
             self._kill_rest(cgroup)
         self._execs.conclude_all()
         process.session.drain()
@@ -372,8 +372,3 @@ class Supervisor:
     def _signal(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self._target(message).signal(message["signal"])
         return {}
-
-
-def _has_own_pids(spec: dict[str, Any]) -> bool:
-    namespaces = spec["linux"].get("namespaces") or ()
-    return any(each["type"] == "pid" and not each.get("path") for each in namespaces)

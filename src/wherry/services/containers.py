@@ -11,6 +11,7 @@ from msgspec import structs
 
 from wherry.containers import names
 from wherry.containers.catalog import Catalog, Container
+from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.models.container import CreateContainer, HostConfig
 from wherry.models.queries import AttachQuery, Filters, ListQuery, LogsAnswer, LogsQuery, Upgrade
@@ -120,8 +121,7 @@ class Containers:
 
     def _running(self, ref: str) -> Container:
         container = self.catalog.resolve(ref)
-        if container.record.state.status == "restarting":
-            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        check_not_restarting(f"Container {container.id}", container.record.state.status)
         if not container.record.state.alive or container.task is None:
             raise Conflict(f"container {container.id} is not running")
         return container

@@ -31,7 +31,7 @@ from wherry.models.container import (
 from wherry.models.image import Image
 from wherry.network import etcfiles
 from wherry.network.controller import Networks
-from wherry.network.requests import NO_OWN_ADDRESS, check_mode
+from wherry.network.requests import BUILT_IN, check_mode, check_no_address
 from wherry.oci import validate
 from wherry.services import binds, merge, notyet
 from wherry.services.launching import endpoint_requests
@@ -140,16 +140,15 @@ class Creation:
 
     def _check_network(self, record: Record) -> None:
         """What networking would refuse at start is refused now, when nothing has been made yet."""
-        mode = record.host_config.network_mode
-        settings = (record.networking.endpoints_config or {}).get(mode)
-        addresses = settings.ipam_config if settings else None
-        if mode in ("none", "host") and addresses and (addresses.ipv4_address or addresses.ipv6_address):
-            raise InvalidArgument(f"invalid config for network {mode}: {NO_OWN_ADDRESS}")
         for asked in endpoint_requests(record):
             try:
                 self.networks.check(asked)
             except NotFound as error:
                 raise InvalidArgument(f"failed to set up container networking: {error.message}") from error
+        for name, settings in (record.networking.endpoints_config or {}).items():
+            addresses = settings.ipam_config if settings else None
+            if addresses and name in BUILT_IN:
+                check_no_address(name, addresses.ipv4_address or addresses.ipv6_address)
         etcfiles.check_hostname(record.config.hostname, record.config.domainname)
         etcfiles.Options.of(record.host_config)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.containers.catalog import Catalog, Container
+from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound
 from wherry.models.container import ExecConfig, ExecStart
 from wherry.models.queries import ClientStream, Upgrade
-from wherry.oci.build import exec_process
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import SetupError
 from wherry.runtime.wire import AttachOptions, ExecLaunch
@@ -82,8 +82,7 @@ class Execs:
     def _check(self, container: Container) -> None:
         if container.record.state.status == "paused":
             raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
-        if container.record.state.status == "restarting":
-            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        check_not_restarting(f"Container {container.id}", container.record.state.status)
         if not container.record.state.alive or container.task is None:
             raise Conflict(f"container {container.id} is not running")
 
@@ -136,12 +135,8 @@ class Execs:
         task = container.task
         if task is None:
             raise Conflict(f"container {container.id} is not running")
-        process = exec_process(
-            self.lifecycle.launching.process_of(container.record),
-            config,
-            console_size=options.console_size or config.console_size,
-            privileged=config.privileged,
-            available=self.lifecycle.launching.facts.capabilities,
+        process = self.lifecycle.launching.exec_process(
+            container.record, config, console_size=options.console_size or config.console_size
         )
         attach = None
         if stream is not None:

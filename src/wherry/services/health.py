@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import signal
 import socket
@@ -17,13 +16,10 @@ from wherry.containers.catalog import Container
 from wherry.containers.health import Health, Plan, Result
 from wherry.errors import EngineError
 from wherry.models.container import ExecConfig
-from wherry.oci.build import exec_process
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit
 from wherry.services.launching import Launching
 from wherry.supervision.background import spawn
 from wherry.supervision.task import LaunchFailed, Task
-
-log = logging.getLogger(__name__)
 
 LATE = 5.0
 """Seconds to wait for the end of a check that was killed."""
@@ -66,14 +62,8 @@ class HealthChecks:
 
     async def _probe(self, container: Container, task: Task, plan: Plan) -> Result:
         begin, exec_id = time.time_ns(), secrets.token_hex(32)
-        config = ExecConfig(cmd=list(plan.command))
-        launching = self._launching
-        process = exec_process(
-            launching.process_of(container.record),
-            config,
-            privileged=container.record.host_config.privileged,
-            available=launching.facts.capabilities,
-        )
+        config = ExecConfig(cmd=list(plan.command), privileged=container.record.host_config.privileged)
+        process = self._launching.exec_process(container.record, config)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         output = bytearray()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,11 @@ from wherry.containers.record import Record
 from wherry.errors import Conflict, SystemFailure
 from wherry.failpoints import reach
 from wherry.models import sizes
-from wherry.models.container import EndpointIPAMConfig, EndpointSettings
+from wherry.models.container import EndpointIPAMConfig, EndpointSettings, ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.controller import Networks
-from wherry.oci.build import SpecRequest, build_process, build_spec
+from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount
 from wherry.runtime.wire import Launch, LogTarget
@@ -146,9 +146,17 @@ class Launching:
         spec: dict[str, Any] = build_spec(request)
         return spec
 
-    def process_of(self, record: Record) -> dict[str, Any]:
-        """Return the OCI process object of a container, which its execs start from."""
-        process: dict[str, Any] = build_process(self._request(record))
+    def exec_process(
+        self, record: Record, config: ExecConfig, *, console_size: Sequence[int] | None = None
+    ) -> dict[str, Any]:
+        """Return the OCI process object of an exec, which starts from that of its container."""
+        process: dict[str, Any] = exec_process(
+            build_process(self._request(record)),
+            config,
+            console_size=console_size,
+            privileged=config.privileged,
+            available=self.facts.capabilities,
+        )
         return process
 
     def _request(self, record: Record) -> SpecRequest:

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from wherry.containers import restart, signals
 from wherry.containers.catalog import Catalog, Container
+from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
@@ -275,8 +276,7 @@ class Lifecycle:
         """Freeze all processes of a running container."""
         if container.record.state.status == "paused":
             raise Conflict(f"Container {container.id} is already paused")
-        if container.record.state.status == "restarting":
-            raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
+        check_not_restarting(f"Container {container.id}", container.record.state.status)
         if not container.record.state.alive:
             raise Conflict(f"Container {container.id} is not running")
         self._cgroup(container, "freeze")
@@ -334,9 +334,7 @@ class Lifecycle:
         reach("remove.record")
         self.publish(container, "destroy")
         code = container.record.state.exit_code
-        for future in [*container.stopped, *([container.removed] if container.removed else [])]:
-            if not future.done():
-                future.set_result(code)
+        _tell([*container.stopped, *([container.removed] if container.removed else [])], code)
         self.launching.attachments.drop(container)
         if container.task is not None:
             await container.task.gone
@@ -352,7 +350,7 @@ class Lifecycle:
 
 
 def _tell(waiting: list[asyncio.Future[int]], code: int) -> None:
-    """Set the result of all futures and forget them."""
+    """Set the result of all futures and empty the list."""
     for future in waiting:
         if not future.done():
             future.set_result(code)

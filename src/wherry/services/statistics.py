@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from wherry.containers import usage
-from wherry.containers.catalog import Catalog, Container
+from wherry.containers.catalog import Container
 from wherry.kernel import cgroup
 from wherry.runtime.cgroups import Cgroup
 from wherry.services.lifecycle import Lifecycle
@@ -30,8 +30,8 @@ _NOT_THERE = (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EOPNOTSUPP)  # not 
 class Statistics:
     """Samples the containers that somebody watches, once a second."""
 
-    def __init__(self, catalog: Catalog, lifecycle: Lifecycle) -> None:
-        self._catalog = catalog
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._catalog = lifecycle.catalog
         self._lifecycle = lifecycle
         self._watched: Counter[str] = Counter()
         self._latest: dict[str, tuple[Json | None, Json]] = {}

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from wherry.containers.catalog import Container, PendingAttach
+from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, InvalidArgument, NotImplementedHere
 from wherry.logs import stream as log_stream
 from wherry.logs.jsonfile import Reader, Window
@@ -34,8 +35,7 @@ class Streams:
         status = container.record.state.status
         if status == "paused":
             raise Conflict(f"container {container.name} is paused, unpause the container before attach")
-        if status == "restarting":
-            raise Conflict(f"container {container.name} is restarting, wait until the container is running")
+        check_not_restarting(f"container {container.name}", status)
         check_detach_keys(query.detach_keys)
         stream = await upgrade(container.record.config.tty)
         self.lifecycle.publish(container, "attach")

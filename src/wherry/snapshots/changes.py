@@ -81,7 +81,6 @@ class _Comparison:
 
     def __init__(self, root: int, layers: tuple[str, ...], upper: bool) -> None:
         self._root = root
-        self._layers = layers
         self._upper = upper
         self._kinds: dict[str, int] = {}
         self._kept: set[str] = set()  # directories that were there before

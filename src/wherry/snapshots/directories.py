@@ -23,6 +23,8 @@ class DirectoryDriver:
 
     name = ""
     instant = False
+    upper = False
+    """Whether an active snapshot's folder is an upper directory of overlayfs, or a whole tree."""
 
     def __init__(self, root: Path) -> None:
         """Use, or make, the driver's folder `root`."""
@@ -77,9 +79,6 @@ class DirectoryDriver:
                 _make_marker(folder / "fs" / marker)
             self._add_own(folder)
         return self.mounts(key)
-
-    upper = False
-    """Whether an active snapshot's folder is an upper directory of overlayfs, or a whole tree."""
 
     def changes(self, key: str) -> list[Change]:
         """Compare an active snapshot with its layers; a vfs layer is whole, so that the topmost one is enough."""

@@ -5,23 +5,8 @@ import signal
 
 import pytest
 
+from tests.forked import forked
 from wherry.kernel import caps, fds, libc, pidfd, process, terminal
-
-
-def forked(work):
-    """Run something in a child and return what it returned, as text."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writer, str(work()).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        text = file.read()
-    os.waitpid(pid, 0)
-    return text
 
 
 def status(field):
@@ -145,3 +130,12 @@ def test_failures_name_the_call():
     with pytest.raises(OSError, match="prctl 9999: Invalid argument"):
         process.prctl(9999)
     assert str(libc.failure("x", "/p")).endswith("'/p'")
+
+
+def test_oom_score():
+    def work():
+        process.set_oom_score(77)
+        with open("/proc/self/oom_score_adj") as file:
+            return process.oom_score(), file.read()
+
+    assert forked(work) == "(77, '77\\n')"
