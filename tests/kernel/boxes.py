@@ -110,7 +110,7 @@ class Box:
         options = (f"lowerdir={base}", f"upperdir={self.upper}", f"workdir={directory / 'work'}")
         self.rootfs: tuple[Mount, ...] = (Mount("overlay", "overlay", "", options),)
         self.spec = default_spec(str(directory / "place"), "true")
-        self.cgroup = f"/wherry-test/{uuid.uuid4().hex[:12]}"
+        self.cgroup = f"/wherry-box-{uuid.uuid4().hex[:12]}"  # no parent, which nobody would know when to remove
         self.resources: dict[str, Any] = {}
         self.seccomp: bytes | None = None
         self.extra: dict[str, Any] = {}
