@@ -70,6 +70,10 @@ class Snapshotter(Protocol):
         """Return what an active snapshot has of its own, sorted by path; cost proportional to what changed."""
         ...
 
+    def layer(self, key: str) -> Iterator[bytes]:
+        """Yield the tar of what an active snapshot has of its own; the container should not write meanwhile."""
+        ...
+
     def stat(self, name: str) -> SnapshotInfo:
         """Return what is known of one snapshot."""
         ...

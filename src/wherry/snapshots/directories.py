@@ -10,12 +10,12 @@ from typing import BinaryIO
 from wherry.archive.compression import CompressionError
 from wherry.archive.tar import TarError
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.packing.layers import LayerUnpacker, Whiteouts
 from wherry.runtime.mounts import Mount
-from wherry.snapshots import changes
+from wherry.snapshots import changes, difference
 from wherry.snapshots.api import SnapshotInfo, Usage
 from wherry.snapshots.changes import Change
 from wherry.snapshots.layout import MAX_DEPTH, Layout, info, lower, measure, read_usage, write_usage
-from wherry.snapshots.unpack import Unpacker, Whiteouts
 
 
 class DirectoryDriver:
@@ -65,7 +65,7 @@ class DirectoryDriver:
     def _unpack(self, target: Path, parent: str, layer: BinaryIO) -> Usage:
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            unpacker = Unpacker(root, self._whiteouts(parent))
+            unpacker = LayerUnpacker(root, self._whiteouts(parent))
             unpacker.run(layer)
         finally:
             os.close(root)
@@ -88,6 +88,14 @@ class DirectoryDriver:
             return changes.find(folder / "fs", layers if self.upper else layers[:1], upper=self.upper)
         except OSError as error:
             raise SystemFailure(f"cannot compare {folder} with its layers: {error}") from error
+
+    def layer(self, key: str) -> Iterator[bytes]:
+        """Pack what `changes` finds."""
+        folder, _ = self._layout.find(key)
+        try:
+            yield from difference.layer(folder / "fs", self.changes(key))
+        except OSError as error:
+            raise SystemFailure(f"cannot pack {folder}: {error}") from error
 
     def stat(self, name: str) -> SnapshotInfo:
         """Return what is known of one snapshot."""

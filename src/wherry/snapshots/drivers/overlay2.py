@@ -18,11 +18,12 @@ from pathlib import Path
 
 from wherry.errors import EngineError
 from wherry.kernel import mountapi
+from wherry.packing.layers import Whiteouts
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import make_filesystem
 from wherry.snapshots.directories import DirectoryDriver
 from wherry.snapshots.layout import lower
-from wherry.snapshots.unpack import OverlayWhiteouts, Whiteouts
+from wherry.snapshots.whiteouts import OverlayWhiteouts
 
 _OPTIONS = ("index=off", "metacopy=off", "redirect_dir=nofollow")
 _LINK = 24

@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 from wherry.kernel.fsio.copy import copy_tree
+from wherry.packing.layers import Whiteouts
 from wherry.runtime.mounts import Mount
 from wherry.snapshots.directories import DirectoryDriver
-from wherry.snapshots.unpack import PlainWhiteouts, Whiteouts
+from wherry.snapshots.whiteouts import PlainWhiteouts
 
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 

@@ -1,9 +1,8 @@
-"""From a layer's tar to a directory, by descriptor; the tar is hostile (CVE-2014-9356, 2021-32760, 2025-4517).
+"""From a tar to a directory, by descriptor; the tar is hostile (CVE-2014-9356, 2021-32760, 2025-4517).
 
-- A parent directory is found with the layer's root as its root (openat2 RESOLVE_IN_ROOT), so links lead nowhere
+- A parent directory is found with the given directory as its root (openat2 RESOLVE_IN_ROOT), so links lead nowhere
   else; the last part of a name is never followed: files are made with O_EXCL after what stood there is unlinked.
 - Names are cleaned lexically; one that would leave the root is refused.
-- Whiteouts (OCI image spec, "Layer Changes") become what the driver needs, see `Whiteouts`.
 - Directories get owner, mode, attributes and times at the end: making entries changes times, and a set-group-ID
   directory would pass its group on.
 - trusted.* and user.overlay.* attributes are dropped: they would speak to overlayfs, not to the container.
@@ -14,9 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Protocol
 
 from wherry.archive import tar
 from wherry.archive.tar import Entry, Source, TarError, TarReader, clean_name
@@ -25,9 +21,6 @@ from wherry.kernel.const import O_PATH
 from wherry.kernel.fsio import trees
 from wherry.kernel.fsio.space import Reserve
 
-PREFIX = b".wh."
-OPAQUE = b".wh..wh..opq"
-_META = b".wh..wh."
 _CACHED = 128
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {
@@ -37,34 +30,28 @@ _NODES = {
 }
 
 
-class Whiteouts(Protocol):
-    """How a driver says that something of the layers below is not there any more."""
-
-    def hide(self, parent: int, path: bytes) -> None:
-        """Hide what `path`, whose directory is `parent`, is in the layers below."""
-        ...
-
-    def hide_content(self, folder: int, path: bytes) -> None:
-        """Hide what the layers below have in the directory `path`, open as `folder`."""
-        ...
-
-    def made(self, path: bytes) -> None:
-        """Take note that this layer has an entry of its own at `path`."""
-        ...
+class KindMismatch(TarError):
+    """A file would take the place of a directory, or the other way round, and may not."""
 
 
 class Unpacker:
-    """Unpacks one layer below the directory `root`; `size` is then that of its files."""
+    """Unpacks a tar below the directory `root`; `size` is then that of its files.
 
-    def __init__(self, root: int, whiteouts: Whiteouts) -> None:
+    owner: whose everything becomes, instead of what the tar says. replace: whether a file may take the place of a
+    directory and the other way round; KindMismatch when it would and may not.
+    """
+
+    def __init__(self, root: int, *, owner: tuple[int, int] | None = None, replace: bool = True) -> None:
         self.size = 0
         self.inodes = 0
         self._root = root
-        self._whiteouts = whiteouts
+        self._owner = owner
+        self._replace = replace
         self._folders: dict[bytes, int] = {}
         self._ours: set[int] = set()
         """Open directories of group 0, in which a file of root's is root:root without being told."""
-        self._late: dict[bytes, Entry] = {}
+        self._late: dict[bytes, tuple[Entry, int]] = {}
+        """Directories that are finished at the end, with their inodes: somebody may put another one there."""
         self._reserve = Reserve(root)
         self._open_mode = ~_umask()
 
@@ -79,44 +66,35 @@ class Unpacker:
                 self._unpack(entry, reader)
             while source.read(tar.CHUNK):
                 pass
-            for path, entry in self._late.items():
-                self._finish_folder(path, entry)
+            for path, (entry, inode) in self._late.items():
+                self._finish_folder(path, entry, inode)
         finally:
             for path in list(self._folders):
                 self._forget(path)
 
     def _unpack(self, entry: Entry, reader: TarReader) -> None:
         path = clean_name(entry.name)
-        folder, _, name = path.rpartition(b"/")
         if len(self._folders) > _CACHED:  # between entries: what one entry has opened stays open for it
             for old in list(self._folders)[: _CACHED // 2]:
                 self._forget(old)
         try:
-            if not name:
-                self._make_root(entry)
-            elif name.startswith(PREFIX):
-                self._whiteout(folder, name)
-            else:
-                self._make(entry, reader, path)
+            if self._owner is not None:
+                entry.uid, entry.gid = self._owner
+            self._take(entry, reader, path)
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
             raise OSError(error.errno, f"{os.fsdecode(entry.name)}: {error.strerror}") from error
 
-    def _make_root(self, entry: Entry) -> None:
-        if entry.type != tar.DIRECTORY:
-            raise TarError("the root of a layer must be a directory")
-        self._late[b""] = entry
+    def _take(self, entry: Entry, reader: TarReader, path: bytes) -> None:
+        """Take one entry. The root itself stays as it is."""
+        if path:
+            self._make(entry, reader, path)
 
     def _make(self, entry: Entry, reader: TarReader, path: bytes) -> None:
         folder, _, name = path.rpartition(b"/")
         parent = self._folders.get(folder) or self._open_folder(folder)
         self._reserve.spend(0)
-        if entry.type == tar.CHARACTER and entry.device == (0, 0):
-            # overlayfs' own form of a whiteout; Docker keeps it one, so an image that holds one means it
-            self._whiteouts.hide(parent, path)
-            return
-        self._whiteouts.made(path)
         self.inodes += entry.type != tar.HARD_LINK
         if entry.type == tar.REGULAR:
             self._make_file(entry, reader, parent, name, path)
@@ -167,15 +145,20 @@ class Unpacker:
     def _make_folder(self, entry: Entry, parent: int, name: bytes, path: bytes) -> None:
         try:
             os.mkdir(name, 0o700, dir_fd=parent)
+            state = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileExistsError:
             state = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(state.st_mode):
-                hidden = stat.S_ISCHR(state.st_mode) and state.st_rdev == 0
+                if not self._replace:
+                    raise KindMismatch(f'cannot overwrite non-directory "{os.fsdecode(path)}" with directory') from None
                 self._clear(parent, name, path)
                 os.mkdir(name, 0o700, dir_fd=parent)
-                if hidden:  # removed below and made anew in one layer: what was in it stays removed
-                    self._whiteouts.hide_content(self._open_folder(path), path)
-        self._late[path] = entry
+                self._replaced(path, state)
+                state = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        self._late[path] = entry, state.st_ino
+
+    def _replaced(self, path: bytes, state: os.stat_result) -> None:
+        """A directory stands where something else, of `state`, was."""
 
     def _make_other(self, entry: Entry, parent: int, name: bytes, path: bytes) -> None:
         try:
@@ -186,20 +169,27 @@ class Unpacker:
         if entry.type == tar.HARD_LINK:
             return  # shares owner, mode and times with what it is linked to
         self.size += len(entry.link)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        if entry.type != tar.SYMLINK:
-            os.chmod(name, entry.mode & 0o7777, dir_fd=parent)
-        if entry.xattrs:
-            _set_xattrs(f"/proc/self/fd/{parent}/{os.fsdecode(name)}", entry.xattrs)
-        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
+        # By a descriptor: a link that took its place meanwhile could lead to a file of the host
+        fd = os.open(name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            made = stat.S_IFMT(os.fstat(fd).st_mode)
+            if made != _NODES.get(entry.type, stat.S_IFLNK):
+                raise OSError(errno.ESTALE, "it was replaced while it was made")
+            itself = f"/proc/self/fd/{fd}"
+            os.chown(itself, entry.uid, entry.gid)
+            if made != stat.S_IFLNK:
+                os.chmod(itself, entry.mode & 0o7777)
+            if entry.xattrs:
+                _set_xattrs(itself, entry.xattrs)
+            os.utime(itself, ns=(entry.mtime, entry.mtime))
+        finally:
+            os.close(fd)
 
     def _make_node(self, entry: Entry, parent: int, name: bytes) -> None:
         if entry.type == tar.SYMLINK:
             os.symlink(entry.link, name, dir_fd=parent)
         elif entry.type == tar.HARD_LINK:
             folder, _, first = clean_name(entry.link).rpartition(b"/")
-            if first.startswith(PREFIX):
-                raise TarError("a hard link to a whiteout")
             source = self._folders.get(folder) or self._open_folder(folder, make=False)
             os.link(first or b".", name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
         elif entry.type in _NODES:
@@ -207,20 +197,6 @@ class Unpacker:
             os.mknod(name, _NODES[entry.type] | 0o600, device, dir_fd=parent)
         else:
             raise TarError(f"a member of unknown type {chr(entry.type)!r}: {os.fsdecode(name)}")
-
-    def _whiteout(self, folder: bytes, name: bytes) -> None:
-        if name == OPAQUE:
-            fd = self._folders.get(folder) or self._open_folder(folder)
-            self._whiteouts.hide_content(fd, folder)
-            return
-        if name.startswith(_META):
-            return  # AUFS' own files, which old images hold
-        hidden = name[len(PREFIX) :]
-        if hidden in (b"", b".", b".."):
-            raise TarError(f"a whiteout without a name: {os.fsdecode(name)}")
-        fd = self._folders.get(folder) or self._open_folder(folder)
-        self._reserve.spend(0)
-        self._whiteouts.hide(fd, folder + b"/" + hidden if folder else hidden)
 
     def _open_folder(self, path: bytes, *, make: bool = True) -> int:
         """Return a descriptor of a directory of the layer, kept open until others need its place."""
@@ -245,6 +221,8 @@ class Unpacker:
         """Make room for an entry where another one stands. What a descriptor was found through may be gone then."""
         state = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(state.st_mode):
+            if not self._replace:
+                raise KindMismatch(f'cannot overwrite directory "{os.fsdecode(path)}" with non-directory')
             trees.remove(parent, name)
         else:
             os.unlink(name, dir_fd=parent)
@@ -256,7 +234,7 @@ class Unpacker:
             for each in stale:
                 self._forget(each)
 
-    def _finish_folder(self, path: bytes, entry: Entry) -> None:
+    def _finish_folder(self, path: bytes, entry: Entry, inode: int) -> None:
         try:
             fd = pathsafe.openat2(self._root, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
@@ -266,6 +244,8 @@ class Unpacker:
                 return
             raise
         try:
+            if os.fstat(fd).st_ino != inode:
+                return  # not the one that was made
             os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode & 0o7777)
             if entry.xattrs:
@@ -295,103 +275,8 @@ def _set_xattrs(target: int | str, xattrs: dict[bytes, bytes]) -> None:
         if name.startswith((b"trusted.", b"user.overlay.")):
             continue
         try:
-            os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
+            os.setxattr(target, name, value)
         except OSError as error:
             # As Docker: an attribute that this file system or machine does not know is left out.
             if error.errno not in (errno.ENOTSUP, errno.EPERM):
                 raise
-
-
-class OverlayWhiteouts:
-    """overlayfs' own forms: a character device 0:0, and trusted.overlay.opaque on a directory.
-
-    overlayfs merges the roots of its layers even when one is opaque; an opaque root is therefore spelled out as a
-    whiteout for every name in the roots of the layers `below`.
-    """
-
-    def __init__(self, below: Callable[[], Iterable[str | Path]]) -> None:
-        self._below = below
-        self._hidden_root = False
-
-    def hide(self, parent: int, path: bytes) -> None:
-        """Put the device there. A directory that this layer has already hides by being opaque, a file by itself."""
-        name = path.rpartition(b"/")[2]
-        try:
-            os.mknod(name, stat.S_IFCHR | 0o600, os.makedev(0, 0), dir_fd=parent)
-        except FileExistsError:
-            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                fd = os.open(name, O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-                try:
-                    self.hide_content(fd, path)
-                finally:
-                    os.close(fd)
-
-    def hide_content(self, folder: int, path: bytes) -> None:
-        """Mark the directory."""
-        if path:
-            os.setxattr(f"/proc/self/fd/{folder}", "trusted.overlay.opaque", b"y")
-        elif not self._hidden_root:
-            self._hidden_root = True
-            for name in {os.fsencode(name) for root in self._below() for name in os.listdir(root)}:
-                self.hide(folder, name)
-
-    def made(self, path: bytes) -> None:
-        """An entry of the upper layer hides what is below by itself."""
-
-
-class PlainWhiteouts:
-    """For a full copy of the layers below: what is hidden is deleted, unless this layer itself made it."""
-
-    def __init__(self) -> None:
-        self._own: set[bytes] = set()
-        self._done: set[bytes] = set()
-
-    def made(self, path: bytes) -> None:
-        """Remember the entry and the directories above it."""
-        while path and path not in self._own:
-            self._own.add(path)
-            path = path.rpartition(b"/")[0]
-
-    def hide(self, parent: int, path: bytes) -> None:
-        """Delete it; of a directory that this layer has too, delete what this layer does not have."""
-        name = path.rpartition(b"/")[2]
-        if path not in self._own:
-            trees.remove(parent, name)
-            return
-        try:
-            fd = os.open(name, O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return
-            raise
-        try:
-            self.hide_content(fd, path)
-        finally:
-            os.close(fd)
-
-    def hide_content(self, folder: int, path: bytes) -> None:
-        """Delete what this layer did not make; each directory once, however often it is asked (CVE-2026-95838)."""
-        pending = [b""]
-        while pending:
-            below = pending.pop()
-            whole = b"/".join(part for part in (path, below) if part)
-            if whole in self._done:
-                continue
-            self._done.add(whole)
-            pending += [below + b"/" + name if below else name for name in self._prune(folder, below, whole)]
-
-    def _prune(self, folder: int, below: bytes, whole: bytes) -> list[bytes]:
-        """Delete in one directory; return its own directories, where there may be more to delete."""
-        fd = pathsafe.openat2(folder, os.fsdecode(below), os.O_RDONLY | os.O_DIRECTORY, resolve=pathsafe.BELOW)
-        try:
-            with os.scandir(fd) as entries:
-                found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-            kept = []
-            for name, is_folder in found:
-                if (whole + b"/" + name if whole else name) not in self._own:
-                    trees.remove(fd, name)
-                elif is_folder:
-                    kept.append(name)
-            return kept
-        finally:
-            os.close(fd)
