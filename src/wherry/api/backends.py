@@ -10,8 +10,19 @@ from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from wherry.models.container import CreateContainer, ExecConfig, ExecStart, HostConfig
-from wherry.models.queries import AttachQuery, Filters, ListQuery, LogsAnswer, LogsQuery, Upgrade
+from wherry.models.container import ContainerConfig, CreateContainer, ExecConfig, ExecStart, HostConfig
+from wherry.models.queries import (
+    ArchiveAnswer,
+    AttachQuery,
+    CommitQuery,
+    ExtractQuery,
+    Filters,
+    ListQuery,
+    LogsAnswer,
+    LogsQuery,
+    PathStat,
+    Upgrade,
+)
 
 Json = Any
 
@@ -53,6 +64,14 @@ class ContainersBackend(Protocol):
     async def logs(self, ref: str, query: LogsQuery) -> LogsAnswer: ...
     async def prune(self, filters: Filters) -> Json: ...
     async def changes(self, ref: str) -> list[Json]: ...
+    async def path_stat(self, ref: str, path: str) -> PathStat: ...
+    async def archive(self, ref: str, path: str) -> ArchiveAnswer: ...
+    async def extract(self, ref: str, query: ExtractQuery, body: BinaryIO) -> None:
+        """body is read in a worker thread."""
+        ...
+
+    async def commit(self, ref: str, query: CommitQuery, config: ContainerConfig | None) -> Json: ...
+    async def export(self, ref: str) -> AsyncIterator[bytes]: ...
     async def usage(self, ref: str, *, one_shot: bool) -> Json: ...
     def usage_stream(self, ref: str) -> AsyncIterator[Json]:
         """Raise NotFound, or return None first and then an answer a second."""

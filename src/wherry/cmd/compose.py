@@ -22,7 +22,9 @@ from wherry.runtime import tinyinit
 from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
 from wherry.services.attachments import Attachments
+from wherry.services.committing import Committing
 from wherry.services.containers import Containers
+from wherry.services.copying import Copying
 from wherry.services.creation import Creation
 from wherry.services.execs import Execs
 from wherry.services.images import ImageService
@@ -222,6 +224,8 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             looks=looks,
             updating=Updating(life),
             statistics=Statistics(life),
+            copying=Copying(life),
+            committing=Committing(life, images),
         ),
         execs=execs,
         images=image_service,

@@ -19,6 +19,7 @@ start. All methods block and may be called from several threads.
     remove(ref, force, noprune, users) -> [{"Untagged": name} | {"Deleted": digest}]; Conflict with Docker's texts
     load(stream, progress) -> [image id]      tar of `docker save` or an OCI layout, compressed or not
     import_(stream, repo, tag, message, changes, platform) -> image id
+    commit(chunks, wanted) -> image id        a layer's tar on top of a container's layers
     prune(filters, users) -> dict             POST /images/prune
     collect() -> [chain ID]                   frees layers nobody needs
 """

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +15,7 @@ from wherry.images import changes as instructions
 from wherry.images import config as configs
 from wherry.images import listing, references
 from wherry.images.api import Filters, Report, Users
+from wherry.images.commit import EMPTY, Commit, Joined, commit_config
 from wherry.images.config import ImageConfig, chain_ids
 from wherry.images.content import Content
 from wherry.images.layers import Layers
@@ -272,7 +274,8 @@ class Images:
             self._rows.put_layer(layer)
         top = layers[-1].chain_id if layers else ""
         size = sum(layer.size for layer in layers)
-        self._rows.put_image(ImageRow(image_id, top, configs.created_ns(candidate.config), size, manifest))
+        created = configs.created_ns(candidate.config)
+        self._rows.put_image(ImageRow(image_id, top, created, size, manifest, candidate.parent))
 
     def _name(self, names: tuple[Reference, ...], image_id: str, progress: Report) -> None:
         for name in names:
@@ -302,6 +305,39 @@ class Images:
                 rows = self._layers.ingest([member.digest], lambda _: opened(member, member.digest, _quiet))
                 spool.clear()
                 return self._commit([candidate], [rows], _quiet)[0][0]
+
+    def commit(self, chunks: Iterator[bytes], wanted: Commit) -> str:
+        """Make an image of a layer's tar on top of the layers that a container has; return its id."""
+        target = references.parse_target(wanted.repo, wanted.tag)
+        names = (target,) if target else ()
+        below = self._diff_ids(wanted.chain_id)
+        parent = self._rows.image(wanted.image_id)
+        with Spool(self._content.spool) as spool:
+            member = spool.take_plain(Joined(chunks))
+            empty = member.digest == EMPTY
+            diff_ids = below if empty else [*below, member.digest]
+            document = commit_config(
+                replace(wanted, system=parse_platform("")),
+                self._config(parent.id) if parent else None,
+                diff_ids,
+                created=configs.now_rfc3339(self._clock()),
+                empty=empty,
+            )
+            data = configs.encode(document)
+            candidate = Candidate(data, configs.parse(data), (), names, parent=parent.id if parent else "")
+            with self._kept(chain_ids(diff_ids)):
+                rows = self._layers.ingest(diff_ids, lambda _: opened(member, member.digest, _quiet))
+                spool.clear()
+                return self._commit([candidate], [rows], _quiet)[0][0]
+
+    def _diff_ids(self, chain_id: str) -> list[str]:
+        """Return the digests of a chain of layers, lowest first."""
+        known = self._rows.layers()
+        found: list[str] = []
+        while chain_id:
+            found.append(known[chain_id].diff_id)
+            chain_id = known[chain_id].parent
+        return found[::-1]
 
 
 def _quiet(_: dict[str, Any]) -> None:

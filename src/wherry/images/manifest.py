@@ -33,7 +33,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686":
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image of an archive, checked for consistency but not for the content of its layers."""
+    """An image to come, checked for consistency but not for the content of its layers. parent: the id of an image."""
 
     config_bytes: bytes
     config: ImageConfig
@@ -41,6 +41,7 @@ class Candidate:
     names: tuple[Reference, ...]
     manifest: bytes = b""
     media_type: str = ""
+    parent: str = ""
 
 
 class _ArchiveImage(msgspec.Struct, rename="pascal"):

@@ -73,7 +73,13 @@ class Spool:
     def take_whole(self, stream: Source) -> Member:
         """Store a stream, decompressed, as one file."""
         try:
-            source = decompressed(stream)[0]
+            return self.take_plain(decompressed(stream)[0])
+        except CompressionError as error:
+            raise InvalidArgument(f"cannot read the archive: {error}") from error
+
+    def take_plain(self, source: Source) -> Member:
+        """Store a stream as it is, as one file."""
+        try:
             with self._new_file() as file:
                 digest, size = hashlib.sha256(), 0
                 while chunk := source.read(CHUNK):
@@ -82,8 +88,6 @@ class Spool:
                     file.write(chunk)
                     size += len(chunk)
             return Member(Path(file.name), size, f"sha256:{digest.hexdigest()}")
-        except CompressionError as error:
-            raise InvalidArgument(f"cannot read the archive: {error}") from error
         except OSError as error:
             raise SystemFailure(f"cannot store the archive in {self._folder}: {error}") from error
 

@@ -66,3 +66,51 @@ class LogsAnswer:
 
     tty: bool
     chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PathStat:
+    """What a path in a container names. mode: as Go's os.FileMode has it. mtime: Unix ns.
+
+    link_target: where a link leads, an absolute path in the container; "" for what is no link.
+    """
+
+    name: str
+    size: int
+    mode: int
+    mtime: int
+    link_target: str
+    is_folder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveAnswer:
+    """The answer of GET /containers/ID/archive. chunks: must be closed (`aclose`), also when it is not read."""
+
+    stat: PathStat
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractQuery:
+    """The query of PUT /containers/ID/archive.
+
+    keep_kind: refuse to put a file in the place of a directory or the reverse. copy_owner: all becomes the
+    container user's.
+    """
+
+    path: str
+    keep_kind: bool = False
+    copy_owner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CommitQuery:
+    """The query of POST /commit. changes: instructions of a Dockerfile. pause: freeze the container meanwhile."""
+
+    repo: str = ""
+    tag: str = ""
+    comment: str = ""
+    author: str = ""
+    changes: list[str] = field(default_factory=list)
+    pause: bool = True

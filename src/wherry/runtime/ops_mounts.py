@@ -127,36 +127,40 @@ class MountRoot(Operation):
         return f"mount the root file system ({self.fstype}) at {self.place}"
 
     def run(self, setup: Setup) -> None:
-        if self.options.bind or self.fstype == "bind":
-            tree = mountapi.open_tree(const.AT_FDCWD, self.source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
-            # Private: pivot_root(2) refuses a shared one, and nothing mounted in here is for anybody else
-            mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
-            mountapi.mount_setattr(tree, self.options.attributes, clear=self.options.cleared)
-        else:
-            try:
-                tree = make_filesystem(self.fstype, self.source, self.options.data, self.options.attributes)
-            except OSError as error:
-                if self.fstype != "overlay" or error.errno != errno.EINVAL:
-                    raise
-                self._mount_classic(error)
-                setup.root = os.open(self.place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                return
-        place = os.open(self.place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        mountapi.move_mount(tree, place, self.place)
-        os.close(place)
-        setup.root = tree
+        setup.root = mount_root(self.fstype, self.source, self.options, self.place)
 
 
-    def _mount_classic(self, error: OSError) -> None:
-        """Mount with mount(2): overlayfs takes "lowerdir+", and so any number of layers, since 6.8 only."""
-        lower = [value or "" for key, value in _settings("overlay", self.options.data) if key == "lowerdir+"]
-        words = [word for word in self.options.data if word.partition("=")[0] not in ("lowerdir", "lowerdir+")]
-        data = ",".join(["lowerdir=" + ":".join(map(_escaped, lower)), *(word.replace(",", "\\,") for word in words)])
-        if len(os.fsencode(data)) >= _MOUNT_DATA:
-            error.add_note(f"and mount(2) takes {_MOUNT_DATA} bytes of options, not {len(data)}")
-            raise error
-        flags = const.MS_RDONLY if self.options.attributes & const.MOUNT_ATTR_RDONLY else 0
-        mountapi.mount(self.source, self.place, "overlay", flags, data)
+def mount_root(fstype: str, source: str, options: Options, place: str) -> int:
+    """Mount a root file system at the directory `place` and return a descriptor of it."""
+    if options.bind or fstype == "bind":
+        tree = mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+        # Private: pivot_root(2) refuses a shared one, and nothing mounted in here is for anybody else
+        mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
+        mountapi.mount_setattr(tree, options.attributes, clear=options.cleared)
+    else:
+        try:
+            tree = make_filesystem(fstype, source, options.data, options.attributes)
+        except OSError as error:
+            if fstype != "overlay" or error.errno != errno.EINVAL:
+                raise
+            _mount_classic(source, options, place, error)
+            return os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    target = os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mountapi.move_mount(tree, target, place)
+    os.close(target)
+    return tree
+
+
+def _mount_classic(source: str, options: Options, place: str, error: OSError) -> None:
+    """Mount with mount(2): overlayfs takes "lowerdir+", and so any number of layers, since 6.8 only."""
+    lower = [value or "" for key, value in _settings("overlay", options.data) if key == "lowerdir+"]
+    words = [word for word in options.data if word.partition("=")[0] not in ("lowerdir", "lowerdir+")]
+    data = ",".join(["lowerdir=" + ":".join(map(_escaped, lower)), *(word.replace(",", "\\,") for word in words)])
+    if len(os.fsencode(data)) >= _MOUNT_DATA:
+        error.add_note(f"and mount(2) takes {_MOUNT_DATA} bytes of options, not {len(data)}")
+        raise error
+    flags = const.MS_RDONLY if options.attributes & const.MOUNT_ATTR_RDONLY else 0
+    mountapi.mount(source, place, "overlay", flags, data)
 
 
 def _escaped(path: str) -> str:
@@ -186,6 +190,8 @@ class MountFilesystem(Operation):
     source: str
     target: str
     options: Options
+    made: bool = False
+    """Whether the directory was not in the image; then a tmpfs has the kernel's own mode, 1777."""
 
     def describe(self) -> str:
         return f'error mounting "{self.source or self.fstype}" to rootfs at "{self.target}"'
@@ -202,7 +208,11 @@ class MountFilesystem(Operation):
 
     def _open_target(self, setup: Setup) -> int:
         if self.fstype not in ("proc", "sysfs"):
-            target = pathsafe.make_directories(setup.root, self.target)
+            try:
+                target = pathsafe.open_path(setup.root, self.target, directory=True)
+            except FileNotFoundError:
+                target = pathsafe.make_directories(setup.root, self.target)
+                self.made = True
             check_outside_proc(target, self.target)
             return target
         try:
@@ -224,7 +234,7 @@ class MountFilesystem(Operation):
             mountapi.mount_setattr(setup.procfs, options.attributes)
             return setup.procfs
         data = options.data
-        if self.fstype == "tmpfs" and not any(word.startswith("mode=") for word in data):
+        if self.fstype == "tmpfs" and not self.made and not any(word.startswith("mode=") for word in data):
             data += (f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}",)  # the image's, as for a directory of its own
         tree = make_filesystem(self.fstype, self.source, data, options.attributes)
         if options.copy_up:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from msgspec import structs
 
@@ -13,9 +13,22 @@ from wherry.containers import names
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
-from wherry.models.container import CreateContainer, HostConfig
-from wherry.models.queries import AttachQuery, Filters, ListQuery, LogsAnswer, LogsQuery, Upgrade
+from wherry.models.container import ContainerConfig, CreateContainer, HostConfig
+from wherry.models.queries import (
+    ArchiveAnswer,
+    AttachQuery,
+    CommitQuery,
+    ExtractQuery,
+    Filters,
+    ListQuery,
+    LogsAnswer,
+    LogsQuery,
+    PathStat,
+    Upgrade,
+)
 from wherry.services import processes
+from wherry.services.committing import Committing
+from wherry.services.copying import Copying
 from wherry.services.creation import Creation
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.looks import Looks
@@ -38,6 +51,8 @@ class Containers:
     looks: Looks
     updating: Updating
     statistics: Statistics
+    copying: Copying
+    committing: Committing
 
     async def create(self, request: CreateContainer, *, name: str, platform: str) -> Json:
         """POST /containers/create."""
@@ -102,6 +117,26 @@ class Containers:
     async def changes(self, ref: str) -> list[Json]:
         """GET /containers/ID/changes."""
         return await self.looks.changes(self.catalog.resolve(ref))
+
+    async def path_stat(self, ref: str, path: str) -> PathStat:
+        """HEAD /containers/ID/archive."""
+        return await self.copying.look(self.catalog.resolve(ref), ref, path)
+
+    async def archive(self, ref: str, path: str) -> ArchiveAnswer:
+        """GET /containers/ID/archive."""
+        return await self.copying.take(self.catalog.resolve(ref), ref, path)
+
+    async def extract(self, ref: str, query: ExtractQuery, body: BinaryIO) -> None:
+        """PUT /containers/ID/archive."""
+        await self.copying.put(self.catalog.resolve(ref), ref, query, body)
+
+    async def export(self, ref: str) -> AsyncIterator[bytes]:
+        """GET /containers/ID/export."""
+        return await self.copying.export(self.catalog.resolve(ref))
+
+    async def commit(self, ref: str, query: CommitQuery, config: ContainerConfig | None) -> Json:
+        """POST /commit."""
+        return {"Id": await self.committing.commit(self.catalog.resolve(ref), query, config)}
 
     async def usage(self, ref: str, *, one_shot: bool) -> Json:
         """GET /containers/ID/stats?stream=false."""

@@ -22,12 +22,7 @@ NO_SWARM = (
 EMPTY: dict[str, Any] = {"/volumes": {"Volumes": [], "Warnings": None}, "/plugins": []}
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 MISSING = (
-    "GET /containers/{id}/export|exporting a container",
     "GET /containers/{id}/attach/ws|attaching over a web socket",
-    "HEAD /containers/{id}/archive|copying files",
-    "GET /containers/{id}/archive|copying files",
-    "PUT /containers/{id}/archive|copying files",
-    "POST /commit|committing a container",
     "GET /images/search|searching a registry",
     "GET /images/get|saving images",
     "GET /images/{name...}/get|saving images",

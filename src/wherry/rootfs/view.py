@@ -1,0 +1,226 @@
+"""A container's tree, with its volumes, in a mount namespace that nobody lives in.
+
+A view is two descriptors, of the namespace and of the tree's root in it. All work goes through the root with
+openat2(2), so that paths lead where they would inside, and nowhere else. The mounts are gone when both are closed, or
+when we die.
+
+    running    the container's own root mount and those of its mounts that were asked for, taken out of its namespace:
+               what is written is seen inside at once. Not /proc, /sys, /dev, nor what it has mounted itself
+    stopped    mounted as at its start
+
+A thread of its own does the mounting, since namespaces(7) belong to threads: it goes where it has to and ends there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel.namespaces import setns, unshare
+from wherry.runtime import mountoptions
+from wherry.runtime.mounts import Mount
+from wherry.runtime.ops_mounts import mount_root
+
+_CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A mount of the container that belongs into the view. source: on the host, "" for a file system in memory."""
+
+    destination: str
+    source: str = ""
+    read_only: bool = False
+
+
+@dataclass(slots=True)
+class View:
+    """root: an O_PATH descriptor of the tree's root. A context manager that closes it."""
+
+    root: int
+    _namespace: int
+
+    def close(self) -> None:
+        """Unmount everything."""
+        for fd in (self.root, self._namespace):
+            if fd >= 0:
+                os.close(fd)
+        self.root = self._namespace = -1
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
+    """Return the view of the container in which the process lives.
+
+    nested: take what is mounted below its mounts too; not for a container that can mount, for it could put a file
+    system there whose server is itself. Raises OSError: ESRCH when the process is gone, EPERM when the container has
+    replaced its root.
+    """
+
+    def job() -> View:
+        # Of our procfs: in there /proc is the container's
+        thread = os.open("/proc/thread-self", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            unshare(const.CLONE_FS)
+            setns(pidfd, const.CLONE_NEWNS)
+            unshare(const.CLONE_NEWNS)
+            taken = _taken(kept, nested=nested)
+            return _attach(taken, os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
+        finally:
+            os.close(thread)
+
+    return _aside(job)
+
+
+def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, read_only: bool) -> View:
+    """Return the view of a container that does not run. mounts: of the storage driver. place: any directory.
+
+    The caller sees to it that the container is not started meanwhile. Raises OSError from the mounts.
+    """
+
+    def job() -> View:
+        unshare(const.CLONE_FS | const.CLONE_NEWNS)
+        namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _make_private("/")
+            root = mount_root(mounts[0].type, mounts[0].source, mountoptions.parse(mounts[0].options), str(place))
+        except BaseException:
+            os.close(namespace)
+            raise
+        view = View(root, namespace)
+        try:
+            for each in _sorted(kept):
+                if each.source and os.path.lexists(each.source):
+                    _mount(root, each)
+            if read_only:
+                mountapi.mount_setattr(root, const.MOUNT_ATTR_RDONLY)
+        except BaseException:
+            view.close()
+            raise
+        return view
+
+    return _aside(job)
+
+
+def _aside(job: Callable[[], View]) -> View:
+    """Run a job in a thread that ends with it, and with it the thread's being elsewhere."""
+    result: Future[View] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(job())
+        except BaseException as error:  # carried to the caller, who raises it
+            result.set_exception(error)
+
+    thread = threading.Thread(target=work, name="wherry-view")
+    thread.start()
+    thread.join()
+    return result.result()
+
+
+def _sorted(kept: Iterable[Kept]) -> list[Kept]:
+    return sorted(kept, key=lambda each: each.destination.count("/"))
+
+
+def _make_private(path: str) -> None:
+    """What is mounted from here on is for nobody else, and what others mount does not arrive."""
+    top = os.open(path, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        mountapi.mount_setattr(top, 0, propagation=const.MS_PRIVATE, recursive=True)
+    finally:
+        os.close(top)
+
+
+def _mount(root: int, kept: Kept) -> None:
+    tree = mountapi.open_tree(const.AT_FDCWD, kept.source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+    try:
+        if kept.read_only:
+            mountapi.mount_setattr(tree, const.MOUNT_ATTR_RDONLY, recursive=True)
+        make = pathsafe.make_directories if stat.S_ISDIR(os.fstat(tree).st_mode) else pathsafe.make_file
+        target = make(root, kept.destination)
+        try:
+            mountapi.move_mount(tree, target, kept.destination)
+        finally:
+            os.close(target)
+    finally:
+        os.close(tree)
+
+
+def _taken(kept: Iterable[Kept], *, nested: bool) -> list[tuple[str, int]]:
+    """Return copies of the container's mounts, its root first, from a thread that has a copy of its namespace."""
+    _make_private("/")
+    top = os.open("/", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    taken: list[tuple[str, int]] = []
+    try:
+        if pathsafe.filesystem_magic(top) == const.FUSE_SUPER_MAGIC:
+            raise OSError(errno.EPERM, "the container has replaced its root by a file system of its own")
+        taken.append(("/", mountapi.clone_fd(top)))
+        for each in _sorted(kept):
+            tree = _take(top, each, const.AT_RECURSIVE if nested else 0)
+            if tree >= 0:
+                taken.append((each.destination, tree))
+    except BaseException:
+        for _, tree in taken:
+            os.close(tree)
+        raise
+    finally:
+        os.close(top)
+    return taken
+
+
+def _take(top: int, kept: Kept, flags: int) -> int:
+    """Return a copy of one mount, -1 when the container has changed it into something that we had better not touch."""
+    try:
+        fd = pathsafe.open_path(top, kept.destination)
+    except OSError as error:
+        if error.errno in _CHANGED:
+            return -1
+        raise
+    try:
+        magic = pathsafe.filesystem_magic(fd)
+        strange = magic != const.TMPFS_MAGIC if not kept.source else magic == const.FUSE_SUPER_MAGIC
+        return -1 if strange else mountapi.clone_fd(fd, flags)
+    finally:
+        os.close(fd)
+
+
+def _attach(taken: list[tuple[str, int]], namespace: int) -> View:
+    """Put the copies together, on top of all there is in this thread's namespace."""
+    root = taken[0][1]
+    try:
+        top = os.open("/", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mountapi.move_mount(root, top, "/")
+        finally:
+            os.close(top)
+        for destination, tree in taken[1:]:
+            try:
+                target = pathsafe.open_path(root, destination)
+            except OSError as error:
+                if error.errno in _CHANGED:
+                    continue
+                raise
+            try:
+                mountapi.move_mount(tree, target, destination)
+            finally:
+                os.close(target)
+    except BaseException:
+        os.close(root)
+        os.close(namespace)
+        raise
+    finally:
+        for _, tree in taken[1:]:
+            os.close(tree)
+    return View(root, namespace)

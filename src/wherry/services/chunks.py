@@ -1,0 +1,44 @@
+"""An archive on its way to a client: made in worker threads, at the pace of who reads it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from contextlib import AsyncExitStack
+
+
+class Chunks:
+    """An async iterator over a blocking generator; the next chunk is made while the last one is being sent.
+
+    `aclose` ends the work and gives back what is held for it. It has to be called, also when nothing was read.
+    """
+
+    def __init__(self, made: Generator[bytes, None, None], held: AsyncExitStack) -> None:
+        self._made = made
+        self._held = held
+        self._next: asyncio.Future[bytes | None] | None = None
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._next is None:
+            self._advance()
+        assert self._next is not None
+        chunk = await asyncio.shield(self._next)
+        if chunk is None:
+            raise StopAsyncIteration
+        self._advance()
+        return chunk
+
+    def _advance(self) -> None:
+        self._next = asyncio.get_running_loop().run_in_executor(None, next, self._made, None)
+
+    async def aclose(self) -> None:
+        """End; a chunk that is being made is waited for, since a generator cannot be closed while it runs."""
+        if self._next is not None:
+            await asyncio.wait([self._next])
+            self._next.exception()  # nobody will read it: the client has gone, or has got the error before
+            self._next = None
+        self._made.close()
+        await self._held.aclose()

@@ -1,0 +1,87 @@
+"""docker commit: what a container has changed becomes a layer, and its configuration an image's."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from wherry.containers.catalog import Container
+from wherry.errors import InvalidArgument
+from wherry.images import changes as instructions
+from wherry.images.commit import Commit
+from wherry.images.images import Images
+from wherry.models.container import ContainerConfig
+from wherry.models.image import ImageRunConfig
+from wherry.models.queries import CommitQuery
+from wherry.services.lifecycle import Lifecycle
+from wherry.services.merge import merge, words
+
+
+@dataclass(frozen=True, slots=True)
+class Committing:
+    """Makes images of containers."""
+
+    lifecycle: Lifecycle
+    images: Images
+
+    async def commit(self, container: Container, query: CommitQuery, config: ContainerConfig | None) -> str:
+        """Return the id of the new image. config: replaces what it says of the container's configuration.
+
+        A running container is frozen meanwhile, unless the query says otherwise.
+        """
+        wanted = self._wanted(container, query, config)
+        frozen = query.pause and container.record.state.status == "running"
+        if frozen:
+            self.lifecycle.pause(container)
+        try:
+            image_id = await asyncio.to_thread(self._make, container, wanted)
+        finally:
+            if frozen and container.record.state.status == "paused":
+                self.lifecycle.thaw(container)
+        name = ":".join(filter(None, (query.repo, query.tag)))
+        self.lifecycle.publish(container, "commit", comment=query.comment, imageID=image_id, imageRef=name)
+        return image_id
+
+    def _make(self, container: Container, wanted: Commit) -> str:
+        return self.images.commit(self.lifecycle.snapshotter.layer(container.id), wanted)
+
+    def _wanted(self, container: Container, query: CommitQuery, config: ContainerConfig | None) -> Commit:
+        record = container.record
+        return Commit(
+            chain_id=self.lifecycle.snapshotter.stat(container.id).parent,
+            image_id=record.image_id,
+            run=run_config(record.config, config, query.changes),
+            created_by=" ".join(words(record.config.cmd) or ()),
+            repo=query.repo,
+            tag=query.tag,
+            comment=query.comment,
+            author=query.author,
+        )
+
+
+def run_config(container: ContainerConfig, asked: ContainerConfig | None, changes: list[str]) -> dict[str, object]:
+    """Return the run configuration of the image: the container's, what was asked for over it, and the instructions.
+
+    Only what an image can say (OCI image spec, "config"); a hostname or a terminal is the container's own.
+    """
+    base = msgspec.to_builtins(asked or container)
+    instructions.apply(base, changes)
+    try:
+        over = msgspec.convert(base, ContainerConfig)
+        below = msgspec.convert(
+            {
+                key: value
+                for key, value in msgspec.to_builtins(container).items()
+                if key in ImageRunConfig.__struct_encode_fields__
+            },
+            ImageRunConfig,
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidArgument(f"the configuration does not fit an image: {error}") from error
+    merged = msgspec.to_builtins(merge(over, below))
+    kept = {key: merged[key] for key in ImageRunConfig.__struct_encode_fields__ if merged.get(key)}
+    if base.get("OnBuild"):
+        kept["OnBuild"] = base["OnBuild"]
+    return kept

@@ -1,0 +1,194 @@
+"""docker cp and docker export: files of a container out of it and into it, whether it runs or not.
+
+A container that does not run is mounted for the time of the copy, and is not started meanwhile: its lock is held. One
+that runs is looked at through a copy of its own mounts, see `rootfs.view`, and goes on undisturbed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import posixpath
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, TypeVar
+
+from wherry.archive.compression import CompressionError, decompressed
+from wherry.archive.tar import TarError
+from wherry.containers.catalog import Container
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.kernel import const
+from wherry.models.queries import ArchiveAnswer, ExtractQuery, PathStat
+from wherry.packing.pack import Packer
+from wherry.packing.unpack import KindMismatch, Unpacker
+from wherry.rootfs import paths, view
+from wherry.rootfs.view import Kept, View
+from wherry.runtime.passwd import Accounts
+from wherry.runtime.setup import SetupError
+from wherry.services.chunks import Chunks
+from wherry.services.lifecycle import Lifecycle
+from wherry.supervision import remains
+
+Result = TypeVar("Result")
+_FOLDER = const.O_PATH | os.O_DIRECTORY
+_MOUNTERS = frozenset({"ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"})
+_FILES = ("hosts", "hostname", "resolv.conf")
+_REFUSED = (errno.EROFS, errno.EBUSY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE)
+"""What the place says to a copy that cannot be right, as opposed to a disk that fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """Copies out of and into containers. ref: the container as the client calls it, for messages."""
+
+    lifecycle: Lifecycle
+
+    async def look(self, container: Container, ref: str, path: str) -> PathStat:
+        """Say what a path names."""
+        async with self._view(container) as tree:
+            return await _work(paths.look, tree.root, path, f"in container {ref}")
+
+    async def take(self, container: Container, ref: str, path: str) -> ArchiveAnswer:
+        """Return a tar of what a path names, and what that is."""
+        held = AsyncExitStack()
+        try:
+            tree = await held.enter_async_context(self._view(container))
+            where = f"in container {ref}"
+            found = await _work(paths.look, tree.root, path, where)
+            source = await _work(_Source.open, tree.root, path, found, where)
+            held.callback(os.close, source.folder)
+        except BaseException:
+            await held.aclose()
+            raise
+        self.lifecycle.publish(container, "archive-path")
+        return ArchiveAnswer(found, Chunks(source.packed(), held))
+
+    async def put(self, container: Container, ref: str, query: ExtractQuery, body: BinaryIO) -> None:
+        """Unpack a tar, compressed or not, in a directory of the container."""
+        async with self._view(container) as tree:
+            await _work(_put, tree.root, container.record.config.user, query, body, f"in container {ref}")
+        self.lifecycle.publish(container, "extract-to-dir")
+
+    async def export(self, container: Container) -> Chunks:
+        """Return a tar of the whole root file system, without what is mounted into it."""
+        held = AsyncExitStack()
+        try:
+            tree = await held.enter_async_context(self._view(container, bare=True))
+        except BaseException:
+            await held.aclose()
+            raise
+        self.lifecycle.publish(container, "export")
+        return Chunks(_exported(tree.root), held)
+
+    @asynccontextmanager
+    async def _view(self, container: Container, *, bare: bool = False) -> AsyncIterator[View]:
+        """Give the container's tree; bare: without its mounts."""
+        kept = () if bare else self._kept(container)
+        async with AsyncExitStack() as stack:
+            if not container.record.state.alive:
+                await stack.enter_async_context(container.lock)
+            if container.record.state.alive:  # it may have been started while we waited
+                tree = await _work(_of_running, container, kept)
+            else:
+                tree = await _work(self._of_stopped, container, kept)
+            try:
+                yield tree
+            finally:
+                await asyncio.to_thread(tree.close)
+
+    def _kept(self, container: Container) -> tuple[Kept, ...]:
+        record = container.record
+        root = self.lifecycle.settings.container_root(record.id)
+        mounts = {f"/etc/{name}": Kept(f"/etc/{name}", str(root / name)) for name in _FILES}
+        for target in record.host_config.tmpfs or {}:
+            mounts[posixpath.normpath(target)] = Kept(posixpath.normpath(target))
+        for each in record.mounts:
+            source = "" if each.type == "tmpfs" else each.source
+            mounts[each.destination] = Kept(each.destination, source, not each.rw)
+        return tuple(mounts.values())
+
+    def _of_stopped(self, container: Container, kept: tuple[Kept, ...]) -> View:
+        life = self.lifecycle
+        if container.id not in life.catalog:
+            raise Conflict(f"container {container.id} has been removed")
+        mounts = life.snapshotter.mounts(container.id)
+        read_only = container.record.host_config.readonly_rootfs
+        return view.of_stopped(mounts, kept, life.settings.rootfs_path, read_only=read_only)
+
+
+def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:
+    state, host = container.record.state, container.record.host_config
+    pidfd = remains.open_process(state.pid, state.start_time)
+    if pidfd is None:
+        raise Conflict(f"container {container.id} ended just now; try again")
+    may_mount = host.privileged or not _MOUNTERS.isdisjoint(each.upper() for each in host.cap_add or ())
+    try:
+        return view.of_running(pidfd, kept, nested=not may_mount)
+    finally:
+        os.close(pidfd)
+
+
+async def _work(job: Callable[..., Result], *arguments: object) -> Result:
+    """Run blocking work; what the kernel says of it becomes the engine's error."""
+    try:
+        return await asyncio.to_thread(job, *arguments)
+    except (TarError, CompressionError) as error:
+        raise InvalidArgument(f"cannot unpack the archive: {error}") from error
+    except SetupError as error:
+        raise InvalidArgument(str(error)) from error
+    except OSError as error:
+        kind = InvalidArgument if error.errno in _REFUSED else SystemFailure
+        raise kind(f"cannot copy: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is to be packed. folder: an open directory. base: in it, "" for itself. name: in the tar."""
+
+    folder: int
+    base: str
+    name: bytes
+
+    @classmethod
+    def open(cls, root: int, text: str, found: PathStat, where: str) -> _Source:
+        path = paths.clean(text)
+        name = os.fsencode(posixpath.basename(path.rstrip("/")) or "/")
+        if found.is_folder:
+            return cls(paths.open_at(root, path, _FOLDER, where=where), "", name)
+        above, _, base = path.rpartition("/")
+        return cls(paths.open_at(root, above or "/", _FOLDER, where=where), base, name)
+
+    def packed(self) -> Generator[bytes, None, None]:
+        packer = Packer(self.folder)
+        yield from packer.one(self.base, self.name) if self.base else packer.tree("", self.name)
+        yield from packer.end()
+
+
+def _exported(root: int) -> Generator[bytes, None, None]:
+    packer = Packer(root)
+    yield from packer.tree("", b"", itself=False)
+    yield from packer.end()
+
+
+def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str) -> None:
+    path = paths.clean(query.path)
+    folder = paths.open_at(root, path, const.O_PATH, where=where)
+    try:
+        if not paths.is_folder(folder):
+            raise InvalidArgument("extraction point is not a directory")
+        if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
+            same = os.fstat(folder).st_dev == os.fstat(root).st_dev
+            what = "container rootfs" if same else "mounted volume"
+            raise InvalidArgument(f"{what} is marked read-only")
+        owner = None
+        if query.copy_owner and user:
+            identity = Accounts(root).identify(user)
+            owner = identity.uid, identity.gid
+        try:
+            Unpacker(folder, owner=owner, replace=not query.keep_kind).run(decompressed(body)[0])
+        except KindMismatch as error:
+            raise InvalidArgument(f'{error} "{path}"') from error
+    finally:
+        os.close(folder)
