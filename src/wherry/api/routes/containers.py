@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wherry.api import streams
+from wherry.api import streams, websocket
 from wherry.api.answers import NO_CONTENT, OK, Answer, Hijacked, Stream, json_reply
 from wherry.api.backends import Backends, ContainersBackend
 from wherry.api.head import MULTIPLEXED, RAW_STREAM
@@ -198,6 +198,21 @@ class Containers:
         await self._backend.attach(request.params["id"], wanted, request.upgrade)
         return HIJACKED
 
+    async def attach_socket(self, request: Request) -> Answer:
+        """Connect the client with a container's streams over a WebSocket; before API 1.42 with all of them."""
+        query = request.query
+        every = request.version < (1, 42)
+        wanted = AttachQuery(
+            stdin=every or query.flag("stdin"),
+            stdout=every or query.flag("stdout"),
+            stderr=every or query.flag("stderr"),
+            stream=query.flag("stream"),
+            logs=query.flag("logs"),
+            detach_keys=query.text("detachKeys"),
+        )
+        await self._backend.attach(request.params["id"], wanted, websocket.upgrade(request))
+        return HIJACKED
+
     async def logs(self, request: Request) -> Answer:
         """Send a container's log."""
         answer = await self._backend.logs(request.params["id"], logs_query(request.query))
@@ -219,6 +234,7 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("POST", "/containers/{id}/start", area.start)
     yield Route("POST", "/containers/{id}/wait", area.wait, follows=True)
     yield Route("POST", "/containers/{id}/attach", area.attach)
+    yield Route("GET", "/containers/{id}/attach/ws", area.attach_socket)
     yield Route("GET", "/containers/{id}/logs", area.logs, follows=True)
     yield Route("POST", "/containers/{id}/stop", area.stop)
     yield Route("POST", "/containers/{id}/restart", area.restart)

@@ -22,7 +22,6 @@ NO_SWARM = (
 EMPTY: dict[str, Any] = {"/volumes": {"Volumes": [], "Warnings": None}, "/plugins": []}
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 MISSING = (
-    "GET /containers/{id}/attach/ws|attaching over a web socket",
     "GET /images/search|searching a registry",
     "GET /images/get|saving images",
     "GET /images/{name...}/get|saving images",
