@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.operations import SERVED
 
 READY_SECONDS = 20.0
 _APPLETS = """
@@ -80,7 +83,7 @@ class Engine:
         """Start wherryd and wait until it answers."""
         argv = [sys.executable, "-m", "wherry.cmd.daemon", "--config-file", str(self.root / "daemon.json")]
         argv += ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "-H", self.host]
-        argv += ["--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, *self.flags]
+        argv += ["--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, "-D", *self.flags]
         config = self.root / "daemon.json"
         if not config.exists():
             config.write_text("{}")
@@ -191,6 +194,13 @@ class Engine:
             assert not left, f"control groups left behind: {left}"
             shutil.rmtree(self.root)
 
+    def operations(self, since: int) -> set[str]:
+        """The operations of the API that were asked for since the log had this many bytes: "GET /info"."""
+        with self.log.open("rb") as log:
+            log.seek(since)
+            text = log.read().decode(errors="replace")
+        return {each.replace("...", "") for each in re.findall(r'msg=request .*?operation="([^"]+)"', text)}
+
     def quote(self, text: str) -> str:
         """Quote a query value."""
         return urllib.parse.quote(text, safe="")
@@ -208,20 +218,30 @@ def shared_engine() -> Iterator[Engine]:
         engine.destroy()
 
 
+def check_operations(engine: Engine, since: int, request: pytest.FixtureRequest) -> None:
+    """Fail when a test did not use an operation for which the table names it."""
+    name = request.node.nodeid.partition("[")[0]
+    missed = {each for each, test in SERVED.items() if test == name} - engine.operations(since)
+    assert not missed, f"tests/e2e/operations.py says that this test uses {missed}"
+
+
 @pytest.fixture
-def engine(shared_engine: Engine) -> Iterator[Engine]:
+def engine(shared_engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The module's engine, without containers before and after."""
+    since = shared_engine.log.stat().st_size
     yield shared_engine
     if shared_engine.process is not None and shared_engine.process.poll() is not None:
         shared_engine.start()
     shared_engine.remove_all()
+    check_operations(shared_engine, since, request)
 
 
 @pytest.fixture
-def own_engine() -> Iterator[Engine]:
+def own_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """An engine for one test that kills or reconfigures it; not started yet."""
     engine = Engine()
     try:
         yield engine
+        check_operations(engine, 0, request)
     finally:
         engine.destroy()

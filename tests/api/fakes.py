@@ -64,7 +64,7 @@ class FakeSystem:
     async def version(self):
         return {"Version": "28.5.2", "ApiVersion": "1.51", "MinAPIVersion": "1.24", "Os": "linux", "Arch": "amd64"}
 
-    async def disk_usage(self):
+    async def disk_usage(self, kinds):
         return {"LayersSize": 0, "Images": [], "Containers": [], "Volumes": [], "BuildCache": []}
 
     async def events(self, *, since, until, filters) -> AsyncIterator[object]:
@@ -231,7 +231,7 @@ class FakeImages:
         self.slow = 0.0
         self.failure: Exception | None = None
 
-    async def listing(self, *, all, filters):
+    async def listing(self, *, all, filters, shared=False):
         return [{"Id": IMAGE, "RepoTags": ["a/b:c"], "Size": 5, "Containers": 1, "Created": 1}]
 
     async def inspect(self, ref):

@@ -86,6 +86,8 @@ class Server:
         try:
             path, text = split_target(head.target)
             found = self._router.match(head.method, path)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("request", extra={"operation": f"{head.method} {found.route.pattern}", "target": head.target})
             if found.route.instant is not None:
                 return found.route.instant, False
             request = _request(head, found, Query(text), body, hijack)

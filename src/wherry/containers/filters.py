@@ -21,8 +21,6 @@ def _matches_name(record: Record, value: str) -> bool:
 
 
 def _matches_status(record: Record, value: str) -> bool:
-    if value not in STATUSES:
-        raise InvalidArgument(f"invalid filter 'status={value}'")
     return record.state.status == value
 
 
@@ -49,6 +47,13 @@ TESTS: Mapping[str, Test] = {
     "network": _matches_network,
     "volume": _matches_volume,
 }
+CLOSED = {
+    "health": ("none", "starting", "healthy", "unhealthy"),
+    "is-task": ("true", "false", "1", "0"),
+    "status": STATUSES,
+}
+"""Filters of which only these values make sense."""
+
 ELSEWHERE = frozenset({"label", "ancestor", "before", "since", "health", "isolation", "is-task", "publish", "expose"})
 
 
@@ -57,19 +62,29 @@ def check(filters: Mapping[str, Sequence[str]]) -> None:
     for name in filters:
         if name not in TESTS and name not in ELSEWHERE:
             raise InvalidArgument(f"invalid filter '{name}'")
+    for name, known in CLOSED.items():
+        for value in filters.get(name, ()):
+            if value not in known:
+                raise InvalidArgument(f"invalid filter '{name}={value}': must be one of {', '.join(known)}")
 
 
 def accepts(record: Record, filters: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a container passes the filters that its own record decides; labels must all hold."""
     if not all(holds(record.config.labels or {}, value) for value in filters.get("label", ())):
         return False
-    if any(filters.get(name) for name in ("publish", "expose")):
+    if any(filters.get(name) for name in ("publish", "expose")) or not _may_be_no_task(filters):
         return False
     return all(
         any(TESTS[name](record, value) for value in values)
         for name, values in filters.items()
         if name in TESTS and values
     )
+
+
+def _may_be_no_task(filters: Mapping[str, Sequence[str]]) -> bool:
+    """Tasks are a swarm's; no container of this engine is one."""
+    values = filters.get("is-task", ())
+    return not values or "false" in values or "0" in values
 
 
 UNITS = {"s": 1, "m": 60, "h": 3600}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,20 @@ class Images:
         names = self._rows.all_tags()
         return [self._known(row, names.get(row.id, [])) for row in self._rows.images()]
 
+    def shared_sizes(self) -> dict[str, int]:
+        """Return for each image the bytes of those of its layers that other images have too."""
+        layers, images = self._rows.layers(), self._rows.images()
+        chains = {image.id: list(_chain(image.chain_id, layers)) for image in images}
+        users = Counter(layer.chain_id for chain in chains.values() for layer in chain)
+        return {
+            image_id: sum(layer.size for layer in chain if users[layer.chain_id] > 1)
+            for image_id, chain in chains.items()
+        }
+
+    def layers_size(self) -> int:
+        """Return the bytes of all layers."""
+        return sum(layer.size for layer in self._rows.layers().values())
+
     def _limits(self, filters: Filters) -> tuple[int | None, int]:
         before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
         since = [self._find(ref)[0].created for ref in filters.get("since") or ()]
@@ -207,7 +222,7 @@ class Images:
         dangling = listing.flag(filters, "dangling")
         steps: list[Step] = []
         with self._changing:
-            before = sum(row.size for row in self._rows.layers().values())
+            before = self.layers_size()
             with self._dropping() as drop:
                 for image in self._all():
                     unwanted = not image.names or dangling is False
@@ -216,7 +231,7 @@ class Images:
                         if not self._rows.is_child_of(image.row.id):
                             removal.by_id(image.row.id)
             steps += self._freed()
-            after = sum(row.size for row in self._rows.layers().values())
+            after = self.layers_size()
         return {"ImagesDeleted": steps or None, "SpaceReclaimed": before - after}
 
     # Coming
@@ -332,12 +347,14 @@ class Images:
 
     def _diff_ids(self, chain_id: str) -> list[str]:
         """Return the digests of a chain of layers, lowest first."""
-        known = self._rows.layers()
-        found: list[str] = []
-        while chain_id:
-            found.append(known[chain_id].diff_id)
-            chain_id = known[chain_id].parent
-        return found[::-1]
+        return [layer.diff_id for layer in _chain(chain_id, self._rows.layers())][::-1]
+
+
+def _chain(chain_id: str, layers: Mapping[str, LayerRow]) -> Iterator[LayerRow]:
+    """Yield a layer and all below it, topmost first."""
+    while chain_id:
+        yield layers[chain_id]
+        chain_id = layers[chain_id].parent
 
 
 def _quiet(_: dict[str, Any]) -> None:

@@ -25,9 +25,12 @@ class ImageService:
     catalog: Catalog
     bus: Bus
 
-    async def listing(self, *, all: bool, filters: Filters) -> list[Json]:
-        """GET /images/json."""
+    async def listing(self, *, all: bool, filters: Filters, shared: bool = False) -> list[Json]:
+        """GET /images/json; shared: with what each image shares with others."""
         entries = await asyncio.to_thread(self.images.listing, all=all, filters=filters)
+        if shared:
+            sizes = await asyncio.to_thread(self.images.shared_sizes)
+            entries = [entry | {"SharedSize": sizes.get(entry["Id"], 0)} for entry in entries]
         counts: dict[str, int] = {}
         for container in self.catalog:
             counts[container.record.image_id] = counts.get(container.record.image_id, 0) + 1

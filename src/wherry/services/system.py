@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -162,16 +162,28 @@ class SystemService:
             "CDISpecDirs": [],
         }
 
-    async def disk_usage(self) -> Json:
-        """GET /system/df."""
-        images = await self.images.listing(all=False, filters={})
-        containers = await self.looks.listing(ListQuery(all=True, size=True))
+    async def disk_usage(self, kinds: Collection[str]) -> Json:
+        """GET /system/df; kinds: of "image", "container", "volume" and "build-cache" those that are wanted."""
+        images: list[Json] | None = None
+        containers: list[Json] | None = None
+        volumes: list[Json] | None = None
+        cache: list[Json] | None = None
+        size = 0
+        if "image" in kinds:
+            images = await self.images.listing(all=False, filters={}, shared=True)
+            size = await asyncio.to_thread(self.images.images.layers_size)
+        if "container" in kinds:
+            containers = await self.looks.listing(ListQuery(all=True, size=True))
+        if "volume" in kinds:
+            volumes = []
+        if "build-cache" in kinds:
+            cache = []
         return {
-            "LayersSize": sum(entry.get("Size", 0) for entry in images),
+            "LayersSize": size,
             "Images": images,
             "Containers": containers,
-            "Volumes": [],
-            "BuildCache": [],
+            "Volumes": volumes,
+            "BuildCache": cache,
         }
 
     async def events(self, *, since: int, until: int, filters: Filters) -> AsyncIterator[Json]:

@@ -22,7 +22,9 @@ class Images:
     async def listing(self, request: Request) -> Answer:
         """List images."""
         query = request.query
-        found = await self._backend.listing(all=query.flag("all"), filters=query.filters())
+        found = await self._backend.listing(
+            all=query.flag("all"), filters=query.filters(), shared=query.flag("shared-size")
+        )
         return json_reply(adapt("image list", request.version, found))
 
     async def inspect(self, request: Request) -> Answer:

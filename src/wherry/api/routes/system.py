@@ -20,6 +20,7 @@ PING = {
     "Swarm": "inactive",
 }
 """Builder-Version 1: the classic POST /build, not BuildKit."""
+KINDS = ("container", "image", "volume", "build-cache")
 PONG = Reply(200, b"OK", PING)
 QUIET_PONG = Reply(200, b"", PING)
 
@@ -55,12 +56,11 @@ class System:
 
     async def disk_usage(self, request: Request) -> Answer:
         """Say what takes how much room; with type=, only that."""
-        usage = await self._backend.disk_usage()
-        kinds = request.query.all("type")
-        if kinds:
-            keys = {"container": "Containers", "image": "Images", "volume": "Volumes", "build-cache": "BuildCache"}
-            unwanted = {key for kind, key in keys.items() if kind not in kinds}
-            usage = {key: value for key, value in usage.items() if key not in unwanted}
+        asked = request.query.all("type")
+        for kind in asked:
+            if kind not in KINDS:
+                raise InvalidArgument(f"unknown object type: {kind}")
+        usage = await self._backend.disk_usage(asked or KINDS)
         return json_reply(adapt("disk usage", request.version, usage))
 
 

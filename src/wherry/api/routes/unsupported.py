@@ -21,10 +21,18 @@ NO_SWARM = (
 )
 EMPTY: dict[str, Any] = {"/volumes": {"Volumes": [], "Warnings": None}, "/plugins": []}
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+PLUGIN = (
+    ("GET", "/json"), ("POST", "/enable"), ("POST", "/disable"), ("POST", "/upgrade"), ("POST", "/push"),
+    ("POST", "/set"), ("DELETE", ""),
+)  # fmt: skip
 MISSING = (
     "GET /images/search|searching a registry",
     "GET /images/get|saving images",
     "GET /images/{name...}/get|saving images",
+    "GET /images/{name...}/attestations|attestations of images",
+    "GET /plugins/privileges|managed plugins",
+    "POST /plugins/pull|managed plugins",
+    "POST /plugins/create|managed plugins",
     "POST /images/{name...}/push|pushing images",
     "GET /distribution/{name...}/json|asking a registry",
     "POST /build|building images",
@@ -54,6 +62,11 @@ async def no_swarm(request: Request) -> Answer:
     raise Unavailable(NO_SWARM)
 
 
+async def no_plugin(request: Request) -> Answer:
+    """Say that there is no such plugin: none can be installed."""
+    raise NotFound(f"plugin {request.params['name']!r} not found".replace("'", '"'))
+
+
 async def no_volume(request: Request) -> Answer:
     """Say that there is no such volume."""
     raise NotFound(f"get {request.params['name']}: no such volume")
@@ -67,9 +80,12 @@ def routes(backends: Backends) -> Iterator[Route]:
         for method in ("GET", "POST", "DELETE"):
             yield Route(method, f"/{area}", no_swarm)
             yield Route(method, f"/{area}/{{rest...}}", no_swarm)
+    yield Route("PUT", "/volumes/{name}", no_swarm)
     yield Route("GET", "/volumes/{name}", no_volume)
     yield Route("DELETE", "/volumes/{name}", no_volume)
     for line in MISSING:
         operation, _, what = line.partition("|")
         method, _, pattern = operation.partition(" ")
         yield Route(method, pattern, _missing(what))
+    for method, end in PLUGIN:
+        yield Route(method, f"/plugins/{{name...}}{end}", no_plugin)
