@@ -292,7 +292,7 @@ class Lifecycle:
     def unpause(self, container: Container) -> None:
         """As `thaw`; raises Conflict when the container is not paused."""
         if container.record.state.status != "paused":
-            raise SystemFailure(f"Container {container.id} is not paused")
+            raise Conflict(f"Container {container.id} is not paused")
         self.thaw(container)
 
     def cgroup_path(self, container: Container) -> str:
