@@ -24,6 +24,13 @@ def until(engine: Engine, name: str, holds, seconds: float = 15):
         time.sleep(0.05)
 
 
+def until_true(holds, seconds: float = 20):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def waiting(state, count):
     return state["Status"] == "restarting"
 
@@ -154,3 +161,25 @@ def test_an_engine_that_stops_its_containers_starts_them_again(own_engine: Engin
         os.kill(first, 0)
     engine.start()
     until(engine, "aa", lambda state, count: state["Status"] == "running" and state["Pid"] != first)
+
+
+def test_an_unhealthy_one_is_started_again(engine: Engine):
+    """The health of each run is a file of its own; the second run is well."""
+    script = "echo run >>/runs; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    check = "[ $(wc -l </runs) -gt 1 ]"
+    flags = ["--health-cmd", check, "--health-interval", "100ms", "--health-retries", "2"]
+    engine.docker("run", "-d", "--name", "aa", "--restart", "on-unhealthy", *flags, "busybox", "sh", "-c", script)
+    until_true(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", "aa") == "healthy")
+    assert engine.docker("inspect", "-f", "{{.RestartCount}}", "aa") == "1"
+    engine.docker("run", "-d", "--name", "bb", *flags, "busybox", "sh", "-c", script)  # without it: only told
+    until_true(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", "bb") == "unhealthy")
+    assert engine.docker("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "bb") == "running 0"
+    engine.docker("stop", "-t", "0", "aa")
+    assert engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited"
+
+
+def test_one_that_is_never_well_is_given_up(engine: Engine):
+    flags = ["--health-cmd", "false", "--health-interval", "50ms", "--health-retries", "1", "--stop-timeout", "0"]
+    engine.docker("run", "-d", "--name", "aa", "--restart", "on-unhealthy:2", *flags, "busybox", "sleep", "1000")
+    until_true(lambda: engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited")
+    assert engine.docker("inspect", "-f", "{{.RestartCount}} {{.State.ExitCode}}", "aa") == "2 137"

@@ -42,6 +42,8 @@ class Container:
     health: Health | None = None
     checking: asyncio.Task[None] | None = None
     restarting: asyncio.Task[None] | None = None
+    unwell: bool = False
+    """Whether the engine is ending this run because of its health."""
     backoff: float = 0.0
     """Seconds of the pause before the last start that a restart policy made; 0: none."""
 

@@ -4,6 +4,7 @@
     on-failure[:N]  after an exit code other than 0, N times at most (0: any number)
     always          after each end; also when the engine starts, whoever stopped it
     unless-stopped  after each end; when the engine starts unless somebody had stopped it
+    on-unhealthy[:N] as on-failure, and after the engine ended it because its health check said unhealthy; ours
 
 None of them acts against a stop or a kill. The pause before a start is 100 ms, then twice the last one up to a minute;
 a run of 10 seconds or more begins anew.
@@ -15,7 +16,8 @@ from wherry.containers.state import State
 from wherry.errors import InvalidArgument
 from wherry.models.container import RestartPolicy
 
-POLICIES = ("no", "always", "on-failure", "unless-stopped")
+POLICIES = ("no", "always", "on-failure", "unless-stopped", "on-unhealthy")
+COUNTED = ("on-failure", "on-unhealthy")
 FIRST, LONGEST = 0.1, 60.0
 STEADY = 10.0
 _COUNTED = "invalid restart policy: maximum retry count can only be used with 'on-failure'"
@@ -27,21 +29,21 @@ def check(policy: RestartPolicy) -> None:
     if name not in POLICIES:
         raise InvalidArgument(
             f"invalid restart policy: unknown policy '{name}'; use one of "
-            "'no', 'always', 'on-failure', or 'unless-stopped'"
+            "'no', 'always', 'on-failure', 'unless-stopped', or 'on-unhealthy'"
         )
-    if name == "on-failure" and count < 0:
+    if name in COUNTED and count < 0:
         raise InvalidArgument("invalid restart policy: maximum retry count cannot be negative")
-    if name != "on-failure" and count:
+    if name not in COUNTED and count:
         raise InvalidArgument(_COUNTED + (" and cannot be negative" if count < 0 else ""))
 
 
-def after_end(policy: RestartPolicy, state: State, code: int) -> bool:
-    """Whether to start a container again that ends now with this exit code."""
+def after_end(policy: RestartPolicy, state: State, code: int, *, unwell: bool = False) -> bool:
+    """Whether to start a container again that ends now with this exit code. unwell: it was ended for its health."""
     if state.stopped_by_user:
         return False
-    if policy.name == "on-failure":
+    if policy.name in COUNTED:
         most = policy.maximum_retry_count
-        return code != 0 and (not most or state.restart_count < most)
+        return (code != 0 or unwell) and (not most or state.restart_count < most)
     return policy.name in ("always", "unless-stopped")
 
 

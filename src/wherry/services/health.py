@@ -31,9 +31,11 @@ Publish = Callable[..., None]
 class HealthChecks:
     """One loop for each running container that has a check."""
 
-    def __init__(self, launching: Launching, publish: Publish) -> None:
+    def __init__(self, launching: Launching, publish: Publish, unhealthy: Callable[[Container], None]) -> None:
+        """unhealthy: is told of each container that becomes so."""
         self._launching = launching
         self._publish = publish
+        self._unhealthy = unhealthy
 
     def begin(self, container: Container, task: Task) -> None:
         """Start checking a container that has just started, or was found running."""
@@ -59,6 +61,8 @@ class HealthChecks:
                 return
             if state.take(result, plan, started_at=task.started_at):
                 self._publish(container, f"health_status: {state.status}")
+                if state.status == "unhealthy":
+                    self._unhealthy(container)
 
     async def _probe(self, container: Container, task: Task, plan: Plan) -> Result:
         begin, exec_id = time.time_ns(), secrets.token_hex(32)

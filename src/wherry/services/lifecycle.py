@@ -58,7 +58,7 @@ class Lifecycle:
     health: HealthChecks = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "health", HealthChecks(self.launching, self.publish))
+        object.__setattr__(self, "health", HealthChecks(self.launching, self.publish, self._unhealthy))
 
     def publish(self, container: Container, action: str, **more: str) -> None:
         """Publish an event of a container."""
@@ -163,7 +163,10 @@ class Lifecycle:
         record = container.record
         self.health.end(container)
         self.networks.close_sandbox(container.id)
-        again = self.restarts.open and restart.after_end(record.host_config.restart_policy, record.state, outcome.code)
+        again = self.restarts.open and restart.after_end(
+            record.host_config.restart_policy, record.state, outcome.code, unwell=container.unwell
+        )
+        container.unwell = False
         ended = record.moved(
             "restarting" if again else "exited",
             pid=0,
@@ -247,6 +250,23 @@ class Lifecycle:
             await self._signal(container, signal.SIGKILL, ending=True)
         await self._await_kill(container, ended)
         self.publish(container, "stop")
+
+    def _unhealthy(self, container: Container) -> None:
+        """End a container for its restart policy's sake."""
+        if container.record.host_config.restart_policy.name == "on-unhealthy" and self.restarts.open:
+            container.unwell = True
+            spawn(self._end(container), f"end of unhealthy {container.name}")
+
+    async def _end(self, container: Container) -> None:
+        """Ask it to end, and see to it that it does; as `stop`, but nobody has stopped it."""
+        config = container.record.config
+        timeout = config.stop_timeout if config.stop_timeout is not None else self.settings.stop_timeout
+        ended = container.end()
+        await self._signal(container, signals.parse(config.stop_signal or "TERM"), ending=False)
+        try:
+            await asyncio.wait_for(asyncio.shield(ended), None if timeout < 0 else timeout)
+        except TimeoutError:
+            await self._signal(container, signal.SIGKILL, ending=False)
 
     async def _give_up_restart(self, container: Container) -> bool:
         """Have a container that waits for its next start stay as it is; False when it was started just now."""
