@@ -227,7 +227,7 @@ def _decode(body: bytes) -> Link:
         as_u32(found.get(IFLA_MASTER)),
         as_text(found.get(IFLA_IFALIAS)),
         as_u32(found.get(IFLA_GROUP)),
-        *(_STATS.unpack_from(counters) if counters else (0,) * 8),
-        as_u32(found.get(IFLA_LINK)),
-        as_s32(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else -1,
+        *(_STATS.unpack_from(counters) if counters else ()),
+        peer=as_u32(found.get(IFLA_LINK)),
+        peer_netns=as_s32(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else -1,
     )

@@ -48,7 +48,8 @@ class Words:
         self._known: dict[str, Callable[[Fields], None]] = {
             "meta": self._meta, "ct": self._ct, "payload": self._payload, "bitwise": self._bitwise, "cmp": self._cmp,
             "lookup": self._lookup, "immediate": self._immediate, "counter": self._counter, "nat": self._nat,
-            "masq": self._masquerade, "reject": self._reject, "fib": self._fib, "redir": self._redirect, "range": self._range,
+            "masq": self._masquerade, "reject": self._reject, "fib": self._fib, "redir": self._redirect,
+            "range": self._range,
         }  # fmt: skip
 
     def add(self, name: str, fields: Fields) -> None:
