@@ -72,6 +72,8 @@ class Link:
     master: int
     alias: str
     group: int
+    peer: int = 0
+    peer_netns: int = -1
     rx_packets: int = 0
     tx_packets: int = 0
     rx_bytes: int = 0
@@ -80,8 +82,6 @@ class Link:
     tx_errors: int = 0
     rx_dropped: int = 0
     tx_dropped: int = 0
-    peer: int = 0
-    peer_netns: int = -1
 
     @property
     def up(self) -> bool:
@@ -227,7 +227,7 @@ def _decode(body: bytes) -> Link:
         as_u32(found.get(IFLA_MASTER)),
         as_text(found.get(IFLA_IFALIAS)),
         as_u32(found.get(IFLA_GROUP)),
+        as_u32(found.get(IFLA_LINK)),
+        as_s32(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else -1,
         *(_STATS.unpack_from(counters) if counters else ()),
-        peer=as_u32(found.get(IFLA_LINK)),
-        peer_netns=as_s32(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else -1,
     )
