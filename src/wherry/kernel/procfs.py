@@ -89,6 +89,12 @@ class Process:
         """Return a file as text; bytes that are not UTF-8 become lone surrogates."""
         return self.read(name, limit).decode(errors="surrogateescape")
 
+    def lines(self, name: str, limit: int = LIMIT) -> list[str]:
+        """Return the lines of a table; what is beyond the limit, and the line it cuts, are left out."""
+        data = self.read(name, limit)
+        whole = data[: data.rfind(b"\n") + 1] if len(data) >= limit else data
+        return whole.decode(errors="surrogateescape").split("\n")[: -1 if whole.endswith(b"\n") else None]
+
     def open_namespace(self, kind: str) -> int:
         """Return a descriptor of one of its namespaces, named as in `NAMESPACES`."""
         return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._fd)
@@ -133,7 +139,7 @@ class Process:
 
     def mounts(self) -> list[Mounted]:
         """Return its mounts in the order in which they were made."""
-        return [parse_mount(line) for line in self.text("mountinfo").splitlines()]
+        return [parse_mount(line) for line in self.lines("mountinfo")]
 
     def id_map(self, name: str) -> list[tuple[int, int, int]]:
         """Return (inside, outside, how many) of uid_map or gid_map (user_namespaces(7))."""

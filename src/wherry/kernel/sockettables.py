@@ -38,7 +38,7 @@ def listening(process: Process) -> list[Listening]:
 
 def _lines(process: Process, table: str) -> list[str]:
     try:
-        return process.text(f"net/{table}").splitlines()[1:]
+        return process.lines(f"net/{table}")[1:]
     except FileNotFoundError:  # a kernel without IPv6
         return []
 

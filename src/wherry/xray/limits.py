@@ -140,7 +140,7 @@ def _value(knob: Knob, directory: str, first: str) -> int:
     if knob.file == "cpu.max":
         quota, _, period = first.partition(" ")
         return NO_LIMIT if quota == "max" else int(quota) * 100 // int(period)
-    if not first.isdigit():
+    if not first.isdigit() or knob.unit in ("cpus", "nodes", ""):
         return NO_LIMIT
     value = int(first)
     return NO_LIMIT if knob.unit == "bytes" and value >= _PAGE_COUNTER_MAX // 2 else value
