@@ -81,12 +81,12 @@ def _print_data(value: Any, shape: str) -> None:
 
 
 def _width() -> int:
-    """Columns to fill: those of the terminal between 60 and 120, or COLUMNS, or 80."""
+    """Columns to fill: those of the terminal between 72 and 120, or COLUMNS, or 80."""
     try:
         found = int(os.environ.get("COLUMNS", "")) if "COLUMNS" in os.environ else os.get_terminal_size(1).columns
     except (OSError, ValueError):
         found = 80
-    return max(60, min(found, 120))
+    return max(72, min(found, 120))
 
 
 def _colours() -> bool:

@@ -38,7 +38,7 @@ def _root(page: Page, found: dict[str, Any]) -> None:
     if not found["Layers"]:
         page.line(f"{page.paint('/', 'bold')} is a {found['Storage']}, {access}")
         return
-    page.line(f"{page.paint('/', 'bold')} is an {found['Storage']}, {access}: of each file the topmost copy is seen")
+    page.line(f"{page.paint('/', 'bold')} is an {found['Storage']}, {access}: the topmost copy of a file is seen")
     room = page.width - 2 - 2 - 16 - 14
     layers = found["Layers"]
     rows = [("┌", "writes go here", "", found["Upper"])]

@@ -113,7 +113,7 @@ class Page:
         """A heading within the page, with an empty line above unless it is the first."""
         if self._lines and self._lines[-1]:
             self._lines.append("")
-        self._lines.append(" " * LEFT + self.paint(title, "bold"))
+        self._lines.append(" " * LEFT + self.paint(cut(title, self.width - LEFT), "bold"))
 
     def gap(self) -> None:
         """An empty line."""
@@ -143,8 +143,8 @@ class Page:
         rest = self.width - LEFT - sum(widths) + widths[flexible] - 2 * (len(titles) - 1)
         widths[flexible] = max(8, min(widths[flexible], rest))
         if any(titles):
-            line = "  ".join(title.ljust(width) for title, width in zip(titles, widths, strict=True))
-            self._lines.append(" " * LEFT + self.paint(line, "dim"))
+            line = "  ".join(title.ljust(width) for title, width in zip(titles, widths, strict=True)).rstrip()
+            self._lines.append(" " * LEFT + self.paint(cut(line, self.width - LEFT), "dim"))
         for row in rows:
             cells = [cut(cell, width).ljust(width) for cell, width in zip(row, widths, strict=True)]
-            self._lines.append(" " * LEFT + "  ".join(cells))
+            self._lines.append(" " * LEFT + cut("  ".join(cells).rstrip(), self.width - LEFT))
