@@ -415,6 +415,23 @@ def test_what_is_left_of_a_container_that_ended(engine: Engine):
     assert "It never ran." in wherry(engine, "xray", "cc")
 
 
+def test_one_that_ends_while_it_is_looked_at(engine: Engine):
+    for number in range(4):
+        engine.docker("run", "-d", "--name", f"c{number}", "busybox", "sleep", "0.2")
+    deadline = time.monotonic() + 20
+    left = {f"c{number}" for number in range(4)}
+    while left:
+        assert time.monotonic() < deadline
+        for name in sorted(left):
+            status, body = engine.api("GET", f"/wherry/v1/containers/{name}/xray")
+            assert status == 200, body
+            answer = json.loads(body)
+            assert (answer["Pid"] > 0) == (answer["Remains"] is None)
+            if answer["Remains"]:
+                assert (answer["Status"], answer["Remains"]["ExitCode"]) == ("exited", 0)
+                left.remove(name)
+
+
 # The command
 
 

@@ -302,6 +302,7 @@ class Process(Model, frozen=True):
 
     pid: outside; inside: in the container's pid namespace, 0 when it is not in it. state: a letter of ps. effective:
     mask of its effective capabilities; seccomp: 0, 1 or 2; parent: outside. exec_id: of an exec. cpu_ms: used so far.
+    memory: resident; of the engine's processes, which share theirs with each other, their part of it (PSS).
     """
 
     pid: int

@@ -61,7 +61,6 @@ class Launching:
         async with AsyncExitStack() as undo, AsyncExitStack() as always:
             for attach in attaches:
                 always.callback(os.close, attach.fd)
-            _begin(phases, "prepare")
             run_dir = self._make_run_dir(record.id)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             reach("start.run-dir")

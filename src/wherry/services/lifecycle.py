@@ -87,10 +87,10 @@ class Lifecycle:
             await self._start_locked(container)
 
     async def _start_locked(self, container: Container) -> None:
-        phases = Phases()
-        phases.append(("resolve", time.monotonic_ns()))
+        phases: Phases = [("resolve", time.monotonic_ns())]
         if container.task is not None:
             await container.task.gone  # the last run's supervisor still tidies its cgroup
+        phases.append(("prepare", time.monotonic_ns()))
         try:
             task = await self.launching.launch(container, phases)
         except (EngineError, LaunchFailed) as error:

@@ -29,6 +29,8 @@ from wherry.xray.mounts import lower, name_layer
 from wherry.xray.subject import Connection, Other, Subject
 
 Spec = Mapping[str, Any]
+ENDING = 2.0
+"""Seconds in which the supervisor of a process that is gone tells of its end."""
 AT_ONCE = 2
 """Looks at the same time: each takes a thread that others need too."""
 KERNEL_NAMES = {"mount": "mnt", "network": "net"}
@@ -62,7 +64,7 @@ class XrayService:
                 except NotFound:
                     if container.id not in self._catalog:
                         raise
-                    await asyncio.sleep(0)  # it ended just now: its record says so in a moment
+                    await _until_recorded(container)
             return await self._resting(container, began)
 
     # A container that runs
@@ -217,6 +219,13 @@ class XrayService:
         )
 
 
+async def _until_recorded(container: Container) -> None:
+    """Wait until the record of a container whose process has just ended says so."""
+    if container.task is not None:
+        await asyncio.wait([container.task.exited], timeout=ENDING)
+        await asyncio.sleep(0)
+
+
 def _storage(
     snapshotter: Snapshotter, container_id: str, layers: Mapping[str, Layer]
 ) -> tuple[tuple[Layer, ...], str, int]:
@@ -227,4 +236,5 @@ def _storage(
     except NotFound:
         return (), "", -1
     upper = next((each.partition("=")[2] for each in mount.options if each.startswith("upperdir=")), mount.source)
-    return tuple(name_layer(directory, layers) for directory in lower(mount.options)), upper, size
+    # on kernels before 6.8 the names are relative to the mount's source
+    return tuple(name_layer(each, layers) for each in lower(mount.options)), os.path.join(mount.source, upper), size

@@ -10,7 +10,7 @@ from wherry.models.xray import Process, Processes
 
 MOST = 500
 TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
-PAGE_KB = 1024
+KILO = 1024
 
 
 def read(first: int, members: Sequence[int], execs: Mapping[int, str], *, has_init: bool) -> Processes:
@@ -75,6 +75,15 @@ def _describe(pid: int, role: str, depth: int, exec_id: str = "") -> Process | N
         raise
 
 
+def _memory(process: procfs.Process, status: Mapping[str, str], *, own: bool) -> int:
+    """Resident memory; of the engine's processes their share (PSS), since most of it is one copy for all of them."""
+    text = status.get("VmRSS", "0 kB")
+    if own:
+        lines = process.text("smaps_rollup").splitlines()
+        text = next((line.partition(":")[2] for line in lines if line.startswith("Pss:")), text)
+    return int(text.split()[0]) * KILO
+
+
 def _details(process: procfs.Process, role: str, depth: int, exec_id: str) -> Process:
     status, stat = process.status(), process.stat()
     numbers = status.get("NSpid", "").split()
@@ -88,7 +97,7 @@ def _details(process: procfs.Process, role: str, depth: int, exec_id: str) -> Pr
         state=stat.state,
         threads=stat.threads,
         uid=int(status["Uid"].split()[1]),
-        memory=int(status.get("VmRSS", "0 kB").split()[0]) * PAGE_KB,
+        memory=_memory(process, status, own=role in ("supervisor", "spare")),
         cpu_ms=(stat.user_ticks + stat.system_ticks) * TICK_MS,
         effective=status.get("CapEff", ""),
         seccomp=int(status.get("Seccomp", "0")),

@@ -36,12 +36,12 @@ def show(page: Page, answer: dict[str, Any]) -> None:
 def _root(page: Page, found: dict[str, Any]) -> None:
     access = "writable" if found["Writable"] else "read-only"
     if not found["Layers"]:
-        page.line(f"{page.paint('/', 'bold')} is a {found['Storage']}, {access}")
+        page.line(f"{page.paint('/', 'bold')} is on {found['Storage']}, without layers, {access}")
         return
     page.line(f"{page.paint('/', 'bold')} is an {found['Storage']}, {access}: the topmost copy of a file is seen")
     room = page.width - 2 - 2 - 16 - 14
     layers = found["Layers"]
-    rows = [("┌", "writes go here", "", found["Upper"])]
+    rows = [("┌", "writes go here" if found["Writable"] else "its own", "", found["Upper"])]
     for number, layer in enumerate(layers[:MOST_LAYERS]):
         last = number == len(layers) - 1
         name, _, command = layer["Name"].partition(": ")
