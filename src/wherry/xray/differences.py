@@ -158,7 +158,7 @@ def of_mounts(found: Mounts, subject: Subject, spec: Spec) -> Iterator[Differenc
     asked += [(target, False) for target in subject.files]
     for target, read_only in asked:
         mount = by_target.get(target)
-        if mount is None and not _below_cgroup(target, by_target):
+        if mount is None and not found.left_out and not _below_cgroup(target, by_target):
             yield Difference(section="mounts", what=f"mount at {target}", asked="there", found="not there")
         elif mount is not None and read_only and mount.writable and target != "/sys/fs/cgroup":
             yield Difference(section="mounts", what=f"mount at {target}", asked="read-only", found="writable")
@@ -172,7 +172,7 @@ def of_masks(found: Mounts, spec: Spec, exists: Iterable[str]) -> Iterator[Diffe
     """Compare hidden and read-only paths. exists: those that this kernel has at all."""
     by_target = {each.target: each for each in found.entries}
     linux = spec.get("linux") or {}
-    there = set(exists)
+    there = set(exists) if not found.left_out else set(exists) & set(by_target)
     for path in linux.get("maskedPaths") or ():
         if path in there and (path not in by_target or by_target[path].kind != "masked"):
             yield Difference(section="mounts", what=path, asked="hidden", found="visible")

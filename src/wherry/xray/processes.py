@@ -18,7 +18,7 @@ def read(first: int, members: Sequence[int], execs: Mapping[int, str], *, has_in
 
     members: pids of the group. Of 10,000 processes `MOST` are looked at, which takes some 50 ms.
     """
-    chosen = sorted(set(members) - {first})[: MOST - 1]
+    chosen = sorted(set(members) - {first}, key=lambda pid: (pid not in execs, pid))[: MOST - 1]
     supervisor = _parent(first)
     depth = _depth(first)
     entries = [_describe(supervisor, "supervisor", depth)] if supervisor else []
