@@ -8,7 +8,6 @@ import os
 import struct
 
 NS_GET_USERNS = 0xB701
-NS_GET_PARENT = 0xB702
 NS_GET_OWNER_UID = 0xB704
 
 
@@ -22,12 +21,16 @@ def owner(fd: int) -> int | None:
 
     None when it lies outside of the caller's own user namespace (EPERM), or the kernel is too old (ENOTTY).
     """
-    return _related(fd, NS_GET_USERNS)
-
-
-def parent(fd: int) -> int | None:
-    """Return the parent of a pid or user namespace by inode number; None when it is not to be seen from here."""
-    return _related(fd, NS_GET_PARENT)
+    try:
+        other = fcntl.ioctl(fd, NS_GET_USERNS)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.ENOTTY):
+            return None
+        raise
+    try:
+        return os.fstat(other).st_ino
+    finally:
+        os.close(other)
 
 
 def owner_uid(fd: int) -> int:
@@ -35,16 +38,3 @@ def owner_uid(fd: int) -> int:
     answer = fcntl.ioctl(fd, NS_GET_OWNER_UID, bytes(4))
     number: int = struct.unpack("=I", answer)[0]
     return number
-
-
-def _related(fd: int, request: int) -> int | None:
-    try:
-        other = fcntl.ioctl(fd, request)
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.ENOTTY, errno.EINVAL):
-            return None
-        raise
-    try:
-        return os.fstat(other).st_ino
-    finally:
-        os.close(other)

@@ -66,7 +66,7 @@ class GroupPath(Model, frozen=True):
 class Limit(Model, frozen=True):
     """One limit of the control group, and how much of it is used.
 
-    name: in plain words. unit: bytes, processes, shares, weight, percent (of one CPU), cpus, nodes, state, or "" for
+    name: in plain words. unit: bytes, processes, shares, weight, percent (of one CPU), cpus, nodes, or "" for
     what `text` alone can say. value: -1 without a limit, or where text alone says it. set: whether something other
     than the kernel's default is there. used: -1 when the kernel keeps no such figure. file: absolute path; text: its
     content (the first line).
@@ -108,7 +108,7 @@ class Layer(Model, frozen=True):
 
 
 class Mount(Model, frozen=True):
-    """One mount. kind: root, system, masked, read-only, bind, engine-file, tmpfs, shared. root: the part mounted.
+    """One mount. kind: root, system, masked, read-only, bind, engine-file, tmpfs. root: the part mounted.
 
     options: of the mount; writable: rw in the mount and in its file system.
     """

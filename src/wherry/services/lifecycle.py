@@ -103,7 +103,7 @@ class Lifecycle:
         """Take over a running task: record it, and wait for its end in the background."""
         container.task = task
         changes = {"pid": task.pid, "start_time": task.start_time, "started_at": task.started_at, "error": ""}
-        changes["phases"] = task.phases
+        changes["phases"] = task.phases or container.record.state.phases
         moved = structs.replace(
             container.record.state,
             status="paused" if container.record.state.status == "paused" else "running",

@@ -107,7 +107,8 @@ class Task:
 
     def _take_state(self, message: dict[str, Any]) -> None:
         self.pid, self.start_time, self.started_at = message["pid"], message["start_time"], message["at"]
-        self.phases = tuple((name, at) for name, at in message["phases"])
+        # a supervisor that an older engine started tells none
+        self.phases = tuple((name, at) for name, at in message.get("phases", ()))
         told = message.get("execs")
         if told is not None:
             self._take_execs(told)

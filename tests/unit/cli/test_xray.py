@@ -108,7 +108,10 @@ RUNNING: dict[str, Any] = {
     },
     "Network": {
         "Mode": "private", "Links": [LINK], "Routes": [{"Destination": "default", "Via": "172.17.0.1", "Link": "eth0"}],
-        "Files": [{"Target": "/etc/resolv.conf", "Path": "/p", "Text": "# made\nnameserver 10.0.0.1\n"}],
+        "Files": [
+            {"Target": "/etc/resolv.conf", "Path": "/p", "Text": "# made\nnameserver 10.0.0.1\n"},
+            {"Target": "/etc/hosts", "Path": "/q", "Text": "127.0.0.1 localhost\nff02::1 all\n172.17.0.2\tweb\n"},
+        ],
         "Rules": [RULE], "LeftOut": 0,
         "Sockets": [{"Protocol": "tcp", "Address": "0.0.0.0", "Port": 80, "Uid": 0, "Pids": [102]}],
     },
@@ -195,6 +198,7 @@ def test_what_the_pages_say() -> None:
         "bridge wherry0",
         "tcp 0.0.0.0:80 by httpd 102",
         "nameserver 10.0.0.1",
+        "hosts 172.17.0.2 web listens",
         "default via 172.17.0.1 (eth0)",
         "5 packets, 2 KiB",
         "103 has more capabilities than the first process",
@@ -229,6 +233,7 @@ def test_the_tree_of_processes() -> None:
         "Mounts.Upper",
         "Mounts.Layers.0.Directory",
         "Network.Files.0.Text",
+        "Network.Files.1.Text",
         "Network.Sockets.0.Address",
         "Network.Links.0.Name",
         "Network.Rules.0.Text",

@@ -42,6 +42,7 @@ def _root(page: Page, found: dict[str, Any]) -> None:
     room = page.width - 2 - 2 - 16 - 14
     layers = found["Layers"]
     rows = [("┌", "writes go here" if found["Writable"] else "its own", "", found["Upper"])]
+    rows.append(("│", "overlay's own", "", found["Work"]))
     for number, layer in enumerate(layers[:MOST_LAYERS]):
         last = number == len(layers) - 1
         name, _, command = layer["Name"].partition(": ")

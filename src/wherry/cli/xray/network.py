@@ -34,6 +34,7 @@ def show(page: Page, answer: dict[str, Any]) -> None:
         way = f"via {each['Via']}" if each["Via"] else "directly"
         page.field("" if number else "routes", f"{each['Destination']} {way} ({plain(each['Link'])})", column=COLUMN)
     _names(page, found["Files"])
+    _hosts(page, found["Files"])
     _sockets(page, found["Sockets"], answer)
     _rules(page, found)
     if found["LeftOut"]:
@@ -93,6 +94,18 @@ def _names(page: Page, files: list[dict[str, Any]]) -> None:
         lines = [line.strip() for line in each["Text"].splitlines() if line.strip() and line.strip()[0] not in "#;"]
         text = "; ".join(plain(line, 100) for line in lines[:6]) or "no nameserver"
         page.field("names", text, column=COLUMN)
+
+
+def _hosts(page: Page, files: list[dict[str, Any]]) -> None:
+    """What /etc/hosts says beyond what it says everywhere: names of loopback and of IPv6's groups."""
+    for each in files:
+        if not each["Target"].endswith("/hosts"):
+            continue
+        lines = [line.split() for line in each["Text"].splitlines() if line.strip() and not line.startswith("#")]
+        own = [words for words in lines if not words[0].startswith(("127.", "::1", "fe00:", "ff0"))]
+        if own:
+            text = "; ".join(plain(" ".join(words), 80) for words in own[:4])
+            page.field("hosts", text + (f" and {len(own) - 4} more" if len(own) > 4 else ""), column=COLUMN)
 
 
 def _sockets(page: Page, sockets: list[dict[str, Any]], answer: dict[str, Any]) -> None:
