@@ -27,7 +27,7 @@ def show(page: Page, answer: dict[str, Any]) -> None:
     page.gap()
     if answer["Remains"]:
         page.field(
-            "is over" if answer["Remains"]["StartedAt"][:4] > "0001" else "is not yet",
+            "is over" if answer["Remains"]["StartedAt"][:4] > "0001" else "is new",
             ending(answer["Remains"]),
             column=COLUMN,
         )
