@@ -283,9 +283,18 @@ class FakeNetworks:
         raise NotFound(f"network {ref} not found")
 
 
+class FakeXray:
+    """XrayBackend."""
+
+    async def look(self, ref):
+        if ref != "it":
+            raise NotFound(f"No such container: {ref}")
+        return {"Schema": 1, "Id": ID, "Name": "it"}
+
+
 def backends() -> Backends:
     """A fresh set."""
-    return Backends(FakeSystem(), FakeContainers(), FakeExecs(), FakeImages(), FakeNetworks())
+    return Backends(FakeSystem(), FakeContainers(), FakeExecs(), FakeImages(), FakeNetworks(), FakeXray())
 
 
 class Fixture:

@@ -23,7 +23,7 @@ PARAMETERS = 6
 RUNTIME_STDLIB = {
     "__future__", "array", "base64", "binascii", "codecs", "collections", "contextlib", "dataclasses",
     "errno", "fcntl", "functools", "gc", "hashlib", "heapq", "io", "itertools", "json", "marshal", "math",
-    "os", "random", "resource", "select", "signal", "socket", "stat", "string", "struct", "sys", "termios",
+    "mmap", "os", "random", "resource", "select", "signal", "socket", "stat", "string", "struct", "sys", "termios",
     "time", "tty", "types", "typing",
 }
 """What runtime/ may import: all of it is loaded once in the zygote and is paid for by every start of it."""

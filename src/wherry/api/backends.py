@@ -116,6 +116,12 @@ class NetworksBackend(Protocol):
     async def inspect(self, ref: str) -> Json: ...
 
 
+class XrayBackend(Protocol):
+    """What of a container is in the kernel: not Docker's, under our own prefix."""
+
+    async def look(self, ref: str) -> Json: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     """All routers' needs, filled in by the composition root."""
@@ -125,3 +131,4 @@ class Backends:
     execs: ExecBackend
     images: ImagesBackend
     networks: NetworksBackend
+    xray: XrayBackend

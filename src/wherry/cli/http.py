@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Query = Mapping[str, Any]
 
 API_VERSION = "1.51"
+OWN_PREFIX = "/wherry/"  # what Docker's API has not; it carries its own version
 _LARGEST_HEAD = 1 << 16
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
 
@@ -196,7 +197,8 @@ class Client:
         self.host = host
 
     def _head(self, method: str, path: str, query: Query, headers: Mapping[str, str]) -> bytes:
-        lines = [f"{method} /v{API_VERSION}{path}{encode_query(query)} HTTP/1.1", "Host: wherry", "User-Agent: wherry"]
+        version = "" if path.startswith(OWN_PREFIX) else f"/v{API_VERSION}"
+        lines = [f"{method} {version}{path}{encode_query(query)} HTTP/1.1", "Host: wherry", "User-Agent: wherry"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

@@ -32,6 +32,7 @@ COMMANDS = {
     "ps": "listing:PS",
     "images": "listing:IMAGES",
     "inspect": "listing:INSPECT",
+    "xray": "xray.command:XRAY",
     "import": "images:IMPORT",
     "load": "images:LOAD",
     "tag": "images:TAG",
@@ -46,7 +47,7 @@ COMMANDS = {
 }
 
 _GROUPS = {
-    "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs ls inspect",
+    "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs ls inspect xray",
     "image": "import load tag rm ls inspect",
 }
 _ALIASES = {"container ls": "ps", "image ls": "images", "image rm": "rmi"}

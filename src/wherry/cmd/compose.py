@@ -37,6 +37,7 @@ from wherry.services.statistics import Statistics
 from wherry.services.streams import Streams
 from wherry.services.system import SystemService
 from wherry.services.updating import Updating
+from wherry.services.xray import XrayService
 from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
@@ -230,4 +231,5 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         execs=execs,
         images=image_service,
         networks=NetworkService(life.networks, life.catalog),
+        xray=XrayService(life.settings, life, images, life.networks),
     )

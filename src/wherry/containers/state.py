@@ -31,7 +31,10 @@ ALIVE = frozenset({"running", "paused"})
 
 
 class State(Model, frozen=True):
-    """Where a container stands. Times are Unix ns, 0 = never. start_time: ticks of the first process, proc(5)."""
+    """Where a container stands. Times are Unix ns, 0 = never. start_time: ticks of the first process, proc(5).
+
+    phases: of the last start, see `runtime.phases`.
+    """
 
     status: str = "created"
     pid: int = 0
@@ -43,6 +46,7 @@ class State(Model, frozen=True):
     finished_at: int = 0
     restart_count: int = 0
     stopped_by_user: bool = False
+    phases: tuple[tuple[str, int], ...] = ()
 
     @property
     def active(self) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from wherry.kernel.libc import bind_syscall, c_int, c_uint, check
 
-BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_GET_FD_BY_ID, BPF_PROG_QUERY = 5, 8, 13, 16
+BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_GET_FD_BY_ID, BPF_OBJ_GET_INFO_BY_FD, BPF_PROG_QUERY = 5, 8, 13, 15, 16
 BPF_PROG_TYPE_CGROUP_DEVICE = 15
 BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI, BPF_F_REPLACE = 2, 4  # replace: kernel 5.6
@@ -158,3 +158,18 @@ def attach(path: str, code: bytes) -> None:
     finally:
         for descriptor in opened:
             os.close(descriptor)
+
+
+def information(program_id: int) -> tuple[str, int]:
+    """Return the tag (a hash that bpftool(8) shows as well) and the size in instructions of a loaded program.
+
+    Raises OSError ENOENT when there is none of that id. The size is that of the translated program, 8 bytes each.
+    """
+    descriptor = _bpf(BPF_PROG_GET_FD_BY_ID, struct.pack("=III", program_id, 0, 0))
+    try:
+        # struct bpf_prog_info: type, id, tag[8], jited_prog_len, xlated_prog_len, then more than is asked for
+        answer = ctypes.create_string_buffer(64)
+        _bpf(BPF_OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", descriptor, len(answer), ctypes.addressof(answer)))
+    finally:
+        os.close(descriptor)
+    return answer.raw[8:16].hex(), int(struct.unpack_from("=I", answer.raw, 20)[0]) // 8

@@ -7,10 +7,14 @@ these functions: one that failed to go back would do the rest of its work in a c
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from wherry.kernel import namespaces
 
 CLONE_NEWNET = 0x40000000
+T = TypeVar("T")
 
 
 def current() -> int:
@@ -29,3 +33,26 @@ def unshare() -> None:
 def enter(fd: int) -> None:
     """Move the calling thread into the namespace of a descriptor. Raises OSError (EINVAL: not a network namespace)."""
     namespaces.setns(fd, CLONE_NEWNET)
+
+
+def inside(fd: int, work: Callable[[], T]) -> T:
+    """Return what `work` returns in a thread of its own that has entered the namespace of a descriptor.
+
+    The thread ends with it, so that none is left in a container's network. Raises what `work` raises, or OSError.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            enter(fd)
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="inside a network namespace")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 from wherry.kernel import const, fds, process, signals
 from wherry.kernel import namespaces as kernel
 from wherry.runtime import channel, selfprotect
+from wherry.runtime.phases import Marks
 from wherry.runtime.plan import namespaces, plan_container, plan_exec
 from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError
 
@@ -101,6 +102,7 @@ def run_container(request: ContainerStart) -> NoReturn:
             session=_session(request),
             hooks=request.hooks,
         ),
+        request.marks,
     )
 
 
@@ -139,10 +141,12 @@ def _isolate(request: ContainerStart | ExecStart, keep: list[int]) -> None:
     fds.close_except({0, 1, 2, *stdio, request.sync.fileno(), *keep, *range(3, 3 + request.preserve_fds)})
 
 
-def _carry_out(setup: Setup, make_plan: Callable[[], tuple[Operation, ...]]) -> NoReturn:
+def _carry_out(setup: Setup, make_plan: Callable[[], tuple[Operation, ...]], marks: Marks | None = None) -> NoReturn:
     operation = Operation()
     try:
         for operation in make_plan():
+            if marks is not None:
+                marks.begin(operation.phase)
             operation.run(setup)
     except SetupError as error:
         _report(setup, operation, error.message, error.number, error.path)

@@ -22,6 +22,7 @@ from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, 
 from wherry.runtime.ops_namespaces import OpenProcfs, StopPropagation
 from wherry.runtime.ops_process import ChangeDirectory, FindProgram, Identify, InstallStdio
 from wherry.runtime.ops_rootfs import MakeDevices, MakeWorkingDirectory, MaskPaths, ReadonlyPaths
+from wherry.runtime.phases import Marks
 from wherry.runtime.plan import plan_container, plan_exec
 from wherry.runtime.poller import Poller
 from wherry.runtime.session import Session
@@ -159,6 +160,10 @@ def supervise() -> None:
     session.finish()
     ours.close()
     poller.close()
+    marks = Marks()
+    marks.begin("rehearsal")
+    marks.read()
+    marks.close()
     one, other = channel.pair()
     channel.send(one, {"type": "exited", **Exit(0, 0, 0).to_wire()}, [one.fileno()])
     channel.close_all(channel.receive(other)[1])

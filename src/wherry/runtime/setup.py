@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.mounts import Mount
+from wherry.runtime.phases import Marks
 
 
 @dataclass(slots=True)
@@ -23,7 +24,7 @@ class ContainerStart:
     spec says of the network namespace. stdio: None when process.terminal is set. hold: a listening socket; the
     program starts when "start" comes over a connection to it. preserve_fds: so many from 3 on are inherited.
     hooks: ask on `sync` for the state, and run the hooks that belong into the container. keyring: give it a session
-    keyring of its own.
+    keyring of its own. marks: where to note when each phase began.
     """
 
     spec: dict[str, Any]
@@ -39,6 +40,7 @@ class ContainerStart:
     hooks: bool = False
     id: str = ""
     keyring: bool = True
+    marks: Marks | None = None
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from wherry.runtime import channel, rehearsal, selfprotect
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
+from wherry.runtime.phases import Marks
 from wherry.runtime.process import be_child
 from wherry.runtime.wire import Launch, SetupFailure
 
@@ -39,9 +40,10 @@ class Stem:
         self._spec = {"linux": {"namespaces": [{"type": kind} for kind in self._kinds]}}
         enter_parent(self._spec)
         self.sync, theirs = channel.pair()
+        self.marks = Marks()
         self.pid = os.fork()
         if self.pid == 0:
-            be_child(lambda sync: _grow(sync, filters), theirs, self.sync)
+            be_child(lambda sync: _grow(sync, filters, self.marks), theirs, self.sync)
         theirs.close()
 
     def fits(self, spec: dict[str, Any]) -> bool:
@@ -60,7 +62,7 @@ class Stem:
         leave_parent(self._spec)
 
 
-def _grow(sync: socket.socket, filters: Filters) -> None:
+def _grow(sync: socket.socket, filters: Filters, marks: Marks) -> None:
     # The supervisor's end of its socket to the zygote too: with it open here, a dead supervisor would look alive
     engine = selfprotect.engine_mounts()
     fds.close_except({0, 1, 2, sync.fileno(), *(() if engine is None else (engine,))})
@@ -69,9 +71,11 @@ def _grow(sync: socket.socket, filters: Filters) -> None:
         text, given = channel.receive_text(sync)
     except EOFError:
         return
+    marks.begin("stem")
     launch = Launch.from_wire(json.loads(text))
     stdio = None if launch.spec["process"].get("terminal") else (given[0], given[1], given[2])
     linux = launch.spec["linux"]
+    marks.begin("cgroup")
     try:
         cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
     except OSError as error:
@@ -90,5 +94,6 @@ def _grow(sync: socket.socket, filters: Filters) -> None:
             seccomp=seccomp.program if isinstance(seccomp, Filter) else None,
             init_path=launch.init_path,
             id=launch.id,
+            marks=marks,
         )
     )

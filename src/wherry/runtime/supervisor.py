@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from wherry.kernel.process import set_child_subreaper, set_name
@@ -18,6 +19,7 @@ from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container
 from wherry.runtime.logfile import JsonFileLog
+from wherry.runtime.phases import Marks, Phases
 from wherry.runtime.plan import namespaces
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
@@ -33,6 +35,7 @@ _BACKLOG = 8
 def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) -> NoReturn:
     """Be the supervisor of one launch in a process forked for it; takes over the descriptors. See `zygote`."""
     status = 1
+    began = time.monotonic_ns()
     set_name(NAME)
     message = json.loads(text)
     try:
@@ -44,7 +47,7 @@ def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) ->
         if isinstance(seccomp, SetupFailure):
             channel.send(control, {"type": "failed", **seccomp.to_wire()})
         else:
-            supervisor = Supervisor(launch, control, seccomp)
+            supervisor = Supervisor(replace(launch, phases=(*launch.phases, ("supervisor", began))), control, seccomp)
             supervisor.start(text, netns, tuple(named.values()), stem)
             supervisor.loop()
         status = 0
@@ -75,6 +78,8 @@ class Supervisor:
         self._run_dir = os.open(launch.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._cgroup: Cgroup | None = None
         self._start_time = 0
+        self._marks: Marks | None = None
+        self._phases: Phases = []
         self._over = False
         self._lingering: list[Client] = []
         self._process = Process(self._poller, self._make_session())
@@ -142,6 +147,7 @@ class Supervisor:
                 pass
             else:
                 self._cgroup = Cgroup.open(self._spec["linux"]["cgroupsPath"])
+                self._marks = stem.marks
                 self._process.adopt(stem.pid, stem.sync)
                 return True
         stem.discard()
@@ -167,7 +173,10 @@ class Supervisor:
 
     def _fork(self, netns: int | None, stdio: tuple[int, int, int] | None) -> None:
         launch = self._launch
+        marks = self._marks = Marks()
+        marks.begin("cgroup")
         cgroup = self._make_cgroup()
+        marks.begin("fork")
         enter_parent(self._spec)
 
         def child(sync: socket.socket) -> None:
@@ -182,6 +191,7 @@ class Supervisor:
                     seccomp=self._seccomp.program if self._seccomp else None,
                     init_path=launch.init_path,
                     id=launch.id,
+                    marks=marks,
                 )
             )
 
@@ -194,8 +204,10 @@ class Supervisor:
         exits.write_record(self._run_dir, exits.TASK, {**record, "cgroup": self._spec["linux"]["cgroupsPath"]})
 
     def _running(self, process: Process) -> None:
-        message = {"type": "running", "pid": process.pid, "start_time": self._start_time, "at": process.started_at}
-        self._tell(message)
+        if self._marks is not None:
+            self._phases = [*self._launch.phases, *self._marks.read(), ("running", time.monotonic_ns())]
+            self._marks.close()
+        self._tell({"type": "running", **self._started()})
         if "pid" in namespaces(self._spec) and (self._seccomp is None or self._seccomp.can_spawn):
             leave_parent(self._spec)
             set_child_subreaper(True)
@@ -326,9 +338,13 @@ class Supervisor:
             for fd in fds:
                 os.close(fd)
 
+    def _started(self) -> dict[str, Any]:
+        process = self._process
+        at = {"pid": process.pid, "start_time": self._start_time, "at": process.started_at}
+        return {**at, "phases": self._phases}
+
     def _state(self) -> dict[str, Any]:
-        started = {"pid": self._process.pid, "start_time": self._start_time, "at": self._process.started_at}
-        return {**started, "execs": self._execs.state()}
+        return {**self._started(), "execs": self._execs.state()}
 
     # Commands
 

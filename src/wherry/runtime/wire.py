@@ -7,7 +7,7 @@ All sockets are AF_UNIX SOCK_SEQPACKET; a message is one JSON object with a "typ
        | -- launch {spec, fds} ---> |                            |
        |    (fds: "control", ...)   | -- fork ------------------> |  owns "control" from here
        |                            |                            | -- fork, plan, execve --> |
-       | <------------ running {pid, start_time, at} ----------- |   (sync socket EOF)
+       | <------------ running {pid, start_time, at, phases} --- |   (sync socket EOF)
        |           or  failed {phase, operation, errno, ...} --- |   then the supervisor ends
        | -- attach | exec | resize | stdin-close | signal ----->  |
        | <------------ reply {seq, ok | error} ----------------- |
@@ -37,7 +37,7 @@ Daemon to supervisor: every message has "seq" (int), answered by one reply
 
 Supervisor to daemon, unasked
     running, failed, exited, exec-exited as drawn above
-    state        {pid, start_time, at, execs: {id: {pid, exit: null or the fields of `Exit`}}}
+    state        {pid, start_time, at, phases, execs: {id: {pid, exit: null or the fields of `Exit`}}}
     replaced     {}                                  another connection took over; this one ends
     log-failed   {errno, message}                    the log could not be written; what was to be written is lost
 
@@ -116,6 +116,7 @@ class Launch:
     open_stdin: keep a stdin pipe open for attachers; stdin_once: close it when the first attacher that had it goes.
     netns: a descriptor "netns" comes along and is joined; otherwise the spec's namespaces decide.
     seccomp: key of the compiled filter in the zygote; Supervision moves spec.linux.seccomp there.
+    phases: the start so far, see `runtime.phases`; the supervisor adds its own and tells them all with "running".
     """
 
     id: str
@@ -129,6 +130,7 @@ class Launch:
     attaches: tuple[AttachOptions, ...] = ()
     init_path: str = ""
     seccomp: str = ""
+    phases: tuple[tuple[str, int], ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the message's fields."""
@@ -144,6 +146,7 @@ class Launch:
             "attaches": [attach.to_wire() for attach in self.attaches],
             "init_path": self.init_path,
             "seccomp": self.seccomp,
+            "phases": self.phases,
         }
 
     @classmethod
@@ -161,6 +164,7 @@ class Launch:
             attaches=tuple(AttachOptions.from_wire(attach) for attach in fields["attaches"]),
             init_path=fields["init_path"],
             seccomp=fields["seccomp"],
+            phases=tuple((each[0], each[1]) for each in fields["phases"]),
         )
 
 

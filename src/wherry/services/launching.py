@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from wherry.network.controller import Networks
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount
+from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch, LogTarget
 from wherry.services import binds
 from wherry.services.attachments import Attachments
@@ -48,9 +50,10 @@ class Launching:
     facts: HostFacts
     attachments: Attachments
 
-    async def launch(self, container: Container) -> Task:
+    async def launch(self, container: Container, phases: Phases) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
 
+        phases: those before; what begins here is added.
         Raises LaunchFailed (the runtime refused) or an EngineError; pending attachments are handed over or closed.
         """
         record = container.record
@@ -63,25 +66,32 @@ class Launching:
             reach("start.run-dir")
             for bind in record.mounts:
                 binds.make_source(bind)
+            _begin(phases, "sandbox")
             sandbox = self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
                 always.callback(sandbox.close)
             reach("start.sandbox")
+            _begin(phases, "files")
             files = self._write_files(record, sandbox)
             reach("start.files")
+            _begin(phases, "spec")
             spec = self.spec(record, files, private_network=sandbox is not None)
+            _begin(phases, "snapshot")
+            rootfs = self.snapshotter.mounts(record.id)
+            _begin(phases, "hand-over")
             launch = Launch(
                 id=record.id,
                 run_dir=str(run_dir),
                 spec=spec,
-                rootfs=self.snapshotter.mounts(record.id),
+                rootfs=rootfs,
                 log=self._log_target(record),
                 open_stdin=record.config.open_stdin,
                 stdin_once=record.config.stdin_once,
                 netns=sandbox is not None,
                 attaches=tuple(attach.options for attach in attaches),
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
+                phases=tuple(phases),
             )
             reach("start.spec")
             netns = sandbox.netns_fd if sandbox is not None else None
@@ -219,6 +229,10 @@ def endpoint_requests(record: Record) -> tuple[EndpointRequest, ...]:
             )
         )
     return tuple(requests)
+
+
+def _begin(phases: Phases, name: str) -> None:
+    phases.append((name, time.monotonic_ns()))
 
 
 async def _abort(task: Task) -> None:

@@ -27,6 +27,7 @@ from wherry.images.images import Images
 from wherry.network.controller import Networks
 from wherry.oci.build import cgroups_path
 from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
 from wherry.services.health import HealthChecks
@@ -86,10 +87,12 @@ class Lifecycle:
             await self._start_locked(container)
 
     async def _start_locked(self, container: Container) -> None:
+        phases: Phases = [("resolve", time.monotonic_ns())]
         if container.task is not None:
             await container.task.gone  # the last run's supervisor still tidies its cgroup
+        phases.append(("prepare", time.monotonic_ns()))
         try:
-            task = await self.launching.launch(container)
+            task = await self.launching.launch(container, phases)
         except (EngineError, LaunchFailed) as error:
             await self._start_failed(container, error)
             raise _as_engine_error(error) from error
@@ -100,6 +103,7 @@ class Lifecycle:
         """Take over a running task: record it, and wait for its end in the background."""
         container.task = task
         changes = {"pid": task.pid, "start_time": task.start_time, "started_at": task.started_at, "error": ""}
+        changes["phases"] = task.phases or container.record.state.phases
         moved = structs.replace(
             container.record.state,
             status="paused" if container.record.state.status == "paused" else "running",

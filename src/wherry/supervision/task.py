@@ -50,6 +50,7 @@ class Task:
     """One container's supervisor and first process.
 
     exited: the end of the first process; it is on disk by then. gone: no process and no cgroup is left.
+    phases: when each phase of the start began, see `runtime.phases`.
     """
 
     def __init__(self, container_id: str, run_dir: Path, cgroup_path: str) -> None:
@@ -58,6 +59,7 @@ class Task:
         self.pid = 0
         self.start_time = 0
         self.started_at = 0
+        self.phases: tuple[tuple[str, int], ...] = ()
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self.execs: dict[str, ExecTask] = {}
@@ -105,6 +107,8 @@ class Task:
 
     def _take_state(self, message: dict[str, Any]) -> None:
         self.pid, self.start_time, self.started_at = message["pid"], message["start_time"], message["at"]
+        # a supervisor that an older engine started tells none
+        self.phases = tuple((name, at) for name, at in message.get("phases", ()))
         told = message.get("execs")
         if told is not None:
             self._take_execs(told)

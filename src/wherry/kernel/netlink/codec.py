@@ -132,3 +132,19 @@ def as_text(payload: bytes | None) -> str:
 def as_u32(payload: bytes | None) -> int:
     """Return a host-order 32-bit value, 0 when it is absent."""
     return int.from_bytes(payload[:4], "little" if struct.pack("=H", 1)[0] else "big") if payload else 0
+
+
+def as_s32(payload: bytes) -> int:
+    """Return a host-order signed 32-bit value."""
+    number: int = struct.unpack_from("=i", payload)[0]
+    return number
+
+
+def as_be32(payload: bytes | None) -> int:
+    """Return a network-order 32-bit value, 0 when it is absent."""
+    return int.from_bytes(payload[:4], "big") if payload else 0
+
+
+def as_be64(payload: bytes | None) -> int:
+    """Return a network-order 64-bit value, 0 when it is absent."""
+    return int.from_bytes(payload[:8], "big") if payload else 0

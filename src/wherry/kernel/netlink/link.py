@@ -10,6 +10,7 @@ from wherry.kernel.netlink.codec import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     Request,
+    as_s32,
     as_text,
     as_u32,
     attribute,
@@ -36,6 +37,7 @@ IFLA_STATS64 = 23
 IFLA_GROUP = 27
 IFLA_NET_NS_FD = 28
 IFLA_EXT_MASK = 29
+IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 VETH_INFO_PEER = 1
@@ -55,7 +57,11 @@ _STATS = struct.Struct("=8Q")
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A network interface as the kernel describes it; the counters are those of IFLA_STATS64."""
+    """A network interface as the kernel describes it; the counters are those of IFLA_STATS64.
+
+    peer: of a veth, the index of its other end, in the namespace that this one knows under the number peer_netns;
+    -1: in this namespace.
+    """
 
     index: int
     name: str
@@ -66,6 +72,8 @@ class Link:
     master: int
     alias: str
     group: int
+    peer: int = 0
+    peer_netns: int = -1
     rx_packets: int = 0
     tx_packets: int = 0
     rx_bytes: int = 0
@@ -219,5 +227,7 @@ def _decode(body: bytes) -> Link:
         as_u32(found.get(IFLA_MASTER)),
         as_text(found.get(IFLA_IFALIAS)),
         as_u32(found.get(IFLA_GROUP)),
+        as_u32(found.get(IFLA_LINK)),
+        as_s32(found[IFLA_LINK_NETNSID]) if IFLA_LINK_NETNSID in found else -1,
         *(_STATS.unpack_from(counters) if counters else ()),
     )
