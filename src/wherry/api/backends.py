@@ -23,6 +23,7 @@ from wherry.models.queries import (
     PathStat,
     Upgrade,
 )
+from wherry.models.volume import CreateVolume
 
 Json = Any
 
@@ -116,6 +117,16 @@ class NetworksBackend(Protocol):
     async def inspect(self, ref: str) -> Json: ...
 
 
+class VolumesBackend(Protocol):
+    """The volume endpoints."""
+
+    async def create(self, request: CreateVolume) -> Json: ...
+    async def listing(self, filters: Filters) -> Json: ...
+    async def inspect(self, name: str) -> Json: ...
+    async def remove(self, name: str, *, force: bool) -> None: ...
+    async def prune(self, filters: Filters) -> Json: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     """All routers' needs, filled in by the composition root."""
@@ -125,3 +136,4 @@ class Backends:
     execs: ExecBackend
     images: ImagesBackend
     networks: NetworksBackend
+    volumes: VolumesBackend

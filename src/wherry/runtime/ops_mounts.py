@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from wherry.kernel import const, mountapi, pathsafe
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
+from wherry.runtime.ops_volumes import fill_empty
 from wherry.runtime.setup import Operation, Setup, SetupError, close, reason
 
 PROC_ALLOWED = {
@@ -268,8 +269,10 @@ class BindMount(Operation):
     def run(self, setup: Setup) -> None:
         tree = setup.sources.pop(self.key)
         try:
-            apply_options(tree, self.options)
             directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+            if self.options.copy_up and directory:
+                fill_empty(setup.root, self.target, tree)
+            apply_options(tree, self.options)
             target = self._open_target(setup, directory)
             try:
                 check_outside_proc(target, self.target, tree)

@@ -64,7 +64,7 @@ from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from typing import Any
 
-from wherry.runtime.mounts import Mount
+from wherry.runtime.mounts import Mount, VolumeMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ class Launch:
     open_stdin: keep a stdin pipe open for attachers; stdin_once: close it when the first attacher that had it goes.
     netns: a descriptor "netns" comes along and is joined; otherwise the spec's namespaces decide.
     seccomp: key of the compiled filter in the zygote; Supervision moves spec.linux.seccomp there.
+    volumes: mounted by the supervisor for the spec's mounts of type "volume", see runtime/volumes.py.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Launch:
     attaches: tuple[AttachOptions, ...] = ()
     init_path: str = ""
     seccomp: str = ""
+    volumes: tuple[VolumeMount, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the message's fields."""
@@ -144,6 +146,7 @@ class Launch:
             "attaches": [attach.to_wire() for attach in self.attaches],
             "init_path": self.init_path,
             "seccomp": self.seccomp,
+            "volumes": [volume.to_wire() for volume in self.volumes],
         }
 
     @classmethod
@@ -161,6 +164,7 @@ class Launch:
             attaches=tuple(AttachOptions.from_wire(attach) for attach in fields["attaches"]),
             init_path=fields["init_path"],
             seccomp=fields["seccomp"],
+            volumes=tuple(VolumeMount(*each) for each in fields["volumes"]),
         )
 
 
@@ -188,8 +192,8 @@ class ExecLaunch:
 class SetupFailure:
     """Why a container or exec did not start.
 
-    phase: "cgroup", "namespaces", "rootfs", "process", "user", "exec". operation: what was done, in words, e.g.
-    "mount overlay on /". errno: 0 when no system call failed. path: the object, "" when there is none.
+    phase: "cgroup", "namespaces", "volume", "rootfs", "process", "user", "exec". operation: what was done, in
+    words, e.g. "mount overlay on /". errno: 0 when no system call failed. path: the object, "" when there is none.
     message: the whole sentence for the user.
     """
 

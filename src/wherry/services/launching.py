@@ -26,6 +26,7 @@ from wherry.runtime.mounts import Mount
 from wherry.runtime.wire import Launch, LogTarget
 from wherry.services import binds
 from wherry.services.attachments import Attachments
+from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.supervision.supervision import Supervision
@@ -47,6 +48,7 @@ class Launching:
     supervision: Supervision
     facts: HostFacts
     attachments: Attachments
+    provision: Provision
 
     async def launch(self, container: Container) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
@@ -61,8 +63,10 @@ class Launching:
             run_dir = self._make_run_dir(record.id)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             reach("start.run-dir")
-            for bind in record.mounts:
-                binds.make_source(bind)
+            for each in record.mounts:
+                binds.make_source(each)
+            file_systems = self.provision.file_systems(record)
+            await always.enter_async_context(self.provision.holding(file_systems))
             sandbox = self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
@@ -70,18 +74,21 @@ class Launching:
             reach("start.sandbox")
             files = self._write_files(record, sandbox)
             reach("start.files")
-            spec = self.spec(record, files, private_network=sandbox is not None)
+            rootfs = self.snapshotter.mounts(record.id)
+            mounts = (*files, *(self.provision.mount(each, rootfs) for each in record.mounts))
+            spec = self.spec(record, mounts, private_network=sandbox is not None)
             launch = Launch(
                 id=record.id,
                 run_dir=str(run_dir),
                 spec=spec,
-                rootfs=self.snapshotter.mounts(record.id),
+                rootfs=rootfs,
                 log=self._log_target(record),
                 open_stdin=record.config.open_stdin,
                 stdin_once=record.config.stdin_once,
                 netns=sandbox is not None,
                 attaches=tuple(attach.options for attach in attaches),
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
+                volumes=self.provision.volume_mounts(record, file_systems),
             )
             reach("start.spec")
             netns = sandbox.netns_fd if sandbox is not None else None
@@ -135,11 +142,11 @@ class Launching:
             if f"/etc/{name}" not in taken
         )
 
-    def spec(self, record: Record, files: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
-        """Return the OCI runtime spec of a container."""
+    def spec(self, record: Record, mounts: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
+        """Return the OCI runtime spec of a container; mounts: all but the kernel's own and --tmpfs."""
         request = replace(
             self._request(record),
-            mounts=(*files, *(_to_mount(bind) for bind in record.mounts)),
+            mounts=mounts,
             namespace_paths=self._joined(record),
             own_network=private_network,
         )
@@ -233,10 +240,6 @@ def parse_size(text: str) -> int:
         return sizes.parse(text)
     except ValueError as error:
         raise SystemFailure(f"failed to initialize logging driver: {error}") from error
-
-
-def _to_mount(bind: Any) -> Mount:
-    return Mount(bind.type, bind.source or bind.type, bind.destination, tuple(bind.options))
 
 
 def _replace(path: Path, text: str) -> None:
