@@ -28,7 +28,7 @@ def content_image(
         _file(tar, "file", b"not a directory")
         for path, target in (extra or {}).items():
             _special(tar, path, tarfile.SYMTYPE, link=target)
-    words = [word for change in changes for word in ("-c", change)]
+    words = [word for change in ("CMD true", *changes) for word in ("-c", change)]
     engine.docker("import", *words, "-", name, input=buffer.getvalue())
     return name
 

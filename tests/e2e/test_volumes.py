@@ -90,14 +90,14 @@ def test_statuses_are_those_of_dockerd(engine: Engine):
     assert engine.api("PUT", "/volumes/vv?version=1", "{}")[0] == 503
     assert engine.api("DELETE", "/volumes/nosuch")[0] == 404
     assert engine.api("DELETE", "/volumes/nosuch?force=1")[0] == 204
-    engine.docker("create", "-v", "vv:/x", "busybox")
+    engine.docker("create", "-v", "vv:/x", "busybox", "true")
     assert engine.api("DELETE", "/volumes/vv?force=1")[0] == 409
 
 
 def test_filters_of_the_list(engine: Engine):
     engine.docker("volume", "create", "--label", "x=1", "one")
     engine.docker("volume", "create", "two")
-    engine.docker("create", "-v", "two:/x", "busybox")
+    engine.docker("create", "-v", "two:/x", "busybox", "true")
 
     def listed(*filters: str) -> list[str]:
         words = [word for each in filters for word in ("-f", each)]
@@ -116,7 +116,7 @@ def test_filters_of_the_list(engine: Engine):
 def test_prune_takes_unnamed_ones_unless_told_otherwise(engine: Engine):
     engine.docker("volume", "create", "named")
     nameless, used = engine.docker("volume", "create"), engine.docker("volume", "create")
-    engine.docker("create", "-v", f"{used}:/x", "busybox")
+    engine.docker("create", "-v", f"{used}:/x", "busybox", "true")
     text = engine.docker("volume", "prune", "-f")
     assert nameless in text
     assert sorted(engine.docker("volume", "ls", "-q").split()) == sorted(["named", used])
@@ -196,8 +196,13 @@ def test_read_only_and_missing_places(engine: Engine):
 
 def test_deeper_places_are_mounted_over_shallower_ones(engine: Engine):
     words = ["-v", "inner:/a/b/c", "-v", "outer:/a", "--tmpfs", "/a/b", "-v", "/a/b/c/d"]
-    out = engine.docker("run", "--rm", *words, "busybox", "sh", "-c", "grep -o ' /a[a-z/]* ' /proc/self/mountinfo")
-    assert [line.strip() for line in out.splitlines()] == ["/a", "/a/b", "/a/b/c", "/a/b/c/d"]
+    script = "for place in /a /a/b /a/b/c /a/b/c/d; do touch $place/mark && ls $place; done"
+    listed = engine.docker("run", "--rm", *words, "busybox", "sh", "-c", script)
+    assert listed.replace("\n", " ") == "b mark c mark d mark mark"
+    base = engine.data_root / "volumes"
+    assert sorted(os.listdir(base / "outer" / "_data")) == ["b", "mark"]
+    assert os.listdir(base / "outer" / "_data" / "b") == []
+    assert sorted(os.listdir(base / "inner" / "_data")) == ["d", "mark"]
 
 
 def test_what_inspect_says(engine: Engine, full: str):
@@ -236,7 +241,7 @@ def test_unnamed_volumes_go_with_rm_v_and_with_rm_and_named_ones_stay(engine: En
 
 def test_volumes_from_is_transitive_and_its_volumes_go_with_the_last(engine: Engine, full: str):
     engine.docker("create", "--name", "aa", "-v", "vv:/v", "-v", "/tmp:/b", full)
-    engine.docker("create", "--name", "bb", "--volumes-from", "aa", "-v", "other:/vol", "busybox")
+    engine.docker("create", "--name", "bb", "--volumes-from", "aa", "-v", "other:/vol", "busybox", "true")
     engine.docker("run", "--name", "cc", "--volumes-from", "bb:ro", "busybox", "sh", "-c", "! touch /v/x 2>/dev/null")
     first, second, third = (mounts_of(engine, name) for name in ("aa", "bb", "cc"))
     assert second["/data"]["Name"] == third["/data"]["Name"] == first["/data"]["Name"]
