@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
+import socket
 import tarfile
 
 from tests.engine import Engine, busybox_tar
@@ -55,6 +58,26 @@ def _special(tar: tarfile.TarFile, name: str, kind: bytes, *, link: str = "", de
     entry.linkname = link
     entry.devmajor, entry.devminor = device
     tar.addfile(entry)
+
+
+class Requests:
+    """One connection to an engine, for many requests: a process for each would be most of a test's time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._connection = http.client.HTTPConnection("engine")
+        self._connection.sock = socket.socket(socket.AF_UNIX)
+        self._connection.sock.connect(str(engine.socket))
+
+    def __call__(self, method: str, path: str, body: object = None) -> tuple[int, str]:
+        """Make a request; return status and body."""
+        text = None if body is None else json.dumps(body)
+        self._connection.request(method, path, text, {"Content-Type": "application/json"})
+        answer = self._connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
 
 def remove_volumes(engine: Engine) -> None:

@@ -1,5 +1,6 @@
 """Volumes through the unmodified docker CLI: what is in them, who sees it, and what becomes of it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import Engine
-from tests.volumes import content_image, remove_volumes
+from tests.volumes import Requests, content_image, remove_volumes
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -337,20 +338,16 @@ def test_a_restarted_container_finds_its_volumes(engine: Engine):
 
 
 def test_200_containers_with_three_volumes_each_leave_nothing(engine: Engine, full: str):
-    for round in range(200):
-        body = {
-            "Image": full,
-            "Cmd": ["true"],
-            "HostConfig": {"Binds": [f"vv{round}:/v"], "AutoRemove": False},
-        }
-        status, text = engine.api("POST", "/containers/create", json.dumps(body))
-        assert status == 201, text
-        made = json.loads(text)["Id"]
-        if round % 10 == 0:
-            assert engine.api("POST", f"/containers/{made}/start")[0] == 204
-        assert engine.api("DELETE", f"/containers/{made}?v=1&force=1")[0] == 204
-        assert engine.api("DELETE", f"/volumes/vv{round}")[0] == 204
+    with contextlib.closing(Requests(engine)) as request:
+        for number in range(200):
+            body = {"Image": full, "Cmd": ["true"], "HostConfig": {"Binds": [f"vv{number}:/v"]}}
+            status, text = request("POST", "/containers/create", body)
+            assert status == 201, text
+            made = json.loads(text)["Id"]
+            if number % 5 == 0:
+                assert request("POST", f"/containers/{made}/start")[0] == 204
+            assert request("DELETE", f"/containers/{made}?v=1&force=1")[0] == 204
+            assert request("DELETE", f"/volumes/vv{number}")[0] == 204
     assert engine.docker("volume", "ls", "-q") == ""
     assert folders(engine) == []
-    held = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{engine.data_root}/vol" in line]
-    assert held == []
+    assert f"{engine.data_root}/volumes" not in Path("/proc/self/mountinfo").read_text()
