@@ -32,6 +32,7 @@ from wherry.services.launching import Launching
 from wherry.services.lifecycle import Lifecycle, delete_folder
 from wherry.services.looks import Looks
 from wherry.services.networks import NetworkService
+from wherry.services.population import Population
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
@@ -192,7 +193,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     attachments = Attachments()
     stack.callback(attachments.close)
     volumes = Volumes(database, settings.data_root / "volumes")
-    provision = Provision(volumes, catalog, chosen.snapshotter, bus)
+    provision = Provision(volumes, catalog, Population(volumes, chosen.snapshotter), bus)
     launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision)
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     backends = _backends(lifecycle, images, _engine_id(database), chosen.reason)

@@ -188,6 +188,7 @@ class Creation:
             except EngineError:
                 await asyncio.to_thread(self.provision.unmake, fresh)
                 raise
+            reach("create.recorded")
             self.provision.made(fresh)
 
     async def _make(self, record: Record, image: Image, fresh: Sequence[Volume] | None = None) -> None:
@@ -207,7 +208,6 @@ class Creation:
                 await asyncio.to_thread(self.provision.make, record, fresh)
                 with self.provision.volumes.recording(fresh):
                     self.catalog.add(record)
-                reach("create.recorded")
         except (OSError, EngineError) as error:
             self._unmake(record.id)
             if isinstance(error, OSError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +24,28 @@ from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.runtime.mountoptions import SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
-from wherry.runtime.ops_mounts import make_filesystem
 from wherry.services.binds import Wanted
-from wherry.snapshots.api import Snapshotter
-from wherry.volumes import backing, filling
+from wherry.services.population import Population, can_be_opened
+from wherry.volumes import backing
 from wherry.volumes.backing import Backing
 from wherry.volumes.local import Volumes
 from wherry.volumes.names import DRIVER
 from wherry.volumes.records import ANONYMOUS, Volume
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A mount of a container as the host can reach it, running or not. kind: bind, volume or tmpfs.
+
+    source: a path on the host, "" when the content is nowhere but in the running container. subpath: to be opened below
+    source without leaving it (RESOLVE_BENEATH), "" for all of it.
+    """
+
+    destination: str
+    kind: str
+    source: str
+    subpath: str
+    read_only: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class Provision:
 
     volumes: Volumes
     catalog: Catalog
-    snapshotter: Snapshotter
+    population: Population
     bus: Bus
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
@@ -91,9 +103,7 @@ class Provision:
         for volume in fresh:
             self.volumes.make(volume.name)
         reach("create.volumes")
-        rootfs = self.snapshotter.mounts(record.id)
-        if _can_be_opened(rootfs):
-            self._fill_all(record, {volume.name: volume for volume in fresh}, _LazyRoot(rootfs))
+        self.population.fill(record, {volume.name: volume for volume in fresh})
         reach("create.filled")
 
     def unmake(self, fresh: Iterable[Volume]) -> None:
@@ -106,53 +116,25 @@ class Provision:
             self.volumes.settle(volume.name)
             self.publish(volume.name, "create")
 
-    def _fill_all(self, record: Record, new: Mapping[str, Volume], root: _LazyRoot) -> None:
-        try:
-            for mount in record.mounts:
-                if mount.type == "volume" and mount.copy:
-                    volume = new.get(mount.name) or self.volumes.get(mount.name)
-                    self._fill(mount, backing.of(volume.options), root, fresh=mount.name in new)
-        finally:
-            root.close()
-
-    def _fill(self, mount: MountRecord, behind: Backing, root: _LazyRoot, *, fresh: bool) -> None:
-        if behind.mounted:
-            return  # filled when it is mounted, see Launching
-        base = str(self.volumes.mountpoint(mount.name))
-        try:
-            target = filling.open_part(behind.device if behind.bind else base, mount.subpath)
-        except OSError as error:
-            if mount.subpath:
-                return  # said at the start, when it may be there
-            why = (error.strerror or "").lower()
-            raise SystemFailure(f"failed to populate volume: {behind.complaint(base, why)}") from error
-        try:
-            if filling.is_empty(target) and (source := filling.open_source(root.fd(), mount.destination)) >= 0:
-                try:
-                    staging = None if fresh or behind.bind else self.volumes.folder(mount.name)
-                    filling.fill(source, target, staging)
-                finally:
-                    os.close(source)
-        except OSError as error:
-            raise SystemFailure(f"failed to populate volume: {mount.name}: {error}") from error
-        finally:
-            os.close(target)
-
     # Start
 
     def behind(self, mount: MountRecord) -> Backing:
         """Return what is behind the volume of a mount; raises NotFound when the volume is gone."""
         return backing.of(self.volumes.get(mount.name).options)
 
-    def host_path(self, mount: MountRecord) -> str:
-        """Return where on the host the content of a bind or volume is, "" when it is nowhere but in the container.
+    def places(self, record: Record) -> tuple[Place, ...]:
+        """Return all mounts of a container that its user asked for, parents first, from the records alone."""
+        found = [self._place(each) for each in record.mounts]
+        for path, options in (record.host_config.tmpfs or {}).items():
+            found.append(Place(os.path.normpath(path), "tmpfs", "", "", "ro" in options.split(",")))
+        return tuple(sorted(found, key=lambda place: place.destination.count("/")))
 
-        `subpath` is to be opened below it (RESOLVE_BENEATH). All of it is known from the records, so it holds for a
-        container that does not run as well.
-        """
-        if mount.type == "tmpfs":
-            return ""
-        if mount.type == "bind":
+    def _place(self, mount: MountRecord) -> Place:
+        return Place(mount.destination, mount.type, self.host_path(mount), mount.subpath, not mount.rw)
+
+    def host_path(self, mount: MountRecord) -> str:
+        """Return where on the host the content of a mount is, "" when it is nowhere but in the running container."""
+        if mount.type != "volume":
             return mount.source
         behind = self.behind(mount)
         return "" if behind.mounted else behind.device if behind.bind else mount.source
@@ -201,7 +183,7 @@ class Provision:
             raise SystemFailure(behind.complaint(record.source, "no such file or directory"))
         if record.subpath:
             options += (f"{SUBPATH}{record.subpath}",)
-        if record.copy and (behind.mounted or not _can_be_opened(rootfs)):
+        if record.copy and (behind.mounted or not can_be_opened(rootfs)):
             options += ("tmpcopyup",)
         kind = "volume" if behind.mounted else "bind"
         return Mount(kind, source, record.destination, (*options, *(behind.attributes if behind.bind else ())))
@@ -241,34 +223,6 @@ class Provision:
                 "read/write": str(each.rw).lower(),
             }
             self.publish(each.name, action, container=record.id, **(place if action == "mount" else {}))
-
-
-class _LazyRoot:
-    """A container's root file system, mounted nowhere, opened when it is first asked for."""
-
-    def __init__(self, mounts: Sequence[Mount]) -> None:
-        self._mounts = mounts
-        self._fd = -1
-
-    def fd(self) -> int:
-        """Return its descriptor. Raises OSError."""
-        if self._fd < 0:
-            root = self._mounts[0]
-            if root.type == "bind":
-                self._fd = os.open(root.source, _FOLDER)
-            else:
-                self._fd = make_filesystem(root.type, root.source, root.options, 0)
-        return self._fd
-
-    def close(self) -> None:
-        """Unmount it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-
-
-def _can_be_opened(rootfs: Sequence[Mount]) -> bool:
-    """Whether a root can be mounted without a place for it; overlayfs before 6.8 cannot (see snapshots overlay2)."""
-    return len(rootfs) == 1 and (rootfs[0].type == "bind" or rootfs[0].source == rootfs[0].type)
 
 
 def _parent(pid: int) -> int:

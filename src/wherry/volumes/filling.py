@@ -57,14 +57,26 @@ def open_source(root: int, path: str) -> int:
         os.close(found)
 
 
-def fill(source: int, target: int, staging: Path | None) -> None:
-    """Copy the directory `source` into the empty directory `target`. Raises OSError.
+def fill(root: int, path: str, target: int, staging: Path | None) -> bool:
+    """Copy the directory `path` below a root into the empty directory `target`; False when there is none.
 
-    staging: a folder on the same file system, when others may see the target meanwhile.
+    staging: a folder on the same file system, when others may see the target meanwhile. Raises InvalidArgument and
+    OSError.
     """
-    if staging is None:
-        copy_tree(source, target)
-        return
+    source = open_source(root, path)
+    if source < 0:
+        return False
+    try:
+        if staging is None:
+            copy_tree(source, target)
+        else:
+            _fill_aside(source, target, staging)
+    finally:
+        os.close(source)
+    return True
+
+
+def _fill_aside(source: int, target: int, staging: Path) -> None:
     parent = os.open(staging, _FOLDER)
     name = f"{ASIDE}{secrets.token_hex(8)}"
     try:
