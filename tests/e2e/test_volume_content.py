@@ -205,6 +205,15 @@ def test_a_file_system_that_the_kernel_lacks_is_told_in_dockerds_words(engine: E
     assert engine.docker("ps", "-aq") == ""
 
 
+def test_the_server_of_a_network_file_system_is_looked_up(engine: Engine):
+    engine.docker("volume", "create", "-o", "type=nfs", "-o", "device=:/x", "-o", "o=addr=localhost,nolock", "vv")
+    ran = engine.run("run", "--rm", "-v", "vv:/x", "busybox", "true")
+    assert ", data: addr=127.0.0.1,nolock: " in ran.stderr
+    engine.docker("volume", "create", "-o", "type=nfs", "-o", "device=:/x", "-o", "o=addr=nosuch.invalid", "ww")
+    ran = engine.run("run", "--rm", "-v", "ww:/x", "busybox", "true")
+    assert "error resolving passed in network volume address: lookup nosuch.invalid: " in ran.stderr
+
+
 def test_a_mount_can_make_a_volume_with_options_and_labels(engine: Engine):
     mount = "type=volume,src=vv,dst=/x,volume-label=a=b,volume-opt=type=tmpfs,volume-opt=device=tmpfs"
     engine.docker("create", "--mount", mount, "busybox", "true")

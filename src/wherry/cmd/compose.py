@@ -80,6 +80,9 @@ class Engine:
             log.error("container skipped", extra={"error": sentence})
         for sentence in self.volumes.load():
             log.error("volume without its record", extra={"error": sentence})
+        # before containers are taken up: those that ended meanwhile may be removed with their volumes
+        with self.volumes.recording(await asyncio.to_thread(self.volumes.sweep)):
+            pass
         alive = []
         for container in self.catalog:
             found = await self.supervision.restore(
@@ -90,8 +93,6 @@ class Engine:
             self._take_up(container, found)
         self.networks.restore(alive)
         await asyncio.to_thread(self._sweep)
-        with self.volumes.recording(await asyncio.to_thread(self.volumes.sweep)):
-            pass
         self.lifecycle.resume()
         log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
 

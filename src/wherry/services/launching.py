@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.controller import Networks
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
-from wherry.runtime.mounts import Mount
+from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.wire import Launch, LogTarget
 from wherry.services import binds
 from wherry.services.attachments import Attachments
@@ -67,6 +68,9 @@ class Launching:
                 binds.make_source(each)
             file_systems = self.provision.file_systems(record)
             await always.enter_async_context(self.provision.holding(file_systems))
+            volumes: tuple[VolumeMount, ...] = ()
+            if file_systems:
+                volumes = await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
             sandbox = self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
@@ -88,7 +92,7 @@ class Launching:
                 netns=sandbox is not None,
                 attaches=tuple(attach.options for attach in attaches),
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
-                volumes=self.provision.volume_mounts(record, file_systems),
+                volumes=volumes,
             )
             reach("start.spec")
             netns = sandbox.netns_fd if sandbox is not None else None

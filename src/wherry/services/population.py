@@ -54,7 +54,8 @@ class Population:
             if mount.subpath:
                 return  # said at the start, when it may be there
             why = (error.strerror or "").lower()
-            raise SystemFailure(f"failed to populate volume: {behind.complaint(base, why)}") from error
+            what = behind.complaint(base, why) if behind.bind else f"open {base}: {why}"
+            raise SystemFailure(f"failed to populate volume: {what}") from error
         try:
             if filling.is_empty(target):
                 staging = None if fresh or behind.bind else self._volumes.folder(mount.name)

@@ -144,10 +144,10 @@ class Provision:
         return [each.name for each in record.mounts if each.type == "volume" and self.behind(each).mounted]
 
     def volume_mounts(self, record: Record, names: Sequence[str]) -> tuple[VolumeMount, ...]:
-        """Return what the supervisor has to mount; call it with the locks of these volumes held."""
+        """Return what the supervisor has to mount; call it with the locks of these volumes held. May ask the DNS."""
         found = []
         for name in names:
-            behind = backing.of(self.volumes.get(name).options)
+            behind = backing.resolved(backing.of(self.volumes.get(name).options))
             place = str(self.volumes.mountpoint(name))
             found.append(
                 VolumeMount(

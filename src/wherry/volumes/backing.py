@@ -1,15 +1,17 @@
-"""What a volume's options make of it: a directory of ours, one of the host, or a file system to be mounted. Pure.
+"""What a volume's options make of it: a directory of ours, one of the host, or a file system to be mounted.
 
 The options are those of mount(8): type, device, and o for the rest. "size" is for quotas, which no driver here has.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, SystemFailure
 
 NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type"), "size": ()}
 """The options that there are, and those without which one means nothing."""
@@ -27,8 +29,8 @@ _CLEARED = {
 }  # fmt: skip
 """MS_* of mount(2), uapi/linux/mount.h."""
 
+NETWORKED = frozenset({"nfs", "nfs4", "cifs"})
 MS_BIND = 0x1000
-MS_REC = 0x4000
 _ATTRIBUTES = {"ro": "rro", "nosuid": "nosuid", "nodev": "nodev", "noexec": "noexec"}
 _REFUSED = frozenset({"remount", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable"})
 
@@ -68,6 +70,35 @@ class Backing:
         data = f", data: {self.data}" if self.data else ""
         mount = f"mount {self.device}:{place}{flags}{data}: {reason}"
         return f"error while mounting volume '{place}': failed to mount local volume: {mount}"
+
+
+def resolved(behind: Backing) -> Backing:
+    """Return a network file system with its server's address in place of its name, as the kernel wants it. Blocks.
+
+    Raises SystemFailure with dockerd's text.
+    """
+    words = behind.data.split(",")
+    named = [word for word in words if word.startswith("addr=") and not _is_address(word.removeprefix("addr="))]
+    if behind.fstype not in NETWORKED or not named:
+        return behind
+    name = named[0].removeprefix("addr=")
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SystemFailure(
+            f"error resolving passed in network volume address: lookup {name}: {error.strerror}"
+        ) from error
+    addresses = sorted((family != socket.AF_INET, str(place[0])) for family, _, _, _, place in found)
+    data = ",".join(f"addr={addresses[0][1]}" if word == named[0] else word for word in words)
+    return replace(behind, data=data)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check(name: str, options: Mapping[str, str]) -> None:
