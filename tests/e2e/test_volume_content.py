@@ -141,6 +141,27 @@ def test_a_part_of_a_volume(engine: Engine, full: str):
     assert (data(engine, "vv") / "empty" / "sub" / "g").read_text() == "g"
 
 
+def test_cp_reaches_volumes_of_stopped_and_running_containers(engine: Engine, tmp_path: Path):
+    (tmp_path / "in").write_text("copied")
+    engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory")
+    engine.docker("run", "--rm", "-v", "vv:/v", "busybox", "mkdir", "-p", "/v/a")
+    part = "type=volume,src=vv,dst=/part,volume-subpath=a"
+    words = ("-v", "vv:/v", "--mount", part, "-v", "memory:/m", "-v", "vv:/ro:ro", "busybox", "sleep", "1000")
+    engine.docker("create", "--name", "aa", *words)
+    for name in ("stopped", "running"):
+        engine.docker("cp", str(tmp_path / "in"), f"aa:/v/{name}")
+        engine.docker("cp", str(tmp_path / "in"), f"aa:/part/{name}")
+        assert (data(engine, "vv") / name).read_text() == "copied"
+        assert (data(engine, "vv") / "a" / name).read_text() == "copied"
+        assert "marked read-only" in engine.run("cp", str(tmp_path / "in"), "aa:/ro/x").stderr
+        engine.docker("start", "aa")
+    engine.docker("cp", str(tmp_path / "in"), "aa:/m/f")
+    assert engine.docker("exec", "aa", "cat", "/m/f") == "copied"
+    engine.docker("cp", "aa:/m/f", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "copied"
+    assert os.listdir(data(engine, "memory")) == []
+
+
 # ---- driver options
 
 

@@ -1,9 +1,10 @@
-"""Steps for volumes: a part of one that is opened without leaving it, and the image's content in one that is empty."""
+"""Steps for volumes: a part of one that is opened without leaving it, and what the image has in one that is empty."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,7 +33,7 @@ class OpenParts(Operation):
     def run(self, setup: Setup) -> None:
         for key, volume, path in self.parts:
             try:
-                setup.sources[key] = _open_part(volume, path)
+                setup.sources[key] = open_part(volume, path)
             except OSError as error:
                 full = f"{volume}/{path}"
                 message = f"cannot access path {full}: lstat {full}: {reason(error)}"
@@ -41,7 +42,8 @@ class OpenParts(Operation):
                 raise SetupError(message, error.errno or 0, full) from error
 
 
-def _open_part(volume: str, path: str) -> int:
+def open_part(volume: str, path: str) -> int:
+    """Return a detached copy of the mount of `path` in a volume. Raises OSError: EXDEV when it leads out of it."""
     whole = os.open(volume, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         part = pathsafe.openat2(whole, path, const.O_PATH, resolve=_WITHIN)
@@ -70,3 +72,44 @@ def fill_empty(root: int, path: str, tree: int) -> None:
     finally:
         os.close(inside)
         os.close(origin)
+
+
+def copy_up(source: int, tree: int) -> None:
+    """Copy what an image has at a mount point into the tmpfs that will hide it (option "tmpcopyup")."""
+    origin = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
+    try:
+        for name in os.listdir(origin):
+            _copy_entry(origin, tree, name)
+    finally:
+        os.close(origin)
+
+
+def _copy_entry(source: int, target: int, name: str) -> None:
+    state = os.stat(name, dir_fd=source, follow_symlinks=False)
+    mode = stat.S_IMODE(state.st_mode)
+    if stat.S_ISDIR(state.st_mode):
+        os.mkdir(name, 0o700, dir_fd=target)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        inner, copy = os.open(name, flags, dir_fd=source), os.open(name, flags, dir_fd=target)
+        for each in os.listdir(inner):
+            _copy_entry(inner, copy, each)
+        os.close(inner)
+        os.close(copy)
+    elif stat.S_ISLNK(state.st_mode):
+        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
+    elif stat.S_ISREG(state.st_mode):
+        _copy_file(source, target, name)
+    else:
+        os.mknod(name, state.st_mode, state.st_rdev, dir_fd=target)
+    os.chown(name, state.st_uid, state.st_gid, dir_fd=target, follow_symlinks=False)
+    if not stat.S_ISLNK(state.st_mode):
+        os.chmod(name, mode, dir_fd=target)
+
+
+def _copy_file(source: int, target: int, name: str) -> None:
+    origin = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
+    copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
+    while os.sendfile(copy, origin, None, 1 << 20):
+        pass
+    os.close(origin)
+    os.close(copy)

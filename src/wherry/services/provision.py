@@ -35,10 +35,10 @@ from wherry.volumes.records import ANONYMOUS, Volume
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A mount of a container as the host can reach it, running or not. kind: bind, volume or tmpfs.
+    """A mount of a container as the host can reach it, running or not.
 
-    source: a path on the host, "" when the content is nowhere but in the running container. subpath: to be opened below
-    source without leaving it (RESOLVE_BENEATH), "" for all of it.
+    kind: bind, volume, tmpfs, or "mounted" for a volume that is there only in containers that run. source: a path on
+    the host, "" for a tmpfs. subpath: to be opened below source without leaving it (RESOLVE_BENEATH), "" for all of it.
     """
 
     destination: str
@@ -130,14 +130,15 @@ class Provision:
         return tuple(sorted(found, key=lambda place: place.destination.count("/")))
 
     def _place(self, mount: MountRecord) -> Place:
-        return Place(mount.destination, mount.type, self.host_path(mount), mount.subpath, not mount.rw)
+        kind = "mounted" if mount.type == "volume" and self.behind(mount).mounted else mount.type
+        return Place(mount.destination, kind, self._host_path(mount), mount.subpath, not mount.rw)
 
-    def host_path(self, mount: MountRecord) -> str:
-        """Return where on the host the content of a mount is, "" when it is nowhere but in the running container."""
+    def _host_path(self, mount: MountRecord) -> str:
+        """Return the path on the host that is mounted; for a volume of the kind "mounted", the one that it covers."""
         if mount.type != "volume":
             return mount.source
         behind = self.behind(mount)
-        return "" if behind.mounted else behind.device if behind.bind else mount.source
+        return behind.device if behind.bind else mount.source
 
     def file_systems(self, record: Record) -> list[str]:
         """Return the names of the volumes of a container that are file systems to be mounted."""
@@ -178,7 +179,7 @@ class Provision:
         if record.type != "volume":
             return Mount(record.type, record.source or record.type, record.destination, options)
         behind = self.behind(record)
-        source = self.host_path(record) or record.source
+        source = self._host_path(record)
         if behind.bind and not os.path.exists(source):
             raise SystemFailure(behind.complaint(record.source, "no such file or directory"))
         if record.subpath:

@@ -143,7 +143,7 @@ def test_options_of_a_bind_become_options_of_the_mount(options, read_only, expec
         ({"type": "volume", "target": "/x", "source": "/abs"}, "includes invalid characters for a local volume name"),
         (
             {"type": "volume", "target": "/x", "bind_options": {}},
-            'BindOptions must not be specified on mount type',
+            "BindOptions must not be specified on mount type",
         ),
         ({"type": "bind", "target": "/x"}, "field Source must not be empty"),
         ({"type": "bind", "target": "/x", "source": "rel"}, "invalid mount path: 'rel' mount path must be absolute"),

@@ -54,7 +54,7 @@ def test_places_of_a_container(provision: Provision, tmp_path: Path):
     assert found == (
         Place("/t", "bind", "/tmp", "", True),
         Place("/b", "volume", "/srv", "", False),
-        Place("/m", "volume", "", "", True),
+        Place("/m", "mounted", str(tmp_path / "volumes" / "memory" / "_data"), "", True),
         Place("/x", "tmpfs", "", "", True),
         Place("/t/a", "volume", str(tmp_path / "volumes" / "plain" / "_data"), "", False),
     )
