@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -71,7 +72,11 @@ class Provision:
 
     def users(self, name: str) -> list[str]:
         """Return the ids of the containers that have a volume."""
-        return [each.id for each in self.catalog if name in volume_names(each.record)]
+        return [each.id for each in self.catalog if any(mount.name == name for mount in each.record.mounts)]
+
+    def in_use(self) -> Counter[str]:
+        """Return the names of all volumes that containers have, and how many have each."""
+        return Counter(name for container in self.catalog for name in volume_names(container.record))
 
     # Create
 

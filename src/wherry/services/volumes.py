@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +84,9 @@ class VolumeService:
         """POST /volumes/prune: what no container has, and unless all=true nobody has named."""
         chosen = _prunable(filters)
         removed, freed = [], 0
+        used = self.provision.in_use()
         for volume in self.provision.volumes:
-            if not chosen(volume) or self.provision.users(volume.name):
+            if not chosen(volume) or volume.name in used:
                 continue
             size = await self._size(volume)
             try:
@@ -99,12 +101,12 @@ class VolumeService:
     async def usage(self) -> list[Json]:
         """Return the volumes of GET /system/df: those whose content is ours to count."""
         found = []
+        used = self.provision.in_use()
         for volume in self.provision.volumes:
             if not backing.of(volume.options).plain:
                 continue
             size = await self._size(volume)
-            users = len(self.provision.users(volume.name))
-            found.append(self._entry(volume) | {"UsageData": {"RefCount": users, "Size": size}})
+            found.append(self._entry(volume) | {"UsageData": {"RefCount": used[volume.name], "Size": size}})
         return found
 
     async def _size(self, volume: Volume) -> int:
@@ -133,12 +135,13 @@ class VolumeService:
         patterns = [_pattern(value) for value in filters.get("name", ())]
         drivers, labels = filters.get("driver", ()), filters.get("label", ())
         dangling = _dangling(filters.get("dangling", ()))
+        used = Counter[str]() if dangling is None else self.provision.in_use()
 
         def chosen(volume: Volume) -> bool:
             named = not patterns or any(pattern.search(volume.name) for pattern in patterns)
             driven = not drivers or names.DRIVER in drivers
             labelled = all(holds(volume.labels or {}, value) for value in labels)
-            return named and driven and labelled and dangling in (None, not self.provision.users(volume.name))
+            return named and driven and labelled and dangling in (None, volume.name not in used)
 
         return chosen
 
