@@ -13,7 +13,7 @@ from wherry.api.answers import Answer, json_reply
 from wherry.api.backends import Backends
 from wherry.api.request import Request
 from wherry.api.router import Endpoint, Route
-from wherry.errors import NotImplementedHere, Unavailable
+from wherry.errors import NotFound, NotImplementedHere, Unavailable
 
 NO_SWARM = (
     "This node is not a swarm manager. "
