@@ -273,6 +273,31 @@ class FakeImages:
         return {"ImagesDeleted": None, "SpaceReclaimed": 0}
 
 
+class FakeVolumes:
+    """VolumesBackend."""
+
+    def __init__(self) -> None:
+        self.calls = []
+
+    async def create(self, request):
+        self.calls.append(request)
+        return {"Name": request.name or "v" * 64, "Driver": "local", "Mountpoint": "/v", "Labels": request.labels}
+
+    async def listing(self, filters):
+        self.calls.append(filters)
+        return {"Volumes": [], "Warnings": None}
+
+    async def inspect(self, name):
+        raise NotFound(f"get {name}: no such volume")
+
+    async def remove(self, name, *, force):
+        self.calls.append((name, force))
+
+    async def prune(self, filters):
+        self.calls.append(filters)
+        return {"VolumesDeleted": [], "SpaceReclaimed": 0}
+
+
 class FakeNetworks:
     """NetworksBackend."""
 
@@ -294,7 +319,15 @@ class FakeXray:
 
 def backends() -> Backends:
     """A fresh set."""
-    return Backends(FakeSystem(), FakeContainers(), FakeExecs(), FakeImages(), FakeNetworks(), FakeXray())
+    return Backends(
+        system=FakeSystem(),
+        containers=FakeContainers(),
+        execs=FakeExecs(),
+        images=FakeImages(),
+        networks=FakeNetworks(),
+        volumes=FakeVolumes(),
+        xray=FakeXray(),
+    )
 
 
 class Fixture:

@@ -18,6 +18,7 @@ BEGIN, END = "<!-- operations: made by python -m tests.e2e.operations -->", "<!-
 
 _RUN = "tests/e2e/test_docker_run.py::"
 _COPY = "tests/e2e/test_copy.py::"
+_VOLUMES = "tests/e2e/test_volumes.py::"
 
 SERVED = {
     "GET /containers/json": _RUN + "test_lifecycle_commands",
@@ -65,7 +66,11 @@ SERVED = {
     "GET /events": _RUN + "test_events_tell_the_story_in_order",
     "GET /system/df": "tests/e2e/test_lists.py::test_what_takes_space",
     "GET /plugins": "tests/e2e/test_operations.py::test_lists_that_are_empty",
-    "GET /volumes": "tests/e2e/test_operations.py::test_lists_that_are_empty",
+    "GET /volumes": _VOLUMES + "test_filters_of_the_list",
+    "POST /volumes/create": _VOLUMES + "test_create_inspect_list_and_remove",
+    "GET /volumes/{name}": _VOLUMES + "test_create_inspect_list_and_remove",
+    "DELETE /volumes/{name}": _VOLUMES + "test_create_inspect_list_and_remove",
+    "POST /volumes/prune": _VOLUMES + "test_prune_takes_unnamed_ones_unless_told_otherwise",
     "GET /networks": "tests/e2e/test_operations.py::test_the_networks_there_are",
     "GET /networks/{id}": "tests/e2e/test_operations.py::test_the_networks_there_are",
 }
@@ -74,7 +79,6 @@ SERVED = {
 REGISTRY = (501, "needs the registry client, which is not there yet")
 BUILD = (501, "there is no builder yet")
 IMAGES = (501, "saving images is not there yet")
-VOLUMES = (501, "there are no volumes yet")
 NETWORKS = (501, "there are no networks of the user yet")
 PLUGINS = (501, "managed plugins run as containers of the engine; not there yet")
 NO_SWARM = (503, "this engine takes no part in a swarm, and says so in dockerd's words")
@@ -90,15 +94,11 @@ REFUSED = {
     "POST /build": BUILD,
     "POST /build/prune": BUILD,
     "POST /session": BUILD,
-    "POST /volumes/create": VOLUMES,
-    "POST /volumes/prune": VOLUMES,
     "POST /networks/create": NETWORKS,
     "DELETE /networks/{id}": NETWORKS,
     "POST /networks/{id}/connect": NETWORKS,
     "POST /networks/{id}/disconnect": NETWORKS,
     "POST /networks/prune": NETWORKS,
-    "GET /volumes/{name}": (404, "there are no volumes yet"),
-    "DELETE /volumes/{name}": (404, "there are no volumes yet"),
     "PUT /volumes/{name}": NO_SWARM,
     "GET /plugins/privileges": PLUGINS,
     "POST /plugins/pull": PLUGINS,

@@ -15,6 +15,7 @@ import pexpect
 import pytest
 
 from tests.engine import Engine, busybox_tar
+from tests.volumes import remove_volumes
 
 pytestmark = [
     pytest.mark.root,
@@ -91,6 +92,17 @@ SAME = [
     ["rename", "nosuch", "other"],
     ["tag", "nosuch", "x"],
     ["exec", "same", "true"],
+    ["volume", "ls"],
+    ["volume", "ls", "-q", "--filter", "name=^same"],
+    ["volume", "ls", "--format", "{{.Name}} {{.Labels}} {{.Scope}} {{.Mountpoint}}"],
+    ["volume", "inspect", "same"],
+    ["volume", "inspect", "-f", "{{.Name}} {{.Driver}}", "same", "nosuch"],
+    ["volume", "create", "-d", "nosuch", "other"],
+    ["volume", "create", "a"],
+    ["volume", "rm", "nosuch"],
+    ["volume", "rm", "same"],
+    ["volume", "prune", "-f"],
+    ["ps", "-a", "--format", "{{.Mounts}} {{.LocalVolumes}}"],
     ["version", "-f", "{{.Server.Version}}"],
     ["info", "-f", "{{.Driver}} {{.NCPU}}"],
 ]
@@ -103,6 +115,7 @@ def answers(engine: Engine, words: tuple[str, ...] | list[str]) -> tuple[object,
     stderr = theirs.stderr.replace("docker", "wherry")
     found = (ours.returncode, ours.stdout.decode(), ours.stderr.decode())
     return found, (theirs.returncode, theirs.stdout, stderr)
+
 
 # Older clients, such as Debian 12's, say these in other words, or ask for an older image format.
 SAME_SINCE_28 = [
@@ -120,7 +133,8 @@ def docker_major() -> int:
 
 
 def test_the_same_words_give_the_same_answers_as_docker(engine: Engine) -> None:
-    engine.run("run", "--name", "same", "-m", "32m", "busybox", "sh", "-c", "echo one; echo two >&2; exit 4")
+    words = ["-m", "32m", "-v", "same:/v", "busybox", "sh", "-c", "echo one; echo two >&2; exit 4"]
+    engine.run("run", "--name", "same", *words)
     modern = docker_major() >= 28
     for words in SAME + SAME_SINCE_28:
         theirs = engine.run(*words)
@@ -255,3 +269,20 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_volumes_and_mounts(engine: Engine) -> None:
+    remove_volumes(engine)
+    assert out(engine, "volume", "create", "--label", "a=b", "vv") == "vv"
+    script = "echo 1 > /v/f; grep -c -E ' /(t|n) ' /proc/self/mountinfo"
+    words = ("-v", "vv:/v", "--tmpfs", "/t", "--mount", "type=volume,dst=/n", "-v", "/an", "busybox")
+    assert out(engine, "run", "--name", "aa", *words, "sh", "-c", script) == "2"
+    assert out(engine, "run", "--rm", "--volumes-from", "aa:ro", "busybox", "cat", "/v/f") == "1"
+    assert len(out(engine, "volume", "ls", "-q").split()) == 3
+    assert "remove vv: volume is in use - [" in wherry(engine, "volume", "rm", "vv").stderr.decode()
+    assert out(engine, "rm", "-v", "aa") == "aa"
+    assert out(engine, "volume", "ls", "-q") == "vv"
+    assert out(engine, "volume", "inspect", "-f", "{{.Labels.a}}", "vv") == "b"
+    assert wherry(engine, "volume", "prune", "-a", data=b"n\n").returncode == 1
+    assert out(engine, "volume", "prune", "-af").startswith("Deleted Volumes:\nvv")
+    assert out(engine, "volume", "ls", "-q") == ""

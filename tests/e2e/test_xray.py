@@ -383,7 +383,7 @@ def test_the_start_is_told_by_phases_and_outlives_the_engine(own_engine: Engine)
         start(own_engine, name)
     before = look(own_engine, "cc")["Start"]
     names = [each["Name"] for each in before["Phases"]]
-    assert names[:7] == ["resolve", "prepare", "sandbox", "files", "spec", "snapshot", "hand-over"]
+    assert names[:7] == ["resolve", "prepare", "sandbox", "files", "snapshot", "spec", "hand-over"]
     assert {"supervisor", "cgroup", "namespaces", "rootfs", "exec"} <= set(names)
     assert sum(each["Lasted"] for each in before["Phases"]) == before["Lasted"]
     assert 1_000_000 < before["Lasted"] < 5_000_000_000

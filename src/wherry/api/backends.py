@@ -23,6 +23,7 @@ from wherry.models.queries import (
     PathStat,
     Upgrade,
 )
+from wherry.models.volume import CreateVolume
 
 Json = Any
 
@@ -122,6 +123,16 @@ class XrayBackend(Protocol):
     async def look(self, ref: str) -> Json: ...
 
 
+class VolumesBackend(Protocol):
+    """The volume endpoints."""
+
+    async def create(self, request: CreateVolume) -> Json: ...
+    async def listing(self, filters: Filters) -> Json: ...
+    async def inspect(self, name: str) -> Json: ...
+    async def remove(self, name: str, *, force: bool) -> None: ...
+    async def prune(self, filters: Filters) -> Json: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     """All routers' needs, filled in by the composition root."""
@@ -132,3 +143,4 @@ class Backends:
     images: ImagesBackend
     networks: NetworksBackend
     xray: XrayBackend
+    volumes: VolumesBackend

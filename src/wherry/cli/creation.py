@@ -162,6 +162,7 @@ def _config(flags: Parsed, image: str, command: list[str], detach: bool) -> dict
         "StopTimeout": flags["stop-timeout"],
         "ExposedPorts": {port if "/" in port else f"{port}/tcp": {} for port in flags["expose"]} or None,
         "Healthcheck": _health(flags),
+        "Volumes": {each: {} for each in flags["volume"] if ":" not in each} or None,
     }
     return {key: value for key, value in config.items() if value is not None}
 
@@ -230,7 +231,7 @@ def restart_policy(text: str) -> dict[str, Any]:
 
 def _host_config(flags: Parsed) -> dict[str, Any]:
     host: dict[str, Any] = {
-        "Binds": checked(flags, "volume", values.bind),
+        "Binds": [each for each in checked(flags, "volume", values.bind) or [] if ":" in each],
         "Mounts": checked(flags, "mount", values.mount),
         "Tmpfs": {path: options for path, _, options in (entry.partition(":") for entry in flags["tmpfs"])},
         "VolumesFrom": flags["volumes-from"],

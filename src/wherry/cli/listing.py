@@ -56,7 +56,7 @@ INSPECT = Command(
     (
         Flag("-f --format", "Format output using a Go template or 'json'", "text"),
         Flag("-s --size", "Display total file sizes if the type is container"),
-        Flag("--type", "Only inspect objects of the given type (container, image, network)", "text"),
+        Flag("--type", "Only inspect objects of the given type (container, image, network, volume)", "text"),
     ),
     (1, -1),
 )
@@ -234,7 +234,12 @@ def images(host: str, flags: Parsed) -> int:
     return 0
 
 
-_KINDS = {"container": "/containers/{}/json", "image": "/images/{}/json", "network": "/networks/{}"}
+_KINDS = {
+    "container": "/containers/{}/json",
+    "image": "/images/{}/json",
+    "network": "/networks/{}",
+    "volume": "/volumes/{}",
+}
 
 
 def find(client: Client, name: str, kinds: list[str], *, size: bool = False) -> Any:
@@ -251,17 +256,11 @@ def find(client: Client, name: str, kinds: list[str], *, size: bool = False) -> 
 
 def inspect(host: str, flags: Parsed) -> int:
     """Print objects as JSON, or what a template makes of each; those that exist are printed, whatever else."""
-    import json
-
-    from wherry.cli.templates import Template
-
     client = engine.client(host)
     kind = flags["type"]
     if kind and kind not in _KINDS:
         names = ", ".join(f'"{name}"' for name in sorted(_KINDS))
         raise Failure(f'unknown type: "{kind}": must be one of {names}')
-    shape = flags["format"]
-    template = Template(shape) if shape and shape != "json" else None
     found, missing = [], []
     for name in flags.words:
         try:
@@ -270,6 +269,16 @@ def inspect(host: str, flags: Parsed) -> int:
             missing.append(f"{error.prefix}{error}")
         except Failure as error:
             missing.append(f"Error: {error}")
+    return show(found, missing, flags["format"])
+
+
+def show(found: list[Any], missing: list[str], shape: str) -> int:
+    """Print objects in the shape that --format asks for, then what is missing; returns the exit status."""
+    import json
+
+    from wherry.cli.templates import Template
+
+    template = Template(shape) if shape and shape != "json" else None
     try:
         if template:
             sys.stdout.write("".join(template.render(item) + "\n" for item in found) or "\n")

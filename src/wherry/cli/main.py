@@ -37,6 +37,11 @@ COMMANDS = {
     "load": "images:LOAD",
     "tag": "images:TAG",
     "rmi": "images:RMI",
+    "volume ls": "volumes:LS",
+    "volume create": "volumes:CREATE",
+    "volume inspect": "volumes:INSPECT",
+    "volume rm": "volumes:RM",
+    "volume prune": "volumes:PRUNE",
     "info": "system:INFO",
     "version": "system:VERSION",
     "events": "system:EVENTS",
@@ -49,8 +54,15 @@ COMMANDS = {
 _GROUPS = {
     "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs ls inspect xray",
     "image": "import load tag rm ls inspect",
+    "volume": "list remove",
 }
-_ALIASES = {"container ls": "ps", "image ls": "images", "image rm": "rmi"}
+_ALIASES = {
+    "container ls": "ps",
+    "image ls": "images",
+    "image rm": "rmi",
+    "volume list": "volume ls",
+    "volume remove": "volume rm",
+}
 
 
 def _import(target: str) -> object:

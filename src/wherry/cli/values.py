@@ -126,12 +126,26 @@ def bind(text: str) -> str:
 _MOUNT_WORDS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 
 
+_SEVERAL = ("volume-label", "volume-opt")
+
+
+def _comma_separated(text: str) -> list[str]:
+    """The fields of one line of CSV: '"' around a field keeps its commas, as in '"volume-opt=o=addr=a,rw"'."""
+    if '"' not in text:
+        return text.split(",")
+    import csv
+
+    return next(csv.reader([text], strict=True), [])
+
+
 def mount(text: str) -> dict[str, Any]:
     """A --mount value: type=bind,source=/a,target=/b,readonly."""
-    fields = {}
-    for part in text.split(","):
+    fields: dict[str, str] = {}
+    for part in _comma_separated(text):
         key, equals, value = part.partition("=")
         key = key.strip().lower()
+        if key in _SEVERAL and key in fields:
+            value = f"{fields[key]}\0{value}"
         fields[_MOUNT_WORDS.get(key, key)] = value if equals else "true"
     result: dict[str, Any] = {"Type": fields.pop("type", "volume"), "Target": fields.pop("target", "")}
     if not result["Target"]:
@@ -145,18 +159,63 @@ def mount(text: str) -> dict[str, Any]:
     return result
 
 
+def _yes(value: str) -> bool:
+    return value in ("true", "1")
+
+
 def _mount_options(result: dict[str, Any], fields: dict[str, str]) -> None:
-    if "bind-propagation" in fields:
-        result["BindOptions"] = {"Propagation": fields.pop("bind-propagation")}
-    tmpfs = {}
-    if "tmpfs-size" in fields:
-        tmpfs["SizeBytes"] = byte_size(fields.pop("tmpfs-size"))
-    if "tmpfs-mode" in fields:
-        tmpfs["Mode"] = int(fields.pop("tmpfs-mode"), 8)
-    if tmpfs:
-        result["TmpfsOptions"] = tmpfs
+    parts = {
+        "BindOptions": _bind_options(fields),
+        "VolumeOptions": _volume_options(fields),
+        "TmpfsOptions": _tmpfs_options(fields),
+    }
     for name in fields:
         raise ValueError(f"unexpected key '{name}' in '{name}={fields[name]}'")
+    result.update({name: options for name, options in parts.items() if options})
+
+
+_RECURSIVE = {
+    "enabled": {},
+    "disabled": {"NonRecursive": True},
+    "writable": {"ReadOnlyNonRecursive": True},
+    "readonly": {"ReadOnlyForceRecursive": True},
+}
+
+
+def _bind_options(fields: dict[str, str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if "bind-propagation" in fields:
+        options["Propagation"] = fields.pop("bind-propagation")
+    if _yes(fields.pop("bind-nonrecursive", "false")):
+        options["NonRecursive"] = True
+    recursive = fields.pop("bind-recursive", "enabled")
+    if recursive not in _RECURSIVE:
+        raise ValueError(f"invalid value for bind-recursive: {recursive} (must be one of {', '.join(_RECURSIVE)})")
+    return options | _RECURSIVE[recursive]
+
+
+def _volume_options(fields: dict[str, str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    driver: dict[str, Any] = {}
+    if _yes(fields.pop("volume-nocopy", "false")):
+        options["NoCopy"] = True
+    if "volume-subpath" in fields:
+        options["Subpath"] = fields.pop("volume-subpath")
+    if "volume-driver" in fields:
+        driver["Name"] = fields.pop("volume-driver")
+    for key, target in (("volume-label", options), ("volume-opt", driver)):
+        if key in fields:
+            target["Labels" if target is options else "Options"] = pairs(fields.pop(key).split("\0"))
+    return options | ({"DriverConfig": driver} if driver else {})
+
+
+def _tmpfs_options(fields: dict[str, str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if "tmpfs-size" in fields:
+        options["SizeBytes"] = byte_size(fields.pop("tmpfs-size"))
+    if "tmpfs-mode" in fields:
+        options["Mode"] = int(fields.pop("tmpfs-mode"), 8)
+    return options
 
 
 def security_option(text: str) -> str:

@@ -32,11 +32,14 @@ from wherry.services.launching import Launching
 from wherry.services.lifecycle import Lifecycle, delete_folder
 from wherry.services.looks import Looks
 from wherry.services.networks import NetworkService
+from wherry.services.population import Population
+from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
 from wherry.services.streams import Streams
 from wherry.services.system import SystemService
 from wherry.services.updating import Updating
+from wherry.services.volumes import VolumeService
 from wherry.services.xray import XrayService
 from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
@@ -44,6 +47,7 @@ from wherry.store.database import Database
 from wherry.supervision.background import settle
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
+from wherry.volumes.local import Volumes
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +60,7 @@ class Engine:
     catalog: Catalog
     lifecycle: Lifecycle
     networks: Networks
+    volumes: Volumes
     snapshotter: Snapshotter
     supervision: Supervision
     backends: Backends
@@ -74,6 +79,11 @@ class Engine:
         """Join what the store says with what runs: adopt the living, record the ended, tidy up after a crash."""
         for sentence in self.catalog.load():
             log.error("container skipped", extra={"error": sentence})
+        for sentence in self.volumes.load():
+            log.error("volume without its record", extra={"error": sentence})
+        # before containers are taken up: those that ended meanwhile may be removed with their volumes
+        with self.volumes.recording(await asyncio.to_thread(self.volumes.sweep)):
+            pass
         alive = []
         for container in self.catalog:
             found = await self.supervision.restore(
@@ -184,7 +194,9 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     bus = Bus()
     attachments = Attachments()
     stack.callback(attachments.close)
-    launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments)
+    volumes = Volumes(database, settings.data_root / "volumes")
+    provision = Provision(volumes, catalog, Population(volumes, chosen.snapshotter), bus)
+    launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision)
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     backends = _backends(lifecycle, images, _engine_id(database), chosen.reason)
     return Engine(
@@ -192,6 +204,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
         catalog=catalog,
         lifecycle=lifecycle,
         networks=networks,
+        volumes=volumes,
         snapshotter=chosen.snapshotter,
         supervision=supervision,
         backends=backends,
@@ -205,12 +218,14 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
     execs = Execs(life.catalog, life)
     looks = Looks(life.settings, life.catalog, images, life.snapshotter, life.networks, execs.running_ids)
     image_service = ImageService(images, life.catalog, life.bus)
+    volume_service = VolumeService(life.provision)
     return Backends(
         system=SystemService(
             settings=life.settings,
             engine_id=engine_id,
             catalog=life.catalog,
             images=image_service,
+            volumes=volume_service,
             looks=looks,
             snapshotter=life.snapshotter,
             facts=launching.facts,
@@ -219,7 +234,9 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         ),
         containers=Containers(
             catalog=life.catalog,
-            creation=Creation(life.settings, life.catalog, images, life.snapshotter, life.networks, life.bus),
+            creation=Creation(
+                life.settings, life.catalog, images, life.snapshotter, life.networks, life.bus, life.provision
+            ),
             lifecycle=life,
             streams=Streams(life.settings, life, launching.attachments),
             looks=looks,
@@ -232,4 +249,5 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         images=image_service,
         networks=NetworkService(life.networks, life.catalog),
         xray=XrayService(life.settings, life, images, life.networks),
+        volumes=volume_service,
     )

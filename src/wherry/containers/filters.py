@@ -35,7 +35,7 @@ def _matches_network(record: Record, value: str) -> bool:
 
 
 def _matches_volume(record: Record, value: str) -> bool:
-    return any(value in (bind.source, bind.destination) for bind in record.mounts)
+    return any(value in (each.name or each.source, each.destination) for each in record.mounts)
 
 
 Test = Callable[[Record, str], bool]

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import to_builtins
 
 from wherry.containers.health import Health
-from wherry.containers.record import BindRecord, Record
+from wherry.containers.record import MountRecord, Record
 from wherry.models.times import human, rfc3339
 from wherry.oci.build import MASKED_PATHS, READONLY_PATHS
 
@@ -54,10 +54,12 @@ def status(record: Record, now: int, health: Health | None = None) -> str:
     return f"Exited ({state.exit_code}) {human(now - state.finished_at)} ago"
 
 
-def mount(bind: BindRecord) -> Json:
+def mount(record: MountRecord) -> Json:
     """Return one entry of Mounts."""
-    entry = {"Type": bind.type, "Source": bind.source, "Destination": bind.destination, "Mode": bind.mode}
-    return entry | {"RW": bind.rw, "Propagation": bind.propagation}
+    volume = {"Name": record.name} if record.type == "volume" else {}
+    driver = {"Driver": "local"} if record.type == "volume" else {}
+    entry = {"Type": record.type, **volume, "Source": record.source, "Destination": record.destination}
+    return entry | driver | {"Mode": record.mode, "RW": record.rw, "Propagation": record.propagation}
 
 
 def summary(record: Record, *, image: str, networks: Mapping[str, Json], health: Health | None = None) -> Json:
@@ -75,7 +77,7 @@ def summary(record: Record, *, image: str, networks: Mapping[str, Json], health:
         "Status": status(record, time.time_ns(), health),
         "HostConfig": {"NetworkMode": record.host_config.network_mode},
         "NetworkSettings": {"Networks": dict(networks)},
-        "Mounts": [mount(bind) for bind in record.mounts],
+        "Mounts": [mount(each) for each in record.mounts],
     }
 
 
@@ -178,7 +180,7 @@ def inspect(
         "ExecIDs": list(exec_ids) or None,
         "HostConfig": host_config(record),
         "GraphDriver": {"Data": {"ID": record.id, **graph}, "Name": record.driver},
-        "Mounts": [mount(bind) for bind in record.mounts],
+        "Mounts": [mount(each) for each in record.mounts],
         "Config": config,
         "NetworkSettings": network_settings(networks, sandbox=sandbox[0], key=sandbox[1]),
     }

@@ -11,8 +11,13 @@ from wherry.models.base import Model
 from wherry.models.container import ContainerConfig, HostConfig, NetworkingConfig
 
 
-class BindRecord(Model, frozen=True):
-    """A resolved mount of the host into the container. type: bind or tmpfs; options as in Mount."""
+class MountRecord(Model, frozen=True):
+    """A resolved mount. type: bind, volume or tmpfs; options as in Mount; destination: absolute and normal.
+
+    source: for a bind the path on the host, for a volume where docker inspect shows it, "" for a tmpfs.
+    make_source: a directory is made when nothing is at source. name: of the volume; anonymous: nobody gave it.
+    subpath: the part of the volume that is mounted. copy: the image's content is copied into an empty volume.
+    """
 
     type: str
     source: str
@@ -21,6 +26,11 @@ class BindRecord(Model, frozen=True):
     rw: bool = True
     propagation: str = ""
     options: tuple[str, ...] = ()
+    make_source: bool = False
+    name: str = ""
+    anonymous: bool = False
+    subpath: str = ""
+    copy: bool = False
 
 
 class Record(Model, frozen=True):
@@ -39,7 +49,7 @@ class Record(Model, frozen=True):
     driver: str
     path: str
     args: tuple[str, ...]
-    mounts: tuple[BindRecord, ...] = ()
+    mounts: tuple[MountRecord, ...] = ()
     state: State = State()
 
     def moved(self, status: str, **changes: Any) -> Record:

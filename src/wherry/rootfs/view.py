@@ -27,17 +27,23 @@ from wherry.kernel.namespaces import setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import mount_root
+from wherry.runtime.ops_volumes import open_part
 
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A mount of the container that belongs into the view. source: on the host, "" for a file system in memory."""
+    """A mount of the container that belongs into the view. source: on the host, "" for a file system in memory.
+
+    subpath: the part of source that is mounted. running: it is there only while the container runs.
+    """
 
     destination: str
     source: str = ""
     read_only: bool = False
+    subpath: str = ""
+    running: bool = False
 
 
 @dataclass(slots=True)
@@ -102,7 +108,7 @@ def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, 
         view = View(root, namespace)
         try:
             for each in _sorted(kept):
-                if each.source and os.path.lexists(each.source):
+                if each.source and not each.running and os.path.lexists(each.source):
                     _mount(root, each)
             if read_only:
                 mountapi.mount_setattr(root, const.MOUNT_ATTR_RDONLY)
@@ -143,8 +149,22 @@ def _make_private(path: str) -> None:
         os.close(top)
 
 
+def _source(kept: Kept) -> int:
+    """Return a copy of what is to be mounted, -1 when a part of a volume is not there, or leads out of it."""
+    if not kept.subpath:
+        return mountapi.open_tree(const.AT_FDCWD, kept.source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+    try:
+        return open_part(kept.source, kept.subpath)
+    except OSError as error:
+        if error.errno in (*_CHANGED, errno.EXDEV):
+            return -1
+        raise
+
+
 def _mount(root: int, kept: Kept) -> None:
-    tree = mountapi.open_tree(const.AT_FDCWD, kept.source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+    tree = _source(kept)
+    if tree < 0:
+        return
     try:
         if kept.read_only:
             mountapi.mount_setattr(tree, const.MOUNT_ATTR_RDONLY, recursive=True)

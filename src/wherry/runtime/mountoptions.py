@@ -34,6 +34,9 @@ _RECURSIVE_FLAGS = {f"r{name}": value for name, value in _FLAGS.items() if name 
 _PROPAGATION = {
     "private": const.MS_PRIVATE, "slave": const.MS_SLAVE, "shared": const.MS_SHARED, "unbindable": const.MS_UNBINDABLE,
 }  # fmt: skip
+SUBPATH = "x-subpath="
+"""An option of ours, in the name space that fstab(5) leaves to applications."""
+
 _IGNORED = {"nofail", "auto", "noauto", "user", "nouser", "_netdev", "iversion", "noiversion"}
 
 
@@ -41,7 +44,7 @@ _IGNORED = {"nofail", "auto", "noauto", "user", "nouser", "_netdev", "iversion",
 class Options:
     """attributes, cleared: MOUNT_ATTR_* of the mount; recursive_*: of all mounts below it too. propagation: MS_* or 0.
 
-    data: what the file system itself is told, "key" or "key=value".
+    data: what the file system itself is told, "key" or "key=value". subpath: the part of a bind's source to mount.
     """
 
     attributes: int = 0
@@ -53,6 +56,7 @@ class Options:
     bind: bool = False
     recursive: bool = False
     copy_up: bool = False
+    subpath: str = ""
     data: tuple[str, ...] = ()
 
 
@@ -96,6 +100,8 @@ def _special(options: Options, word: str) -> bool:
         options.propagation, options.propagation_recursive = _PROPAGATION[word[1:]], True
     elif word == "tmpcopyup":
         options.copy_up = True
+    elif word.startswith(SUBPATH):
+        options.subpath = word.removeprefix(SUBPATH)
     else:
         return word in _IGNORED
     return True

@@ -7,6 +7,7 @@ converts to ``config.json`` without loss.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,23 @@ class Mount:
     def to_oci(self) -> dict[str, object]:
         """Return the entry of this mount in an OCI runtime spec's ``mounts``."""
         return {"destination": self.target, "type": self.type, "source": self.source, "options": list(self.options)}
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeMount:
+    """One mount(2). place: a directory of the host. flags: MS_*. holder: the mount namespace that may have it, or "".
+
+    complaint: what is said before the reason when it fails.
+    """
+
+    place: str
+    fstype: str
+    device: str
+    flags: int = 0
+    data: str = ""
+    holder: str = ""
+    complaint: str = ""
+
+    def to_wire(self) -> list[Any]:
+        """Return the message's element."""
+        return [self.place, self.fstype, self.device, self.flags, self.data, self.holder, self.complaint]

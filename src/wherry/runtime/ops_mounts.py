@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from wherry.kernel import const, mountapi, pathsafe
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
+from wherry.runtime.ops_volumes import copy_up, fill_empty
 from wherry.runtime.setup import Operation, Setup, SetupError, close, reason
 
 PROC_ALLOWED = {
@@ -268,8 +269,10 @@ class BindMount(Operation):
     def run(self, setup: Setup) -> None:
         tree = setup.sources.pop(self.key)
         try:
-            apply_options(tree, self.options)
             directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+            if self.options.copy_up and directory:
+                fill_empty(setup.root, self.target, tree)
+            apply_options(tree, self.options)
             target = self._open_target(setup, directory)
             try:
                 check_outside_proc(target, self.target, tree)
@@ -356,44 +359,3 @@ def check_outside_proc(target: int, path: str, source: int = -1) -> None:
 
 def _is_proc_root(fd: int) -> bool:
     return os.fstat(fd).st_ino == _PROC_ROOT_INODE and pathsafe.filesystem_magic(fd) == const.PROC_SUPER_MAGIC
-
-
-def copy_up(source: int, tree: int) -> None:
-    """Copy what an image has at a mount point into the tmpfs that will hide it (option "tmpcopyup")."""
-    origin = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=source)
-    try:
-        for name in os.listdir(origin):
-            _copy_entry(origin, tree, name)
-    finally:
-        os.close(origin)
-
-
-def _copy_entry(source: int, target: int, name: str) -> None:
-    state = os.stat(name, dir_fd=source, follow_symlinks=False)
-    mode = stat.S_IMODE(state.st_mode)
-    if stat.S_ISDIR(state.st_mode):
-        os.mkdir(name, 0o700, dir_fd=target)
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        inner, copy = os.open(name, flags, dir_fd=source), os.open(name, flags, dir_fd=target)
-        for each in os.listdir(inner):
-            _copy_entry(inner, copy, each)
-        os.close(inner)
-        os.close(copy)
-    elif stat.S_ISLNK(state.st_mode):
-        os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
-    elif stat.S_ISREG(state.st_mode):
-        _copy_file(source, target, name)
-    else:
-        os.mknod(name, state.st_mode, state.st_rdev, dir_fd=target)
-    os.chown(name, state.st_uid, state.st_gid, dir_fd=target, follow_symlinks=False)
-    if not stat.S_ISLNK(state.st_mode):
-        os.chmod(name, mode, dir_fd=target)
-
-
-def _copy_file(source: int, target: int, name: str) -> None:
-    origin = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source)
-    copy = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=target)
-    while os.sendfile(copy, origin, None, 1 << 20):
-        pass
-    os.close(origin)
-    os.close(copy)

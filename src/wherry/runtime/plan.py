@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import resource
 import stat
+from dataclasses import dataclass
 from typing import Any
 
 from wherry.kernel import caps, const
@@ -56,6 +57,7 @@ from wherry.runtime.ops_rootfs import (
     MaskPaths,
     ReadonlyPaths,
 )
+from wherry.runtime.ops_volumes import OpenParts
 from wherry.runtime.setup import Operation, SetupError
 
 Spec = dict[str, Any]
@@ -105,10 +107,9 @@ def plan_container(
     linux = _linux(spec)
     process = spec["process"]
     mounts, sources = _mounts(spec, cgroups)
-    steps: list[Operation] = [JoinCgroup(), *_namespace_steps(spec, given_network)]
-    steps += [OpenProcfs(), *_procfs_steps(spec, process)]
-    if sources:
-        steps.append(OpenSources(tuple(sources)))
+    steps: list[Operation] = [JoinCgroup(), *_opening([each for each in sources if each.held])]
+    steps += [*_namespace_steps(spec, given_network), OpenProcfs(), *_procfs_steps(spec, process)]
+    steps += _opening([each for each in sources if not each.held])
     steps += [StopPropagation(), *_root_steps(spec, rootfs)]
     pivot: list[Operation] = [AwaitHooks(), Pivot()] if hooks else [Pivot()]
     steps += [] if hooks else pivot
@@ -224,10 +225,32 @@ def _root_steps(spec: Spec, rootfs: tuple[Mount, ...]) -> list[Operation]:
     return steps
 
 
-def _mounts(spec: Spec, cgroups: MountSources) -> tuple[list[Operation], list[tuple[int, str, str, bool]]]:
-    """The steps of the spec's mounts in order, and what has to be opened on the host for them: numbered sources."""
+@dataclass(slots=True)
+class _Source:
+    """What has to be opened for a mount. held: it is in the parent's mount namespace (`volumes`), not the host's."""
+
+    key: int
+    path: str
+    target: str
+    recursive: bool = False
+    subpath: str = ""
+    held: bool = False
+
+
+def _opening(sources: list[_Source]) -> list[Operation]:
+    whole = tuple((each.key, each.path, each.target, each.recursive) for each in sources if not each.subpath)
+    parts = tuple((each.key, each.path, each.subpath) for each in sources if each.subpath)
+    steps: list[Operation] = [OpenSources(whole)] if whole else []
+    return [*steps, OpenParts(parts)] if parts else steps
+
+
+def _mounts(spec: Spec, cgroups: MountSources) -> tuple[list[Operation], list[_Source]]:
+    """The steps of the spec's mounts in order, and what has to be opened for them: numbered sources.
+
+    Beside the types of the OCI specification there is "volume": a bind of what the supervisor has mounted.
+    """
     steps: list[Operation] = []
-    sources: list[tuple[int, str, str, bool]] = []
+    sources: list[_Source] = []
     own_cgroups = namespaces(spec).get("cgroup") == ""
     for entry in spec.get("mounts") or ():
         options = parse(entry.get("options") or ())
@@ -236,10 +259,10 @@ def _mounts(spec: Spec, cgroups: MountSources) -> tuple[list[Operation], list[tu
         if kind in ("cgroup", "cgroup2"):
             steps.append(MountCgroups(cgroups, key, target, options, own_cgroups))
             if cgroups.version == 1 or not own_cgroups:
-                sources += [(key + index, path, target, False) for index, (_, path) in enumerate(cgroups.binds)]
-        elif options.bind or kind == "bind":
+                sources += [_Source(key + index, path, target) for index, (_, path) in enumerate(cgroups.binds)]
+        elif options.bind or kind in ("bind", "volume"):
             steps.append(BindMount(key, source, target, options))
-            sources.append((key, source, target, options.recursive))
+            sources.append(_Source(key, source, target, options.recursive, options.subpath, kind == "volume"))
         else:
             steps.append(MountFilesystem(kind, source, target, options))
     return steps, sources

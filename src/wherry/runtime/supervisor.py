@@ -25,6 +25,7 @@ from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import STALL, Session
 from wherry.runtime.stem import Stem
+from wherry.runtime.volumes import mount_volumes
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, Launch, SetupFailure
 
 NAME = "wherry-super"  # of a supervisor, in ps -e and pstree
@@ -123,6 +124,13 @@ class Supervisor:
         """Make the container; the outcome is told over the control connection."""
         stdio: tuple[int, int, int] | None = None
         try:
+            if self._launch.volumes:
+                if stem is not None:
+                    stem.discard()  # it was born into the mount namespace that we leave
+                    stem = None
+                if failure := mount_volumes(self._launch.volumes):
+                    self._abort(failure)
+                    return
             if not self._terminal:
                 stdio = self._process.session.make_pipes(output=True)
             for fd, options in zip(attaches, self._launch.attaches, strict=True):

@@ -64,7 +64,7 @@ from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass, field
 from typing import Any
 
-from wherry.runtime.mounts import Mount
+from wherry.runtime.mounts import Mount, VolumeMount
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,7 @@ class Launch:
     netns: a descriptor "netns" comes along and is joined; otherwise the spec's namespaces decide.
     seccomp: key of the compiled filter in the zygote; Supervision moves spec.linux.seccomp there.
     phases: the start so far, see `runtime.phases`; the supervisor adds its own and tells them all with "running".
+    volumes: mounted by the supervisor for the spec's mounts of type "volume", see runtime/volumes.py.
     """
 
     id: str
@@ -131,6 +132,7 @@ class Launch:
     init_path: str = ""
     seccomp: str = ""
     phases: tuple[tuple[str, int], ...] = ()
+    volumes: tuple[VolumeMount, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the message's fields."""
@@ -147,6 +149,7 @@ class Launch:
             "init_path": self.init_path,
             "seccomp": self.seccomp,
             "phases": self.phases,
+            "volumes": [volume.to_wire() for volume in self.volumes],
         }
 
     @classmethod
@@ -165,6 +168,7 @@ class Launch:
             init_path=fields["init_path"],
             seccomp=fields["seccomp"],
             phases=tuple((each[0], each[1]) for each in fields["phases"]),
+            volumes=tuple(VolumeMount(*each) for each in fields["volumes"]),
         )
 
 
@@ -192,8 +196,8 @@ class ExecLaunch:
 class SetupFailure:
     """Why a container or exec did not start.
 
-    phase: "cgroup", "namespaces", "rootfs", "process", "user", "exec". operation: what was done, in words, e.g.
-    "mount overlay on /". errno: 0 when no system call failed. path: the object, "" when there is none.
+    phase: "cgroup", "namespaces", "volume", "rootfs", "process", "user", "exec". operation: what was done, in
+    words, e.g. "mount overlay on /". errno: 0 when no system call failed. path: the object, "" when there is none.
     message: the whole sentence for the user.
     """
 

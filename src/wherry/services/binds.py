@@ -1,143 +1,279 @@
-"""Mounts that the client asks for: -v, --mount and --tmpfs, to resolved records. Named volumes come later.
+"""Mounts that the client and the image ask for: -v, --mount, VOLUME and --volumes-from, to resolved records.
 
-"-v SRC:DST[:OPTIONS]" makes a missing source directory, "--mount type=bind" refuses it, as dockerd does.
+"-v SRC:DST[:OPTIONS]" makes a missing source directory, "--mount type=bind" refuses it, as dockerd does. Where two say
+something about one place, -v and --mount go before what comes from another container, and that before VOLUME.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from wherry.containers.record import BindRecord
+from msgspec import structs
+
+from wherry.containers.record import MountRecord
 from wherry.errors import InvalidArgument, NotImplementedHere, SystemFailure
-from wherry.models.container import HostConfig, MountPoint
+from wherry.models.container import ContainerConfig, HostConfig, MountPoint
+from wherry.volumes import backing, names
+from wherry.volumes.records import invent_name
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
-ACCESS = frozenset({"rw", "ro", "rro", "z", "Z", "nocopy", "cached", "consistent", "delegated"})
+KINDS_OF_MODE = (
+    frozenset({"rw", "ro"}),
+    frozenset({"z", "Z"}),
+    frozenset({"nocopy"}),
+    frozenset({"cached", "consistent", "delegated"}),
+    PROPAGATIONS,
+)
+"""The words after the second colon of -v: at most one of each kind."""
+
+OPTIONS_OF = {"bind": "BindOptions", "volume": "VolumeOptions", "tmpfs": "TmpfsOptions", "image": "ImageOptions"}
+TMPFS_WORDS = frozenset({"exec", "noexec"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One mount, and what its volume is to have if it has to be made. options: of the driver."""
+
+    record: MountRecord
+    options: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
 
 
 def clean_destination(text: str, spec: str) -> str:
     """Return the normal form of an absolute container path that is not the root; raises InvalidArgument."""
     if not text.startswith("/"):
-        raise InvalidArgument(f"invalid volume specification: '{spec}': mount path must be absolute")
-    path = os.path.normpath(text)
-    if path in ("/", "//"):
-        raise InvalidArgument(
-            f"invalid volume specification: '{spec}': invalid specification: destination can't be '/'"
-        )
+        raise InvalidArgument(f"{spec}invalid mount path: '{text}' mount path must be absolute")
+    path = "/" + os.path.normpath(text).lstrip("/")
+    if path == "/":
+        raise InvalidArgument(f"{spec}invalid specification: destination can't be '/'")
     return path
 
 
-def _parse_mode(mode: str, spec: str) -> tuple[bool, str]:
-    """Return (writable, propagation)."""
-    writable, propagation = True, "rprivate"
-    for word in filter(None, mode.split(",")):
-        if word in PROPAGATIONS:
-            propagation = word
-        elif word not in ACCESS:
-            raise InvalidArgument(f"invalid volume specification: '{spec}': invalid mode: {mode}")
-        elif word in ("ro", "rro"):
-            writable = False
-    return writable, propagation
+def _check_mode(mode: str) -> set[str]:
+    words = mode.split(",") if mode else []
+    for word in words:
+        if not any(word in kind for kind in KINDS_OF_MODE):
+            raise InvalidArgument(f"invalid mode: {mode}")
+    if any(sum(word in kind for word in words) > 1 for kind in KINDS_OF_MODE):
+        raise InvalidArgument(f"invalid mode: {mode}")
+    return set(words)
 
 
-def parse_bind(spec: str) -> BindRecord:
-    """Return the record of one -v; raises InvalidArgument with dockerd's text."""
+def parse_bind(spec: str, driver: str = "") -> Wanted:
+    """Return what one -v asks for; raises InvalidArgument or NotFound with dockerd's text."""
     parts = spec.split(":")
-    if len(parts) == 1 or not parts[0].startswith("/"):
-        clean_destination(parts[-1] if len(parts) == 1 else parts[1], spec)
-        raise NotImplementedHere(
-            f"volume {parts[0]!r}: named and anonymous volumes are not there yet; "
-            f"give a host directory, as in -v /path:{parts[-1]}"
-        )
-    if len(parts) > 3:
+    if len(parts) > 3 or not parts[0]:
         raise InvalidArgument(f"invalid volume specification: '{spec}'")
-    source, target = parts[0], parts[1]
+    kind = "bind" if len(parts) > 1 and parts[0].startswith("/") else "volume"
+    where = f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\": "
+    if len(parts) == 1:
+        return anonymous(clean_destination(spec, where), driver, mode="z")
     mode = parts[2] if len(parts) == 3 else ""
-    writable, propagation = _parse_mode(mode, spec)
-    return BindRecord(
+    words = _check_mode(mode)
+    destination = clean_destination(parts[1], where)
+    writable = "ro" not in words
+    if kind == "volume":
+        if words & PROPAGATIONS:
+            raise InvalidArgument(f"{where}field BindOptions must not be specified")
+        record = _volume(parts[0], destination, driver, rw=writable, copy="nocopy" not in words)
+        return Wanted(structs.replace(record, mode=mode or "z"))
+    if "nocopy" in words:
+        raise InvalidArgument(f"{where}field VolumeOptions must not be specified")
+    propagation = next(iter(words & PROPAGATIONS), "rprivate")
+    record = MountRecord(
         type="bind",
-        source=os.path.normpath(source),
-        destination=clean_destination(target, spec),
+        source=os.path.normpath(parts[0]),
+        destination=destination,
         mode=mode,
         rw=writable,
         propagation=propagation,
         options=("rbind", propagation, *(() if writable else ("rro",))),
+        make_source=True,
+    )
+    return Wanted(record)
+
+
+def _volume(name: str, destination: str, driver: str, *, rw: bool, copy: bool) -> MountRecord:
+    names.check_driver(name, driver)
+    options = ("rbind", "rprivate", *(() if rw else ("rro",)))
+    return MountRecord(
+        type="volume",
+        source="",
+        destination=destination,
+        mode="z",
+        rw=rw,
+        options=options,
+        name=names.check(name),
+        copy=copy,
     )
 
 
-def make_source(bind: BindRecord) -> None:
-    """Make the missing host directory of a bind mount; raises SystemFailure with dockerd's words."""
-    if bind.type != "bind" or os.path.lexists(bind.source):
+def anonymous(destination: str, driver: str = "", *, mode: str = "") -> Wanted:
+    """Return a mount of a volume that nobody named."""
+    record = _volume(invent_name(), destination, driver, rw=True, copy=True)
+    return Wanted(structs.replace(record, mode=mode, anonymous=True))
+
+
+def make_source(record: MountRecord) -> None:
+    """Make the missing host directory of a bind mount, or refuse it. Raises SystemFailure, InvalidArgument."""
+    if record.type != "bind" or os.path.lexists(record.source):
         return
+    if not record.make_source:
+        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {record.source}')
     try:
-        os.makedirs(bind.source, exist_ok=True)
+        os.makedirs(record.source, exist_ok=True)
     except FileExistsError:
         return  # a file, a socket: bound as it is
     except OSError as error:
         raise SystemFailure(
-            f"error while creating mount source path '{bind.source}': mkdir {error.filename}: {error.strerror}"
+            f"error while creating mount source path '{record.source}': mkdir {error.filename}: {error.strerror}"
         ) from error
 
 
-def parse_mount(mount: MountPoint) -> BindRecord:
-    """Return the record of one --mount; raises InvalidArgument with dockerd's text."""
+def parse_mount(mount: MountPoint) -> Wanted:
+    """Return what one --mount asks for; raises InvalidArgument or NotFound with dockerd's text."""
+    if mount.type == "image":
+        raise NotImplementedHere("mounts of type image are not there yet; use type=volume or type=bind")
+    parse = _PARSERS.get(mount.type)
+    if parse is None:
+        raise InvalidArgument(f'invalid mount config for type "{mount.type}": mount type unknown')
+    given = {"bind": mount.bind_options, "volume": mount.volume_options, "tmpfs": mount.tmpfs_options}
+    for kind, options in {**given, "image": mount.image_options}.items():
+        if kind != mount.type and options is not None:
+            raise InvalidArgument(f'{OPTIONS_OF[kind]} must not be specified on mount type "{mount.type}"')
+    where = f'invalid mount config for type "{mount.type}": '
     if not mount.target:
-        raise InvalidArgument(f'invalid mount config for type "{mount.type}": field Target must not be empty')
-    target = clean_destination(mount.target, mount.target)
-    if mount.type == "tmpfs":
-        return _tmpfs_mount(mount, target)
-    if mount.type in ("volume", "image"):
-        raise NotImplementedHere(f"mounts of type {mount.type} are not there yet; use type=bind or type=tmpfs")
-    if mount.type != "bind":
-        raise InvalidArgument(f'invalid mount config: unknown mount type "{mount.type}"')
+        raise InvalidArgument(f"{where}field Target must not be empty")
+    return parse(mount, clean_destination(mount.target, where), where)
+
+
+def _bind_mount(mount: MountPoint, target: str, where: str) -> Wanted:
     options = mount.bind_options or {}
     if not mount.source:
-        raise InvalidArgument('invalid mount config for type "bind": field Source must not be empty')
+        raise InvalidArgument(f"{where}field Source must not be empty")
     if not mount.source.startswith("/"):
-        raise InvalidArgument(
-            f"invalid mount config for type \"bind\": invalid mount path: '{mount.source}' mount path must be absolute"
-        )
-    if not os.path.lexists(mount.source) and not options.get("CreateMountpoint"):
-        raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
+        raise InvalidArgument(f"{where}invalid mount path: '{mount.source}' mount path must be absolute")
+    create = bool(options.get("CreateMountpoint"))
+    if not create and not os.path.lexists(mount.source):
+        raise InvalidArgument(f"{where}bind source path does not exist: {mount.source}")
     propagation = str(options.get("Propagation") or "rprivate")
     if propagation not in PROPAGATIONS:
-        raise InvalidArgument(f'invalid mount config for type "bind": invalid propagation mode: {propagation}')
-    access = () if not mount.read_only else ("ro",) if options.get("ReadOnlyNonRecursive") else ("rro",)
-    return BindRecord(
+        raise InvalidArgument(f"{where}invalid propagation mode: {propagation}")
+    record = MountRecord(
         type="bind",
         source=os.path.normpath(mount.source),
         destination=target,
         rw=not mount.read_only,
         propagation=propagation,
-        options=("bind" if options.get("NonRecursive") else "rbind", propagation, *access),
+        options=("bind" if options.get("NonRecursive") else "rbind", propagation, *_access(mount, options)),
+        make_source=create,
     )
+    return Wanted(record)
 
 
-def _tmpfs_mount(mount: MountPoint, target: str) -> BindRecord:
+def _access(mount: MountPoint, options: Mapping[str, Any]) -> tuple[str, ...]:
+    flat, deep = bool(options.get("ReadOnlyNonRecursive")), bool(options.get("ReadOnlyForceRecursive"))
+    if not mount.read_only:
+        for asked, name in ((flat, "ReadOnlyNonRecursive"), (deep, "ReadOnlyForceRecursive")):
+            if asked:
+                raise InvalidArgument(f"mount options conflict: !ReadOnly && BindOptions.{name}")
+        return ()
+    if flat and deep:
+        raise InvalidArgument("mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive")
+    return ("ro",) if flat else ("rro",)
+
+
+def _volume_mount(mount: MountPoint, target: str, where: str) -> Wanted:
+    options = mount.volume_options or {}
+    subpath = str(options.get("Subpath") or "")
+    driver: Mapping[str, Any] = options.get("DriverConfig") or {}
+    copy = not options.get("NoCopy")
+    labels = options.get("Labels") or None
+    given = driver.get("Options") or None
+    if not mount.source:
+        if mount.read_only:
+            raise InvalidArgument(f"{where}must not set ReadOnly mode when using anonymous volumes")
+        if subpath:
+            raise InvalidArgument(f"{where}must not set Subpath when using anonymous volumes")
+        wanted = anonymous(target, str(driver.get("Name") or ""), mode="z")
+        return Wanted(structs.replace(wanted.record, copy=copy), given, labels)
+    if subpath.startswith("/") or os.path.normpath(subpath).split("/")[0] == "..":
+        raise InvalidArgument(f"{where}subpath must be a relative path within the volume")
+    name = str(driver.get("Name") or "")
+    record = _volume(mount.source, target, name, rw=not mount.read_only, copy=copy)
+    return Wanted(structs.replace(record, subpath=subpath), given, labels)
+
+
+def _tmpfs_mount(mount: MountPoint, target: str, where: str) -> Wanted:
     if mount.source:
-        raise InvalidArgument('invalid mount config for type "tmpfs": field Source must not be specified')
+        raise InvalidArgument(f"{where}field Source must not be specified")
     wanted = mount.tmpfs_options or {}
     options = ["noexec", "nosuid", "nodev", "rprivate"]
-    if size := wanted.get("SizeBytes"):
-        options.append(f"size={int(size)}")
+    for entry in wanted.get("Options") or ():
+        if not isinstance(entry, list) or not entry or entry[0] not in TMPFS_WORDS or len(entry) > 1:
+            raise InvalidArgument(f"{where}invalid option: {'='.join(map(str, entry or ['']))}")
+        options.append(entry[0])
+    size = int(wanted.get("SizeBytes") or 0)
+    if size < 0:
+        raise InvalidArgument(f"{where}SizeBytes must not be negative")
+    if size:
+        options.append(f"size={size}")
     if mode := wanted.get("Mode"):
         options.append(f"mode={int(mode):o}")
     if mount.read_only:
         options.append("ro")
-    return BindRecord(type="tmpfs", source="", destination=target, rw=not mount.read_only, options=tuple(options))
+    return Wanted(
+        MountRecord(type="tmpfs", source="", destination=target, rw=not mount.read_only, options=tuple(options))
+    )
 
 
-def resolve(host: HostConfig) -> tuple[BindRecord, ...]:
-    """Return all mounts of a container, parents first; raises InvalidArgument for a bad form or a place used twice."""
-    found = [*map(parse_bind, host.binds or ()), *map(parse_mount, host.mounts or ())]
-    _check_unique(found)
-    return tuple(sorted(found, key=lambda bind: bind.destination.count("/")))
+_PARSERS = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount}
 
 
-def _check_unique(found: Iterable[BindRecord]) -> None:
+def parse_volumes_from(spec: str) -> tuple[str, bool]:
+    """Return the container that "NAME[:ro|rw|z|Z]" names and whether its mounts stay writable."""
+    if not spec:
+        raise InvalidArgument("volumes-from specification cannot be an empty string")
+    name, _, mode = spec.partition(":")
+    words = _check_mode(mode)
+    if words & (PROPAGATIONS | {"nocopy"}):
+        raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
+    return name, "ro" not in words
+
+
+def inherit(record: MountRecord, *, writable: bool) -> Wanted:
+    """Return a mount of another container as it is taken over. What is in a volume by now is not added to."""
+    rw = record.rw and writable
+    access = () if rw or not record.rw else ("ro",) if record.type == "tmpfs" else ("rro",)
+    return Wanted(structs.replace(record, rw=rw, mode="", copy=False, options=(*record.options, *access)))
+
+
+def resolve(host: HostConfig, config: ContainerConfig, inherited: Iterable[Wanted] = ()) -> tuple[Wanted, ...]:
+    """Return all mounts of a container but --tmpfs, parents first; raises InvalidArgument or NotFound."""
+    asked = [
+        *(parse_bind(spec, host.volume_driver) for spec in host.binds or ()),
+        *map(parse_mount, host.mounts or ()),
+    ]
+    tmpfs = [clean_destination(path, "") for path in host.tmpfs or ()]
+    _check_unique([*tmpfs, *(each.record.destination for each in asked)])
+    found = {each.record.destination: each for each in inherited if each.record.destination not in tmpfs}
+    found |= {each.record.destination: each for each in asked}
+    for path in config.volumes or ():
+        destination = clean_destination(path if path.startswith("/") else f"/{path}", "")
+        if destination not in found and destination not in tmpfs:
+            found[destination] = anonymous(destination, host.volume_driver)
+    for each in found.values():
+        if each.options:
+            backing.check(each.record.name, each.options)
+    return tuple(sorted(found.values(), key=lambda each: each.record.destination.count("/")))
+
+
+def _check_unique(destinations: Iterable[str]) -> None:
     seen = set()
-    for bind in found:
-        if bind.destination in seen:
-            raise InvalidArgument(f"Duplicate mount point: {bind.destination}")
-        seen.add(bind.destination)
+    for destination in destinations:
+        if destination in seen:
+            raise InvalidArgument(f"Duplicate mount point: {destination}")
+        seen.add(destination)

@@ -91,10 +91,10 @@ class Containers:
         self.lifecycle.unpause(self.catalog.resolve(ref))
 
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
-        """DELETE /containers/ID; anonymous volumes come with the volumes."""
+        """DELETE /containers/ID; volumes: with the volumes that nobody named."""
         if link:
             raise InvalidArgument("links between containers are not there yet, so there is none to remove")
-        await self.lifecycle.remove(self.catalog.resolve(ref), force=force)
+        await self.lifecycle.remove(self.catalog.resolve(ref), force=force, volumes=volumes)
 
     async def rename(self, ref: str, name: str) -> None:
         """POST /containers/ID/rename."""

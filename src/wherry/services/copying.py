@@ -102,11 +102,10 @@ class Copying:
         record = container.record
         root = self.lifecycle.settings.container_root(record.id)
         mounts = {f"/etc/{name}": Kept(f"/etc/{name}", str(root / name)) for name in _FILES}
-        for target in record.host_config.tmpfs or {}:
-            mounts[posixpath.normpath(target)] = Kept(posixpath.normpath(target))
-        for each in record.mounts:
-            source = "" if each.type == "tmpfs" else each.source
-            mounts[each.destination] = Kept(each.destination, source, not each.rw)
+        for each in self.lifecycle.provision.places(record):
+            mounts[each.destination] = Kept(
+                each.destination, each.source, each.read_only, each.subpath, running=each.kind == "mounted"
+            )
         return tuple(mounts.values())
 
     def _of_stopped(self, container: Container, kept: tuple[Kept, ...]) -> View:

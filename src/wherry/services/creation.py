@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,9 +35,12 @@ from wherry.network.controller import Networks
 from wherry.network.requests import BUILT_IN, check_mode, check_no_address
 from wherry.oci import validate
 from wherry.services import binds, merge, notyet
+from wherry.services.binds import Wanted
 from wherry.services.launching import endpoint_requests
+from wherry.services.provision import Provision, volume_names
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
+from wherry.volumes.records import Volume
 
 LOG_DRIVERS = frozenset({"json-file", "none"})
 LOG_OPTIONS = frozenset({"max-size", "max-file"})
@@ -54,21 +58,27 @@ class Creation:
     snapshotter: Snapshotter
     networks: Networks
     bus: Bus
+    provision: Provision
 
     async def create(self, request: CreateContainer, *, name: str, platform: str) -> dict[str, Any]:
         """Make a container from a request; all or nothing. Returns the body of the 201."""
         image = self.images.resolve(request.config.image) if request.config.image else None
         if image is None:
             raise InvalidArgument("no image given: a container is made from an image")
-        record, warnings = self._plan(request, image, name, platform)
+        record, wanted, warnings = self._plan(request, image, name, platform)
         self.catalog.check_name_is_free(record.name)
-        await self._make(record, image)
+        if volume_names(record):
+            await self._make_with_volumes(record, image, wanted)
+        else:
+            await self._make(record, image)
         self.bus.publish("container", "create", record.id, attributes(record))
         return {"Id": record.id, "Warnings": warnings}
 
-    def _plan(self, request: CreateContainer, image: Image, name: str, platform: str) -> tuple[Record, list[str]]:
+    def _plan(
+        self, request: CreateContainer, image: Image, name: str, platform: str
+    ) -> tuple[Record, tuple[Wanted, ...], list[str]]:
         _check_platform(image, platform)
-        gaps = notyet.check(request.config, request.host_config, image.config)
+        notyet.check(request.host_config)
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
         host = self._host_defaults(request.host_config, config)
@@ -76,9 +86,10 @@ class Creation:
             signals.parse(config.stop_signal)
         check_mode(config, host)
         config = self._with_hostname(config, host, container_id)
-        warnings = [*gaps, *validate.validate(config, host)]
+        warnings = validate.validate(config, host)
         self._check_references(host)
         path, args = merge.command_line(config)
+        wanted = binds.resolve(host, config, self._inherited(host))
         record = Record(
             id=container_id,
             name=names.check(name) if name else names.invent(self.catalog.names),
@@ -90,10 +101,18 @@ class Creation:
             driver=self.snapshotter.name,
             path=path,
             args=args,
-            mounts=binds.resolve(host),
+            mounts=tuple(self.provision.located(each.record) for each in wanted),
         )
         self._check_network(record)
-        return record, warnings
+        return record, wanted, warnings
+
+    def _inherited(self, host: HostConfig) -> list[Wanted]:
+        """Return the mounts of other containers that this one is to have too (--volumes-from)."""
+        found = []
+        for spec in host.volumes_from or ():
+            name, writable = binds.parse_volumes_from(spec)
+            found += [binds.inherit(each, writable=writable) for each in self._other(name).record.mounts]
+        return found
 
     def _host_defaults(self, host: HostConfig, config: ContainerConfig) -> HostConfig:
         policy = host.restart_policy
@@ -160,7 +179,20 @@ class Creation:
         default = os.uname().nodename if host.network_mode == "host" or host.uts_mode == "host" else container_id[:12]
         return structs.replace(config, hostname=config.hostname or default)
 
-    async def _make(self, record: Record, image: Image) -> None:
+    async def _make_with_volumes(self, record: Record, image: Image, wanted: tuple[Wanted, ...]) -> None:
+        """As `_make`, with the volumes that are missing; their records and the container's come at once."""
+        async with self.provision.holding(volume_names(record)):
+            fresh = self.provision.missing(wanted)
+            try:
+                await self._make(record, image, fresh)
+            except EngineError:
+                await asyncio.to_thread(self.provision.unmake, fresh)
+                raise
+            reach("create.recorded")
+            self.provision.made(fresh)
+
+    async def _make(self, record: Record, image: Image, fresh: Sequence[Volume] | None = None) -> None:
+        """Make folder, snapshot, volumes and record. fresh: new volumes, None for a container that has no volume."""
         root = self.settings.container_root(record.id)
         try:
             root.mkdir(mode=0o710)
@@ -170,7 +202,12 @@ class Creation:
             else:
                 await asyncio.to_thread(self.snapshotter.prepare, record.id, image.chain_id, MARKER)
             reach("create.snapshot")
-            self.catalog.add(record)
+            if fresh is None:
+                self.catalog.add(record)
+            else:
+                await asyncio.to_thread(self.provision.make, record, fresh)
+                with self.provision.volumes.recording(fresh):
+                    self.catalog.add(record)
         except (OSError, EngineError) as error:
             self._unmake(record.id)
             if isinstance(error, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -23,11 +24,12 @@ from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.controller import Networks
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
-from wherry.runtime.mounts import Mount
+from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch, LogTarget
 from wherry.services import binds
 from wherry.services.attachments import Attachments
+from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.supervision.supervision import Supervision
@@ -49,6 +51,7 @@ class Launching:
     supervision: Supervision
     facts: HostFacts
     attachments: Attachments
+    provision: Provision
 
     async def launch(self, container: Container, phases: Phases) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
@@ -64,8 +67,7 @@ class Launching:
             run_dir = self._make_run_dir(record.id)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             reach("start.run-dir")
-            for bind in record.mounts:
-                binds.make_source(bind)
+            volumes = await self._sources(record, always)
             _begin(phases, "sandbox")
             sandbox = self._open_sandbox(record)
             if sandbox is not None:
@@ -75,10 +77,11 @@ class Launching:
             _begin(phases, "files")
             files = self._write_files(record, sandbox)
             reach("start.files")
-            _begin(phases, "spec")
-            spec = self.spec(record, files, private_network=sandbox is not None)
             _begin(phases, "snapshot")
             rootfs = self.snapshotter.mounts(record.id)
+            _begin(phases, "spec")
+            mounts = (*files, *(self.provision.mount(each, rootfs) for each in record.mounts))
+            spec = self.spec(record, mounts, private_network=sandbox is not None)
             _begin(phases, "hand-over")
             launch = Launch(
                 id=record.id,
@@ -92,6 +95,7 @@ class Launching:
                 attaches=tuple(attach.options for attach in attaches),
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
                 phases=tuple(phases),
+                volumes=volumes,
             )
             reach("start.spec")
             netns = sandbox.netns_fd if sandbox is not None else None
@@ -100,6 +104,16 @@ class Launching:
             reach("start.launched")
             undo.pop_all()
             return task
+
+    async def _sources(self, record: Record, held: AsyncExitStack) -> tuple[VolumeMount, ...]:
+        """See to it that what is mounted is there; return the volumes that the supervisor has to mount itself."""
+        for each in record.mounts:
+            binds.make_source(each)
+        file_systems = self.provision.file_systems(record)
+        await held.enter_async_context(self.provision.holding(file_systems))
+        if not file_systems:
+            return ()
+        return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
 
     def _make_run_dir(self, container_id: str) -> Path:
         run_dir = self.settings.run_dir(container_id)
@@ -145,11 +159,11 @@ class Launching:
             if f"/etc/{name}" not in taken
         )
 
-    def spec(self, record: Record, files: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
-        """Return the OCI runtime spec of a container."""
+    def spec(self, record: Record, mounts: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
+        """Return the OCI runtime spec of a container; mounts: all but the kernel's own and --tmpfs."""
         request = replace(
             self._request(record),
-            mounts=(*files, *(_to_mount(bind) for bind in record.mounts)),
+            mounts=mounts,
             namespace_paths=self._joined(record),
             own_network=private_network,
         )
@@ -247,10 +261,6 @@ def parse_size(text: str) -> int:
         return sizes.parse(text)
     except ValueError as error:
         raise SystemFailure(f"failed to initialize logging driver: {error}") from error
-
-
-def _to_mount(bind: Any) -> Mount:
-    return Mount(bind.type, bind.source or bind.type, bind.destination, tuple(bind.options))
 
 
 def _replace(path: Path, text: str) -> None:

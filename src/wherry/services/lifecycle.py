@@ -32,6 +32,7 @@ from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
 from wherry.services.health import HealthChecks
 from wherry.services.launching import Launching
+from wherry.services.provision import Provision, volume_names
 from wherry.services.restarts import Restarts
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -97,6 +98,7 @@ class Lifecycle:
             await self._start_failed(container, error)
             raise _as_engine_error(error) from error
         self.adopt(container, task)
+        self.provision.publish_mounts(container.record, "mount")
         self.publish(container, "start")
 
     def adopt(self, container: Container, task: Task) -> None:
@@ -128,7 +130,7 @@ class Lifecycle:
         if status == "restarting":
             _tell(container.stopped, container.record.state.exit_code)
         if container.record.host_config.auto_remove:
-            await self._remove_locked(container)
+            await self._remove_locked(container, volumes=True)
 
     async def _await_end(self, container: Container, task: Task) -> None:
         outcome = await task.exited
@@ -136,7 +138,7 @@ class Lifecycle:
         if container.record.host_config.auto_remove:
             async with container.lock:
                 if not container.record.state.alive:
-                    await self._remove_locked(container)
+                    await self._remove_locked(container, volumes=True)
         await task.gone
         if container.task is task:
             container.task = None
@@ -184,6 +186,7 @@ class Lifecycle:
         lasted = max(0, outcome.at - record.state.started_at) // 1_000_000_000
         if outcome.oom:
             self.publish(container, "oom")
+        self.provision.publish_mounts(record, "unmount")
         self.publish(container, "die", exitCode=str(outcome.code), execDuration=str(lasted))
         _tell(container.stopped, outcome.code)
 
@@ -192,7 +195,7 @@ class Lifecycle:
         self._ended(container, outcome or Exit(code=255, signal=0, at=time.time_ns()))
         delete_folder(self.settings.run_dir(container.id))
         if container.record.host_config.auto_remove:
-            spawn(self.remove(container, force=False), f"removal of {container.name}")
+            spawn(self.remove(container, force=False, volumes=True), f"removal of {container.name}")
 
     # ---- signals
 
@@ -333,8 +336,13 @@ class Lifecycle:
 
     # ---- removal
 
-    async def remove(self, container: Container, *, force: bool) -> None:
-        """Remove a container and all that is its own; a running one only with force."""
+    @property
+    def provision(self) -> Provision:
+        """Who gives the containers their volumes."""
+        return self.launching.provision
+
+    async def remove(self, container: Container, *, force: bool, volumes: bool = False) -> None:
+        """Remove a container and all that is its own, its unnamed volumes on demand; a running one only with force."""
         state = container.record.state
         if state.active and not force:
             advice = "stop the container before removing or force remove"
@@ -348,13 +356,16 @@ class Lifecycle:
             await self._signal(container, signal.SIGKILL, ending=True)
             await self._await_kill(container, ended)
         async with container.lock:
-            await self._remove_locked(container)
+            await self._remove_locked(container, volumes=volumes)
 
-    async def _remove_locked(self, container: Container) -> None:
+    async def _remove_locked(self, container: Container, *, volumes: bool) -> None:
         """Forget the container, then delete its files: a crash in between leaves files, which `sweep` finds."""
         if container.id not in self.catalog:
             return
-        self.catalog.remove(container)
+        if volumes and any(each.anonymous for each in container.record.mounts):
+            await self._forget_with_volumes(container)
+        else:
+            self.catalog.remove(container)
         reach("remove.record")
         self.publish(container, "destroy")
         code = container.record.state.exit_code
@@ -363,6 +374,17 @@ class Lifecycle:
         if container.task is not None:
             await container.task.gone
         await asyncio.to_thread(self._delete_files, container)
+
+    async def _forget_with_volumes(self, container: Container) -> None:
+        async with self.provision.holding(volume_names(container.record)):
+            names = self.provision.orphans(container.record)
+            await asyncio.to_thread(self.provision.unsettle, names)
+            with self.provision.volumes.forgetting(names):
+                self.catalog.remove(container)
+            reach("remove.volumes")
+            await asyncio.to_thread(self.provision.discard, names)
+            for name in names:
+                self.provision.publish(name, "destroy")
 
     def _delete_files(self, container: Container) -> None:
         reach("remove.files")
@@ -395,7 +417,7 @@ def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
     if isinstance(error, EngineError):
         return error
     failure = error.failure
-    if failure.phase == "user":  # dockerd looks for the user before it asks the runtime for anything
+    if failure.phase in ("user", "volume"):  # dockerd sees to these before it asks the runtime for anything
         return SystemFailure(failure.message)
     kind: Any = InvalidArgument if failure.phase in ("exec", "process") else SystemFailure
     result: EngineError = kind(

@@ -23,6 +23,7 @@ from wherry.oci.host import HostFacts
 from wherry.services.images import ImageService
 from wherry.services.looks import Looks
 from wherry.services.settings import Settings
+from wherry.services.volumes import VolumeService
 from wherry.snapshots.api import Snapshotter
 
 Json = Any
@@ -41,6 +42,7 @@ class SystemService:
     engine_id: str
     catalog: Catalog
     images: ImageService
+    volumes: VolumeService
     looks: Looks
     snapshotter: Snapshotter
     facts: HostFacts
@@ -104,7 +106,7 @@ class SystemService:
             "DriverStatus": status,
             "DockerRootDir": str(self.settings.data_root),
             "Plugins": {
-                "Volume": [],
+                "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
                 "Log": ["json-file", "none"],
@@ -175,7 +177,7 @@ class SystemService:
         if "container" in kinds:
             containers = await self.looks.listing(ListQuery(all=True, size=True))
         if "volume" in kinds:
-            volumes = []
+            volumes = await self.volumes.usage()
         if "build-cache" in kinds:
             cache = []
         return {

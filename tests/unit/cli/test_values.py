@@ -35,6 +35,44 @@ GOOD = [
         "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770",
         {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o1770}},
     ),
+    (
+        values.mount,
+        "src=vv,dst=/x,volume-nocopy,volume-subpath=a/b,volume-driver=local,volume-label=a=b,volume-label=c",
+        {
+            "Type": "volume",
+            "Source": "vv",
+            "Target": "/x",
+            "VolumeOptions": {
+                "NoCopy": True,
+                "Subpath": "a/b",
+                "Labels": {"a": "b", "c": ""},
+                "DriverConfig": {"Name": "local"},
+            },
+        },
+    ),
+    (
+        values.mount,
+        'src=vv,dst=/x,volume-opt=type=nfs,volume-opt=device=:/x,"volume-opt=o=addr=1.2.3.4,rw"',
+        {
+            "Type": "volume",
+            "Source": "vv",
+            "Target": "/x",
+            "VolumeOptions": {
+                "DriverConfig": {"Options": {"type": "nfs", "device": ":/x", "o": "addr=1.2.3.4,rw"}},
+            },
+        },
+    ),
+    (
+        values.mount,
+        "type=bind,src=/a,dst=/b,readonly,bind-recursive=writable,bind-propagation=rslave",
+        {
+            "Type": "bind",
+            "Source": "/a",
+            "Target": "/b",
+            "ReadOnly": True,
+            "BindOptions": {"Propagation": "rslave", "ReadOnlyNonRecursive": True},
+        },
+    ),
     (values.security_option, "no-new-privileges", "no-new-privileges"),
     (values.security_option, "seccomp=unconfined", "seccomp=unconfined"),
 ]
@@ -53,6 +91,7 @@ BAD = [
     (values.device, "a:b:c:d"),
     (values.mount, "type=bind,src=/a"),
     (values.mount, "type=bind,target=/a,foo=1"),
+    (values.mount, "type=bind,src=/a,target=/a,bind-recursive=maybe"),
 ]
 
 

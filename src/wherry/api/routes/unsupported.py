@@ -1,6 +1,6 @@
 """Operations of the Engine API that are not there yet: answered so that clients and people know where they stand.
 
-Empty lists where clients only look (docker system df, docker volume ls); 503 in dockerd's words for Swarm, which this
+An empty list where clients only look (docker plugin ls); 503 in dockerd's words for Swarm, which this
 engine takes no part in; 501 with the operation's name for the rest. What is in no table is 404 "page not found".
 """
 
@@ -19,7 +19,7 @@ NO_SWARM = (
     "This node is not a swarm manager. "
     'Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.'
 )
-EMPTY: dict[str, Any] = {"/volumes": {"Volumes": [], "Warnings": None}, "/plugins": []}
+EMPTY: dict[str, Any] = {"/plugins": []}
 SWARM = ("swarm", "nodes", "services", "tasks", "secrets", "configs")
 PLUGIN = (
     ("GET", "/json"), ("POST", "/enable"), ("POST", "/disable"), ("POST", "/upgrade"), ("POST", "/push"),
@@ -45,8 +45,6 @@ MISSING = (
     "DELETE /networks/{id}|making networks",
     "POST /networks/{id}/connect|connecting a running container to a network",
     "POST /networks/{id}/disconnect|connecting a running container to a network",
-    "POST /volumes/create|volumes",
-    "POST /volumes/prune|volumes",
 )
 
 
@@ -67,11 +65,6 @@ async def no_plugin(request: Request) -> Answer:
     raise NotFound(f"plugin {request.params['name']!r} not found".replace("'", '"'))
 
 
-async def no_volume(request: Request) -> Answer:
-    """Say that there is no such volume."""
-    raise NotFound(f"get {request.params['name']}: no such volume")
-
-
 def routes(backends: Backends) -> Iterator[Route]:
     """Yield the routes of this area; it needs no backend."""
     for path, answer in EMPTY.items():
@@ -80,9 +73,6 @@ def routes(backends: Backends) -> Iterator[Route]:
         for method in ("GET", "POST", "DELETE"):
             yield Route(method, f"/{area}", no_swarm)
             yield Route(method, f"/{area}/{{rest...}}", no_swarm)
-    yield Route("PUT", "/volumes/{name}", no_swarm)
-    yield Route("GET", "/volumes/{name}", no_volume)
-    yield Route("DELETE", "/volumes/{name}", no_volume)
     for line in MISSING:
         operation, _, what = line.partition("|")
         method, _, pattern = operation.partition(" ")

@@ -1,10 +1,13 @@
-"""Where a file system puts new directories."""
+"""Where a file system puts new directories, and moving what must not replace anything."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import struct
+
+from wherry.kernel.libc import bind, c_char_p, c_int, c_uint, check
 
 FS_IOC_GETFLAGS = 0x80086601
 FS_IOC_SETFLAGS = 0x40086602
@@ -26,4 +29,21 @@ def spread_subdirectories(fd: int) -> bool:
         if error.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM):
             return False
         raise
+    return True
+
+
+_renameat2 = bind("renameat2", c_int, c_char_p, c_int, c_char_p, c_uint)
+_RENAME_NOREPLACE = 1
+
+
+def move_new(name: str, source: int, target: int) -> bool:
+    """Move `name` from one directory to another; False when there is one of that name already, renameat2(2).
+
+    Raises OSError: EXDEV.
+    """
+    text = os.fsencode(name)
+    try:
+        check(_renameat2(source, text, target, text, _RENAME_NOREPLACE), "renameat2", name)
+    except FileExistsError:
+        return False
     return True

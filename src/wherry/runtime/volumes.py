@@ -1,0 +1,73 @@
+"""Volumes that are file systems of their own: mounted in the supervisor's mount namespace, and nowhere else.
+
+    supervisor of A                       supervisor of B                 containers
+      own mount namespace                   own mount namespace
+      mount(2) at the volume's place  --->  a copy of that mount    --->  copies, put in their places by `init`
+                                            (setns, open_tree, setns)
+
+The first supervisor mounts, the next one copies from one that has it, so all see the same file system, a tmpfs too. The
+kernel unmounts it with the last of them, whoever dies first, and the host's mount table never has it. It is mounted
+from the host's network namespace, as NFS needs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from wherry.kernel import const, mountapi, namespaces
+from wherry.runtime.mounts import VolumeMount
+from wherry.runtime.setup import reason
+from wherry.runtime.wire import SetupFailure
+
+
+def mount_volumes(volumes: Iterable[VolumeMount]) -> SetupFailure | None:
+    """Move the calling process, which has one thread, to a mount namespace of its own and mount there."""
+    try:
+        namespaces.unshare(const.CLONE_NEWNS)
+    except OSError as error:
+        return SetupFailure.from_oserror("volume", "make a mount namespace for volumes", error)
+    for volume in volumes:
+        try:
+            _mount(volume)
+        except OSError as error:
+            message = volume.complaint + reason(error)
+            return SetupFailure("volume", "mount a volume", error.errno or 0, volume.place, message)
+    return None
+
+
+def _mount(volume: VolumeMount) -> None:
+    tree = _taken(volume)
+    if tree < 0:
+        mountapi.mount(volume.device, volume.place, volume.fstype, volume.flags, volume.data)
+        return
+    place = os.open(volume.place, const.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        mountapi.move_mount(tree, place, volume.place)
+    finally:
+        os.close(place)
+        os.close(tree)
+
+
+def _taken(volume: VolumeMount) -> int:
+    """Return a detached copy of the mount that the holder has, -1 when it is gone or has none."""
+    if not volume.holder:
+        return -1
+    try:
+        other = os.open(volume.holder, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return -1
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(other, const.CLONE_NEWNS)
+        try:
+            if os.stat(volume.place).st_dev == os.stat(os.path.dirname(volume.place)).st_dev:
+                return -1
+            return mountapi.open_tree(const.AT_FDCWD, volume.place, const.OPEN_TREE_CLONE)
+        finally:
+            namespaces.setns(own, const.CLONE_NEWNS)
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
+    finally:
+        os.close(own)
+        os.close(other)

@@ -1,0 +1,101 @@
+"""Filling new containers' empty volumes with what their image has at the same places."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from wherry.containers.record import MountRecord, Record
+from wherry.errors import SystemFailure
+from wherry.runtime.mounts import Mount
+from wherry.runtime.ops_mounts import make_filesystem
+from wherry.snapshots.api import Snapshotter
+from wherry.volumes import backing, filling
+from wherry.volumes.local import Volumes
+from wherry.volumes.records import Volume
+
+KNOWN = 4096
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Population:
+    """Copies from the root file system of a container that has never run. Blocks; several threads may use it."""
+
+    def __init__(self, volumes: Volumes, snapshotter: Snapshotter) -> None:
+        self._volumes = volumes
+        self._snapshotter = snapshotter
+        self._nothing: set[tuple[str, str]] = set()
+        """(image, place): looked for before, and images do not change. Mounting a root to look takes 2 ms."""
+
+    def fill(self, record: Record, new: Mapping[str, Volume]) -> None:
+        """Fill the volumes of a container that are empty; new: those that have no record yet, which nobody else sees.
+
+        Raises SystemFailure, or InvalidArgument when the image has a file at the place of a volume.
+        """
+        root = _Root(self._snapshotter.mounts(record.id))
+        if not root.possible:
+            return  # done at the start, see Provision.mount
+        try:
+            for mount in record.mounts:
+                if mount.type == "volume" and mount.copy and (record.image_id, mount.destination) not in self._nothing:
+                    volume = new.get(mount.name) or self._volumes.get(mount.name)
+                    self._fill(record, mount, root, volume, fresh=mount.name in new)
+        finally:
+            root.close()
+
+    def _fill(self, record: Record, mount: MountRecord, root: _Root, volume: Volume, *, fresh: bool) -> None:
+        behind = backing.of(volume.options)
+        if behind.mounted:
+            return  # filled when it is mounted, see Provision.mount
+        base = str(self._volumes.mountpoint(mount.name))
+        try:
+            target = filling.open_part(behind.device if behind.bind else base, mount.subpath)
+        except OSError as error:
+            if mount.subpath:
+                return  # said at the start, when it may be there
+            why = (error.strerror or "").lower()
+            what = behind.complaint(base, why) if behind.bind else f"open {base}: {why}"
+            raise SystemFailure(f"failed to populate volume: {what}") from error
+        try:
+            if filling.is_empty(target):
+                staging = None if fresh or behind.bind else self._volumes.folder(mount.name)
+                if not filling.fill(root.fd(), mount.destination, target, staging):
+                    self._remember(record.image_id, mount.destination)
+        except OSError as error:
+            raise SystemFailure(f"failed to populate volume: {mount.name}: {error}") from error
+        finally:
+            os.close(target)
+
+    def _remember(self, image_id: str, place: str) -> None:
+        if len(self._nothing) >= KNOWN:
+            self._nothing.clear()
+        self._nothing.add((image_id, place))
+
+
+class _Root:
+    """A root file system, mounted nowhere, opened when it is first asked for."""
+
+    def __init__(self, mounts: Sequence[Mount]) -> None:
+        self._mounts = mounts
+        self._fd = -1
+        self.possible = can_be_opened(mounts)
+
+    def fd(self) -> int:
+        """Return its descriptor. Raises OSError."""
+        if self._fd < 0:
+            root = self._mounts[0]
+            if root.type == "bind":
+                self._fd = os.open(root.source, _FOLDER)
+            else:
+                self._fd = make_filesystem(root.type, root.source, root.options, 0)
+        return self._fd
+
+    def close(self) -> None:
+        """Unmount it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def can_be_opened(rootfs: Sequence[Mount]) -> bool:
+    """Whether a root can be mounted without a place for it; overlayfs before 6.8 cannot (see snapshots overlay2)."""
+    return len(rootfs) == 1 and (rootfs[0].type == "bind" or rootfs[0].source == rootfs[0].type)

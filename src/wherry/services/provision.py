@@ -1,0 +1,245 @@
+"""The volumes of containers: made and filled at create, found at start, removed with the container.
+
+Whether a volume is in use is read off the records of the containers each time; nothing is counted, so nothing can be
+counted wrong. Who makes or removes volumes holds their locks, in the order of their names, until the records say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from msgspec import structs
+
+from wherry.containers.catalog import Catalog
+from wherry.containers.record import MountRecord, Record
+from wherry.errors import SystemFailure
+from wherry.events import Bus
+from wherry.failpoints import reach
+from wherry.runtime.mountoptions import SUBPATH
+from wherry.runtime.mounts import Mount, VolumeMount
+from wherry.services.binds import Wanted
+from wherry.services.population import Population, can_be_opened
+from wherry.volumes import backing
+from wherry.volumes.backing import Backing
+from wherry.volumes.local import Volumes
+from wherry.volumes.names import DRIVER
+from wherry.volumes.records import ANONYMOUS, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A mount of a container as the host can reach it, running or not.
+
+    kind: bind, volume, tmpfs, or "mounted" for a volume that is there only in containers that run. source: a path on
+    the host, "" for a tmpfs. subpath: to be opened below source without leaving it (RESOLVE_BENEATH), "" for all of it.
+    """
+
+    destination: str
+    kind: str
+    source: str
+    subpath: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Gives containers their volumes."""
+
+    volumes: Volumes
+    catalog: Catalog
+    population: Population
+    bus: Bus
+    _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+
+    @asynccontextmanager
+    async def holding(self, names: Iterable[str]) -> AsyncIterator[None]:
+        """Keep others from making, removing or mounting volumes of these names."""
+        async with AsyncExitStack() as held:
+            for name in sorted(set(names)):
+                lock = self._locks.get(name)
+                if lock is None:
+                    self._locks[name] = lock = asyncio.Lock()
+                await held.enter_async_context(lock)
+            yield
+
+    def users(self, name: str) -> list[str]:
+        """Return the ids of the containers that have a volume."""
+        return [each.id for each in self.catalog if any(mount.name == name for mount in each.record.mounts)]
+
+    def in_use(self) -> Counter[str]:
+        """Return the names of all volumes that containers have, and how many have each."""
+        return Counter(name for container in self.catalog for name in volume_names(container.record))
+
+    # Create
+
+    def missing(self, wanted: Sequence[Wanted]) -> list[Volume]:
+        """Return the volumes that have to be made; call it with their locks held."""
+        fresh: dict[str, Volume] = {}
+        for each in wanted:
+            record = each.record
+            if record.type != "volume" or record.name in self.volumes or record.name in fresh:
+                continue
+            labels = dict(each.labels or {}) | ({ANONYMOUS: ""} if record.anonymous else {})
+            options = dict(each.options) if each.options else None
+            fresh[record.name] = Volume(
+                name=record.name, created=time.time_ns(), labels=labels or None, options=options
+            )
+        return list(fresh.values())
+
+    def located(self, record: MountRecord) -> MountRecord:
+        """Return a mount with the place of its volume filled in."""
+        if record.type != "volume":
+            return record
+        return structs.replace(record, source=str(self.volumes.mountpoint(record.name)))
+
+    def make(self, record: Record, fresh: Sequence[Volume]) -> None:
+        """Make the folders of new volumes, and fill those that the image has something for. Blocks.
+
+        Raises SystemFailure or InvalidArgument; `unmake` takes away what there is then.
+        """
+        for volume in fresh:
+            self.volumes.make(volume.name)
+        reach("create.volumes")
+        self.population.fill(record, {volume.name: volume for volume in fresh})
+        reach("create.filled")
+
+    def unmake(self, fresh: Iterable[Volume]) -> None:
+        """Take away the folders of volumes that are not to be. Blocks."""
+        self.discard(volume.name for volume in fresh)
+
+    def made(self, fresh: Iterable[Volume]) -> None:
+        """Tell of new volumes, whose records are written by now."""
+        for volume in fresh:
+            self.volumes.settle(volume.name)
+            self.publish(volume.name, "create")
+
+    # Start
+
+    def behind(self, mount: MountRecord) -> Backing:
+        """Return what is behind the volume of a mount; raises NotFound when the volume is gone."""
+        return backing.of(self.volumes.get(mount.name).options)
+
+    def places(self, record: Record) -> tuple[Place, ...]:
+        """Return all mounts of a container that its user asked for, parents first, from the records alone."""
+        found = [self._place(each) for each in record.mounts]
+        for path, options in (record.host_config.tmpfs or {}).items():
+            found.append(Place(os.path.normpath(path), "tmpfs", "", "", "ro" in options.split(",")))
+        return tuple(sorted(found, key=lambda place: place.destination.count("/")))
+
+    def _place(self, mount: MountRecord) -> Place:
+        kind = "mounted" if mount.type == "volume" and self.behind(mount).mounted else mount.type
+        return Place(mount.destination, kind, self._host_path(mount), mount.subpath, not mount.rw)
+
+    def _host_path(self, mount: MountRecord) -> str:
+        """Return the path on the host that is mounted; for a volume of the kind "mounted", the one that it covers."""
+        if mount.type != "volume":
+            return mount.source
+        behind = self.behind(mount)
+        return behind.device if behind.bind else mount.source
+
+    def file_systems(self, record: Record) -> list[str]:
+        """Return the names of the volumes of a container that are file systems to be mounted."""
+        return [each.name for each in record.mounts if each.type == "volume" and self.behind(each).mounted]
+
+    def volume_mounts(self, record: Record, names: Sequence[str]) -> tuple[VolumeMount, ...]:
+        """Return what the supervisor has to mount; call it with the locks of these volumes held. May ask the DNS."""
+        found = []
+        for name in names:
+            behind = backing.resolved(backing.of(self.volumes.get(name).options))
+            place = str(self.volumes.mountpoint(name))
+            found.append(
+                VolumeMount(
+                    place=place,
+                    fstype=behind.fstype,
+                    device=behind.device,
+                    flags=behind.flags,
+                    data=behind.data,
+                    holder=self._holder(name, record.id),
+                    complaint=behind.complaint(place, ""),
+                )
+            )
+        return tuple(found)
+
+    def _holder(self, name: str, newcomer: str) -> str:
+        """Return the mount namespace of a supervisor whose container has a volume, "" when none runs."""
+        for container in self.catalog:
+            state = container.record.state
+            if container.id != newcomer and state.alive and state.pid and name in volume_names(container.record):
+                supervisor = _parent(state.pid)
+                if supervisor:
+                    return f"/proc/{supervisor}/ns/mnt"
+        return ""
+
+    def mount(self, record: MountRecord, rootfs: Sequence[Mount]) -> Mount:
+        """Return a mount as the runtime takes it. Raises SystemFailure, NotFound."""
+        options = record.options
+        if record.type != "volume":
+            return Mount(record.type, record.source or record.type, record.destination, options)
+        behind = self.behind(record)
+        source = self._host_path(record)
+        if behind.bind and not os.path.exists(source):
+            raise SystemFailure(behind.complaint(record.source, "no such file or directory"))
+        if record.subpath:
+            options += (f"{SUBPATH}{record.subpath}",)
+        if record.copy and (behind.mounted or not can_be_opened(rootfs)):
+            options += ("tmpcopyup",)
+        kind = "volume" if behind.mounted else "bind"
+        return Mount(kind, source, record.destination, (*options, *(behind.attributes if behind.bind else ())))
+
+    # Remove
+
+    def orphans(self, record: Record) -> list[str]:
+        """Return the volumes that go with a container: nobody named them, and no other container has them."""
+        mine = [each.name for each in record.mounts if each.anonymous]
+        return [name for name in mine if name in self.volumes and self.users(name) == [record.id]]
+
+    def unsettle(self, names: Iterable[str]) -> None:
+        """Begin to remove volumes, before their records go. Blocks; raises SystemFailure."""
+        for name in names:
+            try:
+                self.volumes.unsettle(name)
+            except OSError as error:
+                raise SystemFailure(f"remove {name}: {error}") from error
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Delete the folders of volumes whose records are gone. Blocks; raises SystemFailure."""
+        for name in names:
+            self.volumes.discard(name)
+
+    def publish(self, name: str, action: str, **more: str) -> None:
+        """Publish an event of a volume."""
+        self.bus.publish("volume", action, name, {"driver": DRIVER, **more})
+
+    def publish_mounts(self, record: Record, action: str) -> None:
+        """Publish that a container has, or has no longer, its volumes."""
+        for each in record.mounts:
+            if each.type != "volume":
+                continue
+            place = {
+                "destination": each.destination,
+                "propagation": each.propagation,
+                "read/write": str(each.rw).lower(),
+            }
+            self.publish(each.name, action, container=record.id, **(place if action == "mount" else {}))
+
+
+def _parent(pid: int) -> int:
+    """Return the parent of a process, 0 when it is gone; proc_pid_stat(5)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
+
+
+def volume_names(record: Record) -> set[str]:
+    """Return the names of a container's volumes."""
+    return {each.name for each in record.mounts if each.type == "volume"}

@@ -1,0 +1,138 @@
+"""What a volume's options make of it: a directory of ours, one of the host, or a file system to be mounted.
+
+The options are those of mount(8): type, device, and o for the rest. "size" is for quotas, which no driver here has.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from wherry.errors import InvalidArgument, SystemFailure
+
+NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type"), "size": ()}
+"""The options that there are, and those without which one means nothing."""
+
+SIZE = re.compile(r"\d+(\.\d+)?\s*([kmgtpKMGTP]?([iI]?[bB])?)\Z", re.ASCII)
+
+_FLAGS = {
+    "ro": 0x1, "nosuid": 0x2, "nodev": 0x4, "noexec": 0x8, "sync": 0x10, "remount": 0x20, "mand": 0x40,
+    "dirsync": 0x80, "noatime": 0x400, "nodiratime": 0x800, "bind": 0x1000, "rbind": 0x5000,
+    "relatime": 0x200000, "strictatime": 0x1000000,
+}  # fmt: skip
+_CLEARED = {
+    "rw": 0x1, "suid": 0x2, "dev": 0x4, "exec": 0x8, "async": 0x10, "nomand": 0x40, "atime": 0x400,
+    "diratime": 0x800, "norelatime": 0x200000, "nostrictatime": 0x1000000, "defaults": 0,
+}  # fmt: skip
+"""MS_* of mount(2), uapi/linux/mount.h."""
+
+NETWORKED = frozenset({"nfs", "nfs4", "cifs"})
+MS_BIND = 0x1000
+_ATTRIBUTES = {"ro": "rro", "nosuid": "nosuid", "nodev": "nodev", "noexec": "noexec"}
+_REFUSED = frozenset({"remount", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """What lies behind a volume.
+
+    device: "" for a directory of ours. flags: MS_* of mount(2); with MS_BIND `device` is a directory of the host and
+    `attributes` are what its mount in a container has on top. data: what the file system itself is told.
+    """
+
+    fstype: str = ""
+    device: str = ""
+    flags: int = 0
+    data: str = ""
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def plain(self) -> bool:
+        """A directory of ours."""
+        return not self.device and not self.fstype
+
+    @property
+    def bind(self) -> bool:
+        """A directory of the host."""
+        return bool(self.flags & MS_BIND)
+
+    @property
+    def mounted(self) -> bool:
+        """A file system that has to be mounted."""
+        return not self.plain and not self.bind
+
+    def complaint(self, place: str, reason: str) -> str:
+        """Return dockerd's sentence for a mount at `place` that failed."""
+        flags = f", flags: {self.flags:#x}" if self.flags else ""
+        data = f", data: {self.data}" if self.data else ""
+        mount = f"mount {self.device}:{place}{flags}{data}: {reason}"
+        return f"error while mounting volume '{place}': failed to mount local volume: {mount}"
+
+
+def resolved(behind: Backing) -> Backing:
+    """Return a network file system with its server's address in place of its name, as the kernel wants it. Blocks.
+
+    Raises SystemFailure with dockerd's text.
+    """
+    words = behind.data.split(",")
+    named = [word for word in words if word.startswith("addr=") and not _is_address(word.removeprefix("addr="))]
+    if behind.fstype not in NETWORKED or not named:
+        return behind
+    name = named[0].removeprefix("addr=")
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SystemFailure(
+            f"error resolving passed in network volume address: lookup {name}: {error.strerror}"
+        ) from error
+    addresses = sorted((family != socket.AF_INET, str(place[0])) for family, _, _, _, place in found)
+    data = ",".join(f"addr={addresses[0][1]}" if word == named[0] else word for word in words)
+    return replace(behind, data=data)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def check(name: str, options: Mapping[str, str]) -> None:
+    """Raise InvalidArgument, with dockerd's text, for options that no volume can have."""
+    for option in options:
+        if option not in NEEDS:
+            raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+    for option, needed in NEEDS.items():
+        for other in needed if option in options else ():
+            if other not in options:
+                raise InvalidArgument(f'create {name}: missing required option: "{other}"')
+    if "size" in options:
+        if not SIZE.match(options["size"]):
+            raise InvalidArgument(f"create {name}: invalid size: '{options['size']}'")
+        raise InvalidArgument(f"create {name}: quota size requested but no quota support")
+    for word in options.get("o", "").split(","):
+        if word in _REFUSED:
+            raise InvalidArgument(f'create {name}: option "{word}" cannot be used for a volume')
+
+
+def of(options: Mapping[str, str] | None) -> Backing:
+    """Return what checked options mean."""
+    given = options or {}
+    flags = 0
+    data: list[str] = []
+    for word in filter(None, given.get("o", "").split(",")):
+        if word in _FLAGS:
+            flags |= _FLAGS[word]
+        elif word in _CLEARED:
+            flags &= ~_CLEARED[word]
+        else:
+            data.append(word)
+    device, fstype = given.get("device", ""), given.get("type", "")
+    if not device and not fstype:
+        return Backing()
+    attributes = tuple(words for word, words in _ATTRIBUTES.items() if flags & _FLAGS[word])
+    return Backing(fstype, device, flags, ",".join(data), attributes)

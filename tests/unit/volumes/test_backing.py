@@ -1,0 +1,46 @@
+"""What a volume's options mean."""
+
+import pytest
+
+from wherry.errors import InvalidArgument
+from wherry.volumes import backing
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"foo": "bar"}, 'create vv: invalid option: "foo"'),
+        ({"type": "tmpfs"}, 'create vv: missing required option: "device"'),
+        ({"device": "/tmp"}, 'create vv: missing required option: "type"'),
+        ({"o": "size=1m"}, 'create vv: missing required option: "device"'),
+        ({"size": "10k"}, "create vv: quota size requested but no quota support"),
+        ({"size": "zz"}, "create vv: invalid size: 'zz'"),
+        ({"type": "none", "device": "/tmp", "o": "bind,rshared"}, 'option "rshared" cannot be used for a volume'),
+    ],
+)
+def test_bad_options_are_refused(options, text):
+    with pytest.raises(InvalidArgument) as caught:
+        backing.check("vv", options)
+    assert text in caught.value.message
+
+
+def test_no_options_are_a_directory_of_ours():
+    backing.check("vv", {"type": "", "device": "", "o": ""})
+    assert backing.of(None).plain
+    assert backing.of({}).plain
+    assert backing.of({"type": "", "device": "", "o": "size=10k"}).plain
+
+
+def test_a_bind_is_a_directory_of_the_host_with_attributes():
+    found = backing.of({"type": "none", "device": "/srv", "o": "bind,ro,nosuid"})
+    assert (found.bind, found.mounted, found.device) == (True, False, "/srv")
+    assert found.attributes == ("rro", "nosuid")
+
+
+def test_the_rest_is_mounted_with_flags_and_data():
+    found = backing.of({"type": "nfs", "device": ":/x", "o": "addr=1.2.3.4,ro,noexec,vers=4,rw"})
+    assert (found.mounted, found.flags, found.data) == (True, 0x8, "addr=1.2.3.4,vers=4")
+    assert found.complaint("/p", "no such device") == (
+        "error while mounting volume '/p': failed to mount local volume: "
+        "mount :/x:/p, flags: 0x8, data: addr=1.2.3.4,vers=4: no such device"
+    )
