@@ -119,11 +119,15 @@ def hosts_text(
         if address == HOST_GATEWAY and not gateway:
             raise InvalidArgument("unable to derive the IP value for host-gateway")
         lines.append(f"{gateway if address == HOST_GATEWAY else address}\t{name}\n")
+    return _HOSTS + "".join(lines) + own_lines(hostname, domainname, own)
+
+
+def own_lines(hostname: str, domainname: str, own: Iterable[str]) -> str:
+    """Return the lines of a container's own addresses."""
     full = f"{hostname}.{domainname}" if domainname else hostname
     short = full.partition(".")[0]
     names = full if short == full else f"{full} {short}"
-    lines += [f"{address}\t{names}\n" for address in own]
-    return _HOSTS + "".join(lines)
+    return "".join(f"{address}\t{names}\n" for address in own)
 
 
 def resolv_text(host: HostFiles, options: Options, *, own_namespace: bool, ipv6: bool) -> str:
