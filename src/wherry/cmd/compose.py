@@ -230,6 +230,6 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         ),
         execs=execs,
         images=image_service,
-        networks=NetworkService(life.networks, life.catalog),
+        networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -17,16 +18,16 @@ from wherry.containers.record import Record
 from wherry.errors import Conflict, SystemFailure
 from wherry.failpoints import reach
 from wherry.models import sizes
-from wherry.models.container import EndpointIPAMConfig, EndpointSettings, ExecConfig
+from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
-from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
+from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch, LogTarget
-from wherry.services import binds
+from wherry.services import binds, endpoints
 from wherry.services.attachments import Attachments
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -67,7 +68,7 @@ class Launching:
             for bind in record.mounts:
                 binds.make_source(bind)
             _begin(phases, "sandbox")
-            sandbox = self._open_sandbox(record)
+            sandbox = await self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
                 always.callback(sandbox.close)
@@ -110,14 +111,16 @@ class Launching:
             raise SystemFailure(f"cannot make {run_dir}: {error.strerror}") from error
         return run_dir
 
-    def _open_sandbox(self, record: Record) -> Sandbox | None:
+    async def _open_sandbox(self, record: Record) -> Sandbox | None:
         """Return the container's own network namespace; None when it shares another's."""
         mode = record.host_config.network_mode
         if mode == "host" or mode.startswith("container:"):
             return None
-        return self.networks.open_sandbox(
-            SandboxRequest(record.id, endpoint_requests(record), sysctls=record.host_config.sysctls or {})
-        )
+        asked = endpoints.requests(record)
+        request = SandboxRequest(record.id, asked, sysctls=record.host_config.sysctls or {})
+        if self.networks.at_hand(asked):
+            return self.networks.open_sandbox(request)
+        return await asyncio.to_thread(self.networks.open_sandbox, request)
 
     def _write_files(self, record: Record, sandbox: Sandbox | None) -> tuple[Mount, ...]:
         """Write hosts, hostname and resolv.conf and return their mounts, or those of the container shared with."""
@@ -206,29 +209,6 @@ class Launching:
         size = parse_size(options["max-size"]) if "max-size" in options else DEFAULT_LOG_SIZE
         count = int(options["max-file"]) if options.get("max-file", "").isdigit() else DEFAULT_LOG_FILES
         return LogTarget(driver="json-file", path=str(path), max_size=max(size, 0), max_file=count)
-
-
-def endpoint_requests(record: Record) -> tuple[EndpointRequest, ...]:
-    """Return what the container asks of each network; nothing for one that has no network of its own."""
-    mode = record.host_config.network_mode
-    if mode in ("none", "host") or mode.startswith("container:"):
-        return ()
-    requests = []
-    for name, settings in (record.networking.endpoints_config or {}).items():
-        asked = settings or EndpointSettings()
-        addresses = asked.ipam_config or EndpointIPAMConfig()
-        requests.append(
-            EndpointRequest(
-                network=name,
-                ipv4=addresses.ipv4_address,
-                ipv6=addresses.ipv6_address,
-                mac=asked.mac_address or record.config.mac_address or "",
-                aliases=tuple(asked.aliases or ()),
-                driver_opts=asked.driver_opts or {},
-                gw_priority=asked.gw_priority,
-            )
-        )
-    return tuple(requests)
 
 
 def _begin(phases: Phases, name: str) -> None:
