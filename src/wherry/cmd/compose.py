@@ -42,6 +42,7 @@ from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
 from wherry.supervision.background import settle
+from wherry.supervision.remains import open_namespace
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
 
@@ -82,10 +83,14 @@ class Engine:
             if isinstance(found, Task):
                 alive.append(container.id)
             self._take_up(container, found)
-        self.networks.restore(alive)
+        await asyncio.to_thread(self.networks.restore, alive, self._open_network_namespace)
         await asyncio.to_thread(self._sweep)
         self.lifecycle.resume()
         log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
+
+    def _open_network_namespace(self, container_id: str) -> int | None:
+        state = self.catalog.resolve(container_id).record.state
+        return open_namespace(state.pid, state.start_time, "net") if state.alive else None
 
     def _take_up(self, container: Container, found: Task | Exit | None) -> None:
         if isinstance(found, Task):

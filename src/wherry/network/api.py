@@ -33,11 +33,15 @@ class EndpointRequest:
 
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
-    """What a container asks of networking: its own namespace with these endpoints (none: loopback only)."""
+    """What a container asks of networking: its own namespace with these endpoints (none: loopback only).
+
+    nameservers: its own (--dns), for names that are not of the networks.
+    """
 
     container_id: str
     endpoints: tuple[EndpointRequest, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    nameservers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

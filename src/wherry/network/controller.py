@@ -20,6 +20,7 @@ from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxReques
 from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, why
 from wherry.network.ipam.pool import WAITING
+from wherry.network.naming import Naming, OpenNamespace, concerns
 from wherry.network.reaper import Reaper
 from wherry.network.records import Attached, Network, decode_attached, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
@@ -47,6 +48,7 @@ class Networks:
         }
         self._workshop = Workshop(self._next_chore)
         self._reaper = Reaper(self._reap)
+        self._naming = Naming(self._directory, self._workshop, run_root, self._groups)
 
     # The life of the controller
 
@@ -56,7 +58,7 @@ class Networks:
         self._workshop.start()
         self._reaper.start()
 
-    def restore(self, running: Iterable[str]) -> None:
+    def restore(self, running: Iterable[str], open_namespace: OpenNamespace = lambda container: None) -> None:
         """Keep the endpoints of these containers, release all others, and begin to fill the stocks.
 
         Links go before addresses: what an engine that was killed had in stock may still be dying in the kernel.
@@ -75,9 +77,14 @@ class Networks:
         for entry in self._directory:
             if entry.pool is not None:
                 entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
+        self._naming.restore(open_namespace)
         for stock in self._stocks.values():
             stock.open()
         self._workshop.poke()
+
+    def _groups(self) -> dict[str, tuple[Attached, ...]]:
+        with self._lock:
+            return dict(self._attached)
 
     def _load(self, alive: set[str]) -> None:
         groups: dict[str, list[Attached]] = {}
@@ -100,6 +107,7 @@ class Networks:
             stock.close()
         self._workshop.stop()
         self._reaper.stop()
+        self._naming.close()
         self._directory.close(remove=remove)
 
     # Looking
@@ -124,13 +132,15 @@ class Networks:
         """Return the endpoints a container has now."""
         return tuple(each.endpoint for each in self._attached.get(container_id, ()))
 
+    def has_names(self, container_id: str) -> bool:
+        """Whether a container asks our name server, because it is in a network of the user."""
+        return concerns(self._attached.get(container_id, ()))
+
     def inside(self, network_id: str) -> dict[str, Endpoint]:
         """Return the endpoints in a network, by container."""
-        with self._lock:
-            groups = tuple(self._attached.items())
         return {
             container: each.endpoint
-            for container, group in groups
+            for container, group in self._groups().items()
             for each in group
             if each.endpoint.network_id == network_id
         }
@@ -176,6 +186,7 @@ class Networks:
                 )
             entry = self._directory.forget(network)
         self.settle()
+        self._naming.forget(network.id)
         self._directory.take_down(entry)
         return network
 
@@ -199,12 +210,16 @@ class Networks:
         built: Built | None = None
         try:
             built = self._take(container, asked, settings)
+            if request.nameservers:
+                built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
             self._show(container, (), built.attached)
             self._record(container, built.attached)
+            self._naming.admit(built.attached, built.netns_fd)
         except BaseException as error:
             with self._lock:
                 self._attached.pop(container, None)
             if built is not None:
+                self._database.execute("DELETE FROM endpoints WHERE container = ?", (container,))
                 self._discard(built)
             if isinstance(error, OSError):
                 raise SystemFailure(f"failed to set up container networking: {why(error)}") from error
@@ -288,6 +303,7 @@ class Networks:
         for each in held:
             if each not in kept:  # the network none, which stands for none at all
                 self._delete(container, each.endpoint.network_id)
+        self._naming.admit((*kept, fresh), netns_fd)
         return fresh.endpoint
 
     def _join(
@@ -302,7 +318,8 @@ class Networks:
         number = next(number for number in range(len(taken) + 1) if f"eth{number}" not in taken)
         plan = self._plan(container, asked, number)
         try:
-            return sandbox.join(netlink, plan, netns_fd, held[0].sandbox_id, [each.endpoint for each in kept])
+            fresh = sandbox.join(netlink, plan, netns_fd, held[0].sandbox_id, [each.endpoint for each in kept])
+            return replace(fresh, nameservers=held[0].nameservers)
         except BaseException as error:
             self._reaper.submit([Attached(plan.endpoint, "")])
             if isinstance(error, OSError):
@@ -320,7 +337,8 @@ class Networks:
             if found is None:
                 raise NotFound(f"endpoint {container} not found")
             rest = tuple(each for each in held if each is not found)
-            self._attached[container] = rest = rest or (Attached(_nowhere(self.resolve(NONE)), found.sandbox_id),)
+            nowhere = replace(found, endpoint=_nowhere(self.resolve(NONE)), host_link="")
+            self._attached[container] = rest = rest or (nowhere,)
         with self._database.transaction():
             self._delete(container, network_id)
             for each in rest:
@@ -330,6 +348,7 @@ class Networks:
         except OSError as error:
             raise SystemFailure(f"cannot take container {container} out of its network: {why(error)}") from error
         finally:
+            self._naming.update((network_id,), rest)
             self._reaper.submit([found])
 
     def _part(self, netlink: NetlinkSocket, netns_fd: int, found: Attached, rest: Sequence[Attached]) -> None:
@@ -354,6 +373,7 @@ class Networks:
                 "UPDATE endpoints SET record = ? WHERE container = ? AND network = ?",
                 (each.encode(), container, each.endpoint.network_id),
             )
+        self._naming.update(names, fresh)
 
     def _write(self, container: str, attached: Attached) -> None:
         row = (container, attached.endpoint.network_id, attached.encode())
@@ -418,6 +438,7 @@ class Networks:
         self._reaper.submit(built.attached)
 
     def _reap(self, netlink: NetlinkSocket, ended: Sequence[Attached]) -> None:
+        self._naming.leave(ended)
         by_network: dict[str, list[Attached]] = {}
         for each in ended:
             by_network.setdefault(each.endpoint.network_id, []).append(each)

@@ -15,8 +15,10 @@ from wherry.errors import InvalidArgument
 from wherry.models.container import HostConfig
 from wherry.network import hostfiles
 from wherry.network.api import Endpoint
+from wherry.network.dns.place import ADDRESS
 from wherry.network.hostfiles import HostFiles
 
+HOST, OURS, OTHERS = "host", "ours", "others"
 HOST_GATEWAY = "host-gateway"
 HOSTNAME_MAX = 64
 """HOST_NAME_MAX of Linux: sethostname(2) refuses more."""
@@ -77,21 +79,27 @@ def render(
     hostname: str,
     domainname: str,
     addresses: Sequence[str],
-    host_network: bool,
+    resolution: str,
     options: Options,
     gateway: str,
 ) -> dict[str, str]:
-    """Return the texts by file name. addresses: those of the container itself; gateway: what host-gateway means."""
+    """Return the texts by file name. addresses: those of the container itself; gateway: what host-gateway means.
+
+    resolution: who resolves names: HOST (it is in that network), OURS (our name server), OTHERS (those of the host
+    that it can reach).
+    """
     check_hostname(hostname, domainname)
-    host = hostfiles.read(own_namespace=not host_network)
-    if host_network and not options.hosts:
+    host = hostfiles.read(own_namespace=resolution == OTHERS)
+    if resolution == HOST and not options.hosts:
         hosts = host.hosts
     else:
         hosts = hosts_text(hostname, domainname, addresses, options.hosts, gateway)
     ipv6 = any(":" in each for each in addresses)
+    own = resolution != HOST
+    resolv = internal_text(host, options) if resolution == OURS else resolv_text(host, options, own, ipv6)
     return {
         "hosts": hosts,
-        "resolv.conf": resolv_text(host, options, own_namespace=not host_network, ipv6=ipv6),
+        "resolv.conf": resolv,
         "hostname": f"{hostname}\n",
     }
 
@@ -130,7 +138,31 @@ def own_lines(hostname: str, domainname: str, own: Iterable[str]) -> str:
     return "".join(f"{address}\t{names}\n" for address in own)
 
 
-def resolv_text(host: HostFiles, options: Options, *, own_namespace: bool, ipv6: bool) -> str:
+def internal_text(host: HostFiles, options: Options) -> str:
+    """Return a resolv.conf that leads to our own name server, with the search domains and options of `resolv_text`.
+
+    ndots:0: a name without a dot is asked for as it stands first, since most are names of containers.
+    """
+    found = parse_resolver(host.resolv_conf)
+    search = [each for each in options.search if each != "."] if options.search else found.search
+    chosen = list(options.options) or found.options
+    own = any(each.startswith("ndots:") for each in chosen)
+    chosen = chosen if own else [*chosen, "ndots:0"]
+    servers = list(options.nameservers) or [f"host({each})" for each in found.nameservers]
+    lines = [f"nameserver {ADDRESS}\n"]
+    lines += [f"search {' '.join(search)}\n"] if search else []
+    lines += [f"options {' '.join(chosen)}\n", *(f"{each}\n" for each in found.others)]
+    notes = [
+        f"# Based on host file: '{host.resolv_path}' (internal resolver)\n",
+        f"# ExtServers: [{' '.join(servers)}]\n",
+        *([f"# Invalid nameservers: [{' '.join(found.invalid)}]\n"] if found.invalid else []),
+        f"# Overrides: [{' '.join(_overrides(options))}]\n",
+        f"# Option ndots from: {'internal' if not own else 'override' if options.options else 'host'}\n",
+    ]
+    return "".join((_HEADER, *lines, "\n", *notes))
+
+
+def resolv_text(host: HostFiles, options: Options, own_namespace: bool, ipv6: bool) -> str:
     """Return a resolv.conf: the host's, less servers that a namespace of its own cannot reach, with what was asked."""
     found = parse_resolver(host.resolv_conf)
     servers = list(options.nameservers) or found.nameservers

@@ -54,11 +54,12 @@ class Network(Model, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An endpoint as the store keeps it: with its sandbox and with the name of its link on the host."""
+    """An endpoint as the store keeps it: with its sandbox, that one's --dns, and the name of its link on the host."""
 
     endpoint: Endpoint
     sandbox_id: str
     host_link: str = ""
+    nameservers: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""

@@ -108,7 +108,7 @@ class Containers:
             self.catalog.check_name_is_free(bare)
             old = container.name
             self.catalog.save(container, structs.replace(container.record, name=bare))
-            self._rename_endpoints(container)
+            await asyncio.to_thread(self._rename_endpoints, container)
         self.lifecycle.publish(container, "rename", oldName=f"/{old}")
 
     def _rename_endpoints(self, container: Container) -> None:

@@ -117,7 +117,8 @@ class Launching:
         if mode == "host" or mode.startswith("container:"):
             return None
         asked = endpoints.requests(record)
-        request = SandboxRequest(record.id, asked, sysctls=record.host_config.sysctls or {})
+        host = record.host_config
+        request = SandboxRequest(record.id, asked, host.sysctls or {}, etcfiles.Options.of(host).nameservers)
         if self.networks.at_hand(asked):
             return self.networks.open_sandbox(request)
         return await asyncio.to_thread(self.networks.open_sandbox, request)
@@ -134,7 +135,7 @@ class Launching:
                 hostname=record.config.hostname,
                 domainname=record.config.domainname,
                 addresses=etcfiles.addresses(sandbox.endpoints if sandbox else ()),
-                host_network=host.network_mode == "host",
+                resolution=self._resolution(record),
                 options=etcfiles.Options.of(host),
                 gateway=self.networks.host_gateway(),
             )
@@ -147,6 +148,11 @@ class Launching:
             for name in ("resolv.conf", "hostname", "hosts")
             if f"/etc/{name}" not in taken
         )
+
+    def _resolution(self, record: Record) -> str:
+        if record.host_config.network_mode == "host":
+            return etcfiles.HOST
+        return etcfiles.OURS if self.networks.has_names(record.id) else etcfiles.OTHERS
 
     def spec(self, record: Record, files: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
         """Return the OCI runtime spec of a container."""
