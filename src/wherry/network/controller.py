@@ -209,7 +209,7 @@ class Networks:
             self._attached[container] = ()
         built: Built | None = None
         try:
-            built = self._take(container, asked, settings)
+            built = self._take_patiently(container, asked, settings)
             if request.nameservers:
                 built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
             self._show(container, (), built.attached)
@@ -230,6 +230,15 @@ class Networks:
 
     def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
         return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
+
+    def _take_patiently(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
+        """As `_take`; an address that is wanted again at once, at a restart, is free when its old link is gone."""
+        try:
+            return self._take(container, asked, settings)
+        except Conflict:
+            if not self.settle():
+                raise
+            return self._take(container, asked, settings)
 
     def _take(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
         stock = self._stock(asked)

@@ -94,14 +94,24 @@ def render(
         hosts = host.hosts
     else:
         hosts = hosts_text(hostname, domainname, addresses, options.hosts, gateway)
-    ipv6 = any(":" in each for each in addresses)
-    own = resolution != HOST
-    resolv = internal_text(host, options) if resolution == OURS else resolv_text(host, options, own, ipv6)
     return {
         "hosts": hosts,
-        "resolv.conf": resolv,
+        "resolv.conf": resolver(host, options, resolution, addresses),
         "hostname": f"{hostname}\n",
     }
+
+
+def resolver(host: HostFiles, options: Options, resolution: str, addresses: Sequence[str]) -> str:
+    """Return the text of a container's resolv.conf."""
+    if resolution == OURS:
+        return internal_text(host, options)
+    return resolv_text(host, options, resolution != HOST, any(":" in each for each in addresses))
+
+
+def resolver_before_and_after(options: Options, addresses: Sequence[str]) -> tuple[str, str]:
+    """Return the resolv.conf of a container that comes into its first network of the user: as it was, and is now."""
+    before = resolver(hostfiles.read(own_namespace=True), options, OTHERS, addresses)
+    return before, resolver(hostfiles.read(own_namespace=False), options, OURS, addresses)
 
 
 def addresses(endpoints: Iterable[Endpoint]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import Conflict, SystemFailure
+from wherry.errors import Conflict, NotFound, SystemFailure
 from wherry.failpoints import reach
 from wherry.models import sizes
 from wherry.models.container import ExecConfig
@@ -119,9 +119,12 @@ class Launching:
         asked = endpoints.requests(record)
         host = record.host_config
         request = SandboxRequest(record.id, asked, host.sysctls or {}, etcfiles.Options.of(host).nameservers)
-        if self.networks.at_hand(asked):
-            return self.networks.open_sandbox(request)
-        return await asyncio.to_thread(self.networks.open_sandbox, request)
+        try:
+            if self.networks.at_hand(asked):
+                return self.networks.open_sandbox(request)
+            return await asyncio.to_thread(self.networks.open_sandbox, request)
+        except (Conflict, NotFound) as error:
+            raise type(error)(f"failed to set up container networking: {error.message}") from error
 
     def _write_files(self, record: Record, sandbox: Sandbox | None) -> tuple[Mount, ...]:
         """Write hosts, hostname and resolv.conf and return their mounts, or those of the container shared with."""

@@ -20,8 +20,8 @@ from wherry.models.container import EndpointSettings
 from wherry.models.labels import holds
 from wherry.models.network import CreateNetwork
 from wherry.models.queries import Filters
-from wherry.network import etcfiles, hostsfile
-from wherry.network.api import Endpoint
+from wherry.network import etcfiles, livefiles
+from wherry.network.api import Endpoint, EndpointRequest
 from wherry.network.controller import Networks
 from wherry.network.records import PREDEFINED, Network
 from wherry.services import endpoints
@@ -96,16 +96,24 @@ class NetworkService:
             _check_company(container.record, network)
             asked = endpoints.request(container.record, network.name, settings)
             if container.record.state.alive:
-                fd = _namespace(container)
-                try:
-                    endpoint = await asyncio.to_thread(self.networks.connect, container.id, fd, asked)
-                finally:
-                    os.close(fd)
-                hostsfile.add(self._hosts(container), _hosts_lines(container.record, endpoint))
-                publish(self.bus, container.id, endpoint, "connect")
+                await self._join(container, asked)
             else:
                 self.networks.check(asked)
             self.catalog.save(container, endpoints.with_endpoint(container.record, network.name, settings))
+
+    async def _join(self, container: Container, asked: EndpointRequest) -> None:
+        record, first = container.record, not self.networks.has_names(container.id)
+        fd = _namespace(container)
+        try:
+            endpoint = await asyncio.to_thread(self.networks.connect, container.id, fd, asked)
+        finally:
+            os.close(fd)
+        livefiles.add(self._file(container, "hosts"), _hosts_lines(record, endpoint))
+        if first and self.networks.has_names(container.id):
+            options = etcfiles.Options.of(record.host_config)
+            texts = etcfiles.resolver_before_and_after(options, etcfiles.addresses([endpoint]))
+            livefiles.replace(self._file(container, "resolv.conf"), *texts)
+        publish(self.bus, container.id, endpoint, "connect")
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """POST /networks/ID/disconnect."""
@@ -131,7 +139,7 @@ class NetworkService:
             await asyncio.to_thread(self.networks.disconnect, container.id, fd, endpoint.network_id)
         finally:
             os.close(fd)
-        hostsfile.remove(self._hosts(container), _hosts_lines(container.record, endpoint))
+        livefiles.remove(self._file(container, "hosts"), _hosts_lines(container.record, endpoint))
         publish(self.bus, container.id, endpoint, "disconnect")
 
     def _container(self, ref: str) -> Container:
@@ -139,8 +147,8 @@ class NetworkService:
             raise InvalidArgument('invalid name or ID supplied: ""')
         return self.catalog.resolve(ref)
 
-    def _hosts(self, container: Container) -> Path:
-        return self.settings.container_root(container.id) / "hosts"
+    def _file(self, container: Container, name: str) -> Path:
+        return self.settings.container_root(container.id) / name
 
     def _publish(self, network: Network, action: str) -> None:
         self.bus.publish("network", action, network.id, {"name": network.name, "type": network.driver})

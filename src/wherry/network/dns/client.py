@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -9,7 +10,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,15 @@ log = logging.getLogger(__name__)
 VERSION = 1
 LISTENER = 3
 PATIENCE = 10.0
-BOOTSTRAP = "import sys; sys.path.insert(0, {packages!r}); from wherry.network.dns.server import main; main()"
+BOOTSTRAP = """
+import os, sys
+os.fork() and os._exit(0)
+sys.path.insert(0, {packages!r})
+from wherry.network.dns.server import main
+main()
+"""
+"""The first process ends at once: the one that stays is init's child and not ours, as it will be after our own end."""
+
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 Entries = list[tuple[str, tuple[str, ...]]]
@@ -57,7 +65,6 @@ class NameServer:
         self._lost = lost
         self._lock = threading.Lock()
         self._connection: socket.socket | None = None
-        self._pid = 0
         self._closing = False
 
     @property
@@ -119,7 +126,7 @@ class NameServer:
             listener.bind(str(self._path))
             os.chmod(self._path, 0o600)
             listener.listen()
-            self._pid = self._spawn(listener)
+            os.waitpid(self._spawn(listener), 0)
         except OSError as error:
             raise Unavailable(f"cannot start the name server of the networks: {error}") from error
         finally:
@@ -173,34 +180,25 @@ class NameServer:
             self._forget_locked()
 
     def _forget_locked(self) -> None:
-        if self._connection is not None:
-            self._connection.shutdown(socket.SHUT_RDWR)
-            self._connection.close()
-            self._connection = None
-        if self._pid:
-            _reap(self._pid)
-            self._pid = 0
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for its end
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+            connection.close()
 
     def close(self) -> None:
-        """Leave the process; it ends when it serves nobody, which is waited for."""
+        """Leave the process; it ends when it serves nobody."""
         self._closing = True
-        pid, self._pid = self._pid, 0
         self._forget()
-        if pid:
-            _reap(pid)
 
     def _last_words(self) -> str:
         try:
             return self._log.read_text(errors="replace").strip()[-2000:]
         except FileNotFoundError:
             return ""
-
-
-def _reap(pid: int, seconds: float = 2.0) -> None:
-    """Take the exit status of a child; one that goes on is the next engine's."""
-    deadline = time.monotonic() + seconds
-    while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
-        time.sleep(0.005)
 
 
 def upstreams(given: Sequence[str], hosts: Sequence[str], *, way_out: bool) -> tuple[str, ...]:

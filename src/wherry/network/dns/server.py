@@ -21,6 +21,7 @@ import socket
 import sys
 from typing import Any
 
+from wherry.kernel.process import set_name
 from wherry.network.dns import forward, message
 from wherry.network.dns.zone import Sandbox, Table, Zone
 from wherry.runtime import channel
@@ -191,6 +192,7 @@ async def _run() -> None:
 
 def main() -> None:
     """The process. What containers send is read without any right: the sockets are there already."""
+    set_name("wherry-names")
     os.chdir("/")
     os.setgroups([])
     os.setgid(NOBODY)
