@@ -51,6 +51,8 @@ def test_create_look_and_remove(networks: Engine):
     assert id_ not in networks.docker("network", "ls", "-q", "--no-trunc", "--filter", "type=builtin")
     assert f"br-{id_[:12]}" in {each["ifname"] for each in ip("link")}
     start(networks, "aa", "--network", "n")
+    for value in ("n", id_):
+        assert networks.docker("ps", "--filter", f"network={value}", "--format", "{{.Names}}") == "aa"
     refused = networks.run("network", "rm", "n")
     assert 'network n has active endpoints (name:"aa" id:"' in refused.stderr
     assert "dangling" not in networks.docker("network", "ls", "-q", "--filter", "dangling=true")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
+from wherry.failpoints import reach
 from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import bridgeplan, choice
@@ -169,6 +170,7 @@ class Directory:
             with ExitStack() as undo:
                 network = self._opened(driver, wanted, self._subnets())
                 undo.callback(driver.close, network, remove=True)
+                reach("network.bridge")
                 self._write(network)
                 undo.pop_all()
             self._admit(network, driver)
@@ -198,6 +200,7 @@ class Directory:
         if entry is None:
             raise NotFound(f"network {network.name} not found")
         self._database.execute("DELETE FROM networks WHERE id = ?", (network.id,))
+        reach("network.forgotten")
         return entry
 
     def take_down(self, entry: Entry) -> None:

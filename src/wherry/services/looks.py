@@ -56,6 +56,7 @@ class Looks:
 
     def _selected(self, query: ListQuery) -> list[Container]:
         everything = query.all or query.limit > 0 or query.filters.get("status") or query.filters.get("exited")
+        filters = self._by_network_name(query.filters)
         ancestors = self._ancestors(query.filters.get("ancestor", ()))
         newest, oldest = self._limits(query.filters)
         healths = query.filters.get("health", ())
@@ -63,12 +64,19 @@ class Looks:
             container
             for container in self.catalog
             if (everything or container.record.state.active)
-            and container_filters.accepts(container.record, query.filters)
+            and container_filters.accepts(container.record, filters)
             and (not healths or (container.health.status if container.health else "none") in healths)
             and (ancestors is None or container.record.image_id in ancestors)
             and (newest is None or container.record.created < newest)
             and (oldest is None or container.record.created > oldest)
         ]
+
+    def _by_network_name(self, filters: Filters) -> Filters:
+        """Return the filters with the names of networks in place of their ids, by which the records know them."""
+        if "network" not in filters:
+            return filters
+        names = {self.networks.resolve(name).id: name for name in self.networks.names()}
+        return {**filters, "network": [names.get(value, value) for value in filters["network"]]}
 
     def _ancestors(self, refs: Any) -> set[str] | None:
         if not refs:

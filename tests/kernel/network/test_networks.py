@@ -314,6 +314,7 @@ def test_a_network_that_cannot_come_up_does_not_keep_the_engine_down(engine):
     with pytest.raises(SystemFailure, match="network n is down"):
         opened(again, "c1", EndpointRequest("n"))
     opened(again, "c1", EndpointRequest("bridge")).close()
+    assert not again._naming._server.running, "the default bridge has no name server"
     again.remove("n")
     assert f"br-{network.id[:12]}" in links(), "it is not ours"
 

@@ -78,12 +78,14 @@ class NameServer:
             if not self._connect():
                 return set()
             answer = self._exchange({"type": "hello"})
-        if answer.get("version") != VERSION:
+            served = set(answer["sandboxes"])
+            if answer.get("version") == VERSION:
+                return served
             log.warning("the name server is of another version: it will be replaced")
-            self._forget()
+            self._exchange({"type": "gone", "sandboxes": sorted(served), "networks": []})
+            self._forget_locked()
             self._path.unlink(missing_ok=True)
             return set()
-        return set(answer["sandboxes"])
 
     def place(self, client: Client, fds: Sequence[int] = ()) -> None:
         """Serve a container; with descriptors (UDP, TCP) from now on. Starts the process. Raises Unavailable."""

@@ -42,8 +42,8 @@ def sockets(netns_fd: int) -> tuple[socket.socket, socket.socket]:
 
 def _lead(udp: int, tcp: int) -> None:
     change = nft.Ruleset()
-    change.table(TABLE)
-    change.delete_table(TABLE)
+    if nft.table_exists(TABLE):  # of a name server that has died
+        change.delete_table(TABLE)
     change.table(TABLE)
     change.base_chain(TABLE, "output", "nat", nft.HOOK_OUTPUT, nft.PRIORITY_DSTNAT)
     for protocol, port in ((socket.IPPROTO_UDP, udp), (socket.IPPROTO_TCP, tcp)):
