@@ -317,6 +317,7 @@ def test_a_network_that_cannot_come_up_does_not_keep_the_engine_down(engine):
     assert not again._naming._server.running, "the default bridge has no name server"
     again.remove("n")
     assert f"br-{network.id[:12]}" in links(), "it is not ours"
+    assert network.id[:12] not in command("nft", "list", "ruleset")
 
 
 @isolated

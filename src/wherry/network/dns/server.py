@@ -17,8 +17,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from wherry.kernel.process import set_name
@@ -33,8 +37,11 @@ LISTENER = 3
 
 NOBODY = 65534
 TCP_PATIENCE = 10.0
-AT_ONCE = 1024
-"""Questions under way to other servers; more are answered with SERVFAIL."""
+AT_ONCE = 100
+"""Questions of one container under way to other servers; more get SERVFAIL, so that one cannot starve the others."""
+
+STREAMS = 16
+"""TCP connections of one container; a further one is closed at once."""
 
 
 class Server:
@@ -44,7 +51,8 @@ class Server:
         self._zone = Zone()
         self._sockets: dict[str, tuple[socket.socket, asyncio.Server]] = {}
         self._engines = 0
-        self._under_way = 0
+        self._under_way: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
         self.done = asyncio.Event()
 
     # ---- engines
@@ -96,7 +104,11 @@ class Server:
         asyncio.get_running_loop().add_reader(udp, self._on_datagram, sandbox_id, udp)
 
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._talk(sandbox_id, reader, writer)
+            if self._streams[sandbox_id] >= STREAMS:
+                writer.close()
+                return
+            with _counted(self._streams, sandbox_id):
+                await self._talk(sandbox_id, reader, writer)
 
         self._sockets[sandbox_id] = udp, await asyncio.start_server(talk, sock=tcp)
 
@@ -139,12 +151,9 @@ class Server:
     async def _forward(self, sandbox_id: str, question: message.Question, data: bytes, *, stream: bool) -> bytes:
         sandbox = self._zone.sandboxes.get(sandbox_id, Sandbox(()))
         answer = None
-        if self._under_way < AT_ONCE:
-            self._under_way += 1
-            try:
+        if self._under_way[sandbox_id] < AT_ONCE:
+            with _counted(self._under_way, sandbox_id):
                 answer = await forward.ask(question, data, sandbox.upstreams, stream=stream)
-            finally:
-                self._under_way -= 1
         return message.answer(question, (), code=message.SERVFAIL) if answer is None else answer
 
     async def _talk(self, sandbox_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -174,6 +183,17 @@ class Server:
         return message.answer(question, found)
 
 
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Iterator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
 def _send(udp: socket.socket, answer: bytes, client: Any) -> None:
     """Send an answer; one that cannot be sent is lost, as any datagram may be, and the client asks again."""
     try:
@@ -194,6 +214,8 @@ def main() -> None:
     """The process. What containers send is read without any right: the sockets are there already."""
     set_name("wherry-names")
     os.chdir("/")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors per container, and one per question
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

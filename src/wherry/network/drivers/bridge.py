@@ -179,6 +179,8 @@ class BridgeDriver:
     def close(self, network: Network, *, remove: bool) -> None:
         """Give the bridge up; with remove delete what we made and turn forwarding off if no one else needs it."""
         if self._claim is None:
+            if remove:  # it could not be brought up, but the firewall was told of it
+                self._firewall.uninstall(self._plan.name)
             return
         with Claim(START, wait=START_WAIT), NetlinkSocket() as netlink:
             if remove:
