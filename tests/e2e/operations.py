@@ -18,6 +18,7 @@ BEGIN, END = "<!-- operations: made by python -m tests.e2e.operations -->", "<!-
 
 _RUN = "tests/e2e/test_docker_run.py::"
 _COPY = "tests/e2e/test_copy.py::"
+_NETWORKS = "tests/e2e/test_networks.py::"
 
 SERVED = {
     "GET /containers/json": _RUN + "test_lifecycle_commands",
@@ -68,6 +69,11 @@ SERVED = {
     "GET /volumes": "tests/e2e/test_operations.py::test_lists_that_are_empty",
     "GET /networks": "tests/e2e/test_operations.py::test_the_networks_there_are",
     "GET /networks/{id}": "tests/e2e/test_operations.py::test_the_networks_there_are",
+    "POST /networks/create": _NETWORKS + "test_create_look_and_remove",
+    "POST /networks/prune": _NETWORKS + "test_prune",
+    "DELETE /networks/{id}": _NETWORKS + "test_create_look_and_remove",
+    "POST /networks/{id}/connect": _NETWORKS + "test_a_running_container_is_connected_and_disconnected",
+    "POST /networks/{id}/disconnect": _NETWORKS + "test_a_running_container_is_connected_and_disconnected",
 }
 """Operation -> the test that shows it at work through a real client."""
 
@@ -75,7 +81,6 @@ REGISTRY = (501, "needs the registry client, which is not there yet")
 BUILD = (501, "there is no builder yet")
 IMAGES = (501, "saving images is not there yet")
 VOLUMES = (501, "there are no volumes yet")
-NETWORKS = (501, "there are no networks of the user yet")
 PLUGINS = (501, "managed plugins run as containers of the engine; not there yet")
 NO_SWARM = (503, "this engine takes no part in a swarm, and says so in dockerd's words")
 
@@ -92,11 +97,6 @@ REFUSED = {
     "POST /session": BUILD,
     "POST /volumes/create": VOLUMES,
     "POST /volumes/prune": VOLUMES,
-    "POST /networks/create": NETWORKS,
-    "DELETE /networks/{id}": NETWORKS,
-    "POST /networks/{id}/connect": NETWORKS,
-    "POST /networks/{id}/disconnect": NETWORKS,
-    "POST /networks/prune": NETWORKS,
     "GET /volumes/{name}": (404, "there are no volumes yet"),
     "DELETE /volumes/{name}": (404, "there are no volumes yet"),
     "PUT /volumes/{name}": NO_SWARM,

@@ -63,6 +63,15 @@ def test_create_look_and_remove(networks: Engine):
     assert f"br-{id_[:12]}" not in {each["ifname"] for each in ip("link")}
 
 
+def test_prune(networks: Engine):
+    for name, label in (("used", "a=b"), ("idle", "a=b"), ("other", "c=d")):
+        networks.docker("network", "create", "--label", label, name)
+    start(networks, "aa", "--network", "used")
+    assert networks.docker("network", "prune", "-f", "--filter", "label=a").split() == ["Deleted", "Networks:", "idle"]
+    left = networks.docker("network", "ls", "--filter", "type=custom", "--format", "{{.Name}}")
+    assert left.splitlines() == ["other", "used"]
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "text"),
     [
