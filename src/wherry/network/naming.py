@@ -77,16 +77,18 @@ class Naming:
 
     def leave(self, ended: Iterable[Attached]) -> None:
         """Serve containers no more that have ended, and take their names away. Failures are logged."""
-        gone = [each for each in ended if each.endpoint.network_name not in PREDEFINED]
-        if not gone:
-            return
-        alive = {each.sandbox_id for group in self._groups().values() for each in group}
-        sandboxes = {each.sandbox_id for each in gone} - alive
+        ended = tuple(ended)
+        networks = {each.endpoint.network_id for each in ended if each.endpoint.network_name not in PREDEFINED}
         with self._telling:
+            # Also one that has left its networks of the user before: it may still ask.
+            sandboxes = self._served.intersection(each.sandbox_id for each in ended)
+            if not sandboxes and not networks:
+                return
+            sandboxes -= {each.sandbox_id for group in self._groups().values() for each in group}
             self._served -= sandboxes
             try:
                 self._server.drop(sandboxes)
-                self._show(each.endpoint.network_id for each in gone)
+                self._show(networks)
             except Unavailable as error:
                 log.warning("names are not up to date", extra={"error": error.message})
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
@@ -29,6 +29,7 @@ from wherry.services.settings import Settings
 from wherry.supervision.remains import open_namespace
 
 Json = Any
+Result = TypeVar("Result")
 KNOWN = frozenset({"driver", "id", "label", "name", "scope", "type", "dangling"})
 FROM_HOST = "cannot disconnect container from host network - container was created in host network mode"
 
@@ -103,11 +104,9 @@ class NetworkService:
 
     async def _join(self, container: Container, asked: EndpointRequest) -> None:
         record, first = container.record, not self.networks.has_names(container.id)
-        fd = _namespace(container)
-        try:
-            endpoint = await asyncio.to_thread(self.networks.connect, container.id, fd, asked)
-        finally:
-            os.close(fd)
+        endpoint = await asyncio.to_thread(
+            _with, _namespace(container), lambda fd: self.networks.connect(container.id, fd, asked)
+        )
         livefiles.add(self._file(container, "hosts"), _hosts_lines(record, endpoint))
         if first and self.networks.has_names(container.id):
             options = etcfiles.Options.of(record.host_config)
@@ -134,11 +133,10 @@ class NetworkService:
             self.catalog.save(container, endpoints.without_endpoint(container.record, network.name))
 
     async def _part(self, container: Container, endpoint: Endpoint) -> None:
-        fd = _namespace(container)
-        try:
-            await asyncio.to_thread(self.networks.disconnect, container.id, fd, endpoint.network_id)
-        finally:
-            os.close(fd)
+        network = endpoint.network_id
+        await asyncio.to_thread(
+            _with, _namespace(container), lambda fd: self.networks.disconnect(container.id, fd, network)
+        )
         livefiles.remove(self._file(container, "hosts"), _hosts_lines(container.record, endpoint))
         publish(self.bus, container.id, endpoint, "disconnect")
 
@@ -179,6 +177,14 @@ def _namespace(container: Container) -> int:
     if fd is None:
         raise Conflict(f"container {container.id} is not running")
     return fd
+
+
+def _with(fd: int, work: Callable[[int], Result]) -> Result:
+    """Do something with a descriptor and close it, in one thread: its number must not be another's in between."""
+    try:
+        return work(fd)
+    finally:
+        os.close(fd)
 
 
 def _hosts_lines(record: Record, endpoint: Endpoint) -> str:

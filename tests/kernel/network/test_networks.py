@@ -203,7 +203,14 @@ def test_a_running_container_comes_and_goes(engine):
     make(networks, "m", "10.2.0.0/24")
     assert networks.connect("c1", box.netns_fd, EndpointRequest("m")).interface == "eth0"
     assert [each.network_name for each in networks.endpoints("c1")] == ["m"]
+    networks.disconnect("c1", box.netns_fd, networks.resolve("m").id)
+    assert networks.settle()
+    hello = {"type": "hello"}
+    assert networks._naming._server._exchange(hello)["sandboxes"] == [box.sandbox_id]
     box.close()
+    networks.close_sandbox("c1")
+    assert networks.settle()
+    assert networks._naming._server._exchange(hello)["sandboxes"] == [], "also one that had left before"
 
 
 @isolated
