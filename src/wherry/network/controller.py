@@ -124,6 +124,10 @@ class Networks:
         """Return the answer of GET /networks/ID, without the containers, whose names only the caller knows."""
         return views.inspect(self.resolve(ref))
 
+    def firewall_table(self, network: Network) -> str:
+        """Return the name of the table with the rules of a network, "" when it has none."""
+        return self._directory.table if network.driver == "bridge" else ""
+
     def host_gateway(self) -> str:
         """Return the host's address on the default bridge, "" when there is none."""
         return next((entry.network.gateway for entry in self._directory if entry.network.name == BRIDGE), "")

@@ -52,10 +52,11 @@ class Directory:
     """All networks. Thread-safe: making and removing take turns, looking needs no lock."""
 
     def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
-        """Know nothing yet."""
+        """Know nothing yet. table: the name of the engine's rules in the packet filter."""
         self._database = database
         self._config = config
         self._owner = hashlib.sha256(str(run_root).encode()).hexdigest()[:12]
+        self.table = f"wherry-{config.bridge or self._owner}"
         self._changing = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._firewall: Firewall | None = None
@@ -94,9 +95,8 @@ class Directory:
         rows = self._database.query("SELECT name, record FROM networks ORDER BY id")
         known = {name: decode_network(record) for name, record in rows}
         ours = [network for name, network in known.items() if name not in DEFAULTS]
-        table = f"wherry-{self._config.bridge or self._owner}"
         rules = [self._plan(network).rules(network.subnet) for network in ours]
-        self._firewall = choice.firewall(self._config, table, rules)
+        self._firewall = choice.firewall(self._config, self.table, rules)
         self._sweep_bridges({network.id for network in ours})
         with ExitStack() as undo:
             for name, kind in DEFAULTS.items():
