@@ -19,6 +19,7 @@ BEGIN, END = "<!-- operations: made by python -m tests.e2e.operations -->", "<!-
 _RUN = "tests/e2e/test_docker_run.py::"
 _COPY = "tests/e2e/test_copy.py::"
 _VOLUMES = "tests/e2e/test_volumes.py::"
+_NETWORKS = "tests/e2e/test_networks.py::"
 
 SERVED = {
     "GET /containers/json": _RUN + "test_lifecycle_commands",
@@ -73,13 +74,17 @@ SERVED = {
     "POST /volumes/prune": _VOLUMES + "test_prune_takes_unnamed_ones_unless_told_otherwise",
     "GET /networks": "tests/e2e/test_operations.py::test_the_networks_there_are",
     "GET /networks/{id}": "tests/e2e/test_operations.py::test_the_networks_there_are",
+    "POST /networks/create": _NETWORKS + "test_create_look_and_remove",
+    "POST /networks/prune": _NETWORKS + "test_prune",
+    "DELETE /networks/{id}": _NETWORKS + "test_create_look_and_remove",
+    "POST /networks/{id}/connect": _NETWORKS + "test_a_running_container_is_connected_and_disconnected",
+    "POST /networks/{id}/disconnect": _NETWORKS + "test_a_running_container_is_connected_and_disconnected",
 }
 """Operation -> the test that shows it at work through a real client."""
 
 REGISTRY = (501, "needs the registry client, which is not there yet")
 BUILD = (501, "there is no builder yet")
 IMAGES = (501, "saving images is not there yet")
-NETWORKS = (501, "there are no networks of the user yet")
 PLUGINS = (501, "managed plugins run as containers of the engine; not there yet")
 NO_SWARM = (503, "this engine takes no part in a swarm, and says so in dockerd's words")
 
@@ -94,11 +99,6 @@ REFUSED = {
     "POST /build": BUILD,
     "POST /build/prune": BUILD,
     "POST /session": BUILD,
-    "POST /networks/create": NETWORKS,
-    "DELETE /networks/{id}": NETWORKS,
-    "POST /networks/{id}/connect": NETWORKS,
-    "POST /networks/{id}/disconnect": NETWORKS,
-    "POST /networks/prune": NETWORKS,
     "PUT /volumes/{name}": NO_SWARM,
     "GET /plugins/privileges": PLUGINS,
     "POST /plugins/pull": PLUGINS,

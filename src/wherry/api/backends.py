@@ -10,7 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Collection
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
-from wherry.models.container import ContainerConfig, CreateContainer, ExecConfig, ExecStart, HostConfig
+from wherry.models.container import (
+    ContainerConfig,
+    CreateContainer,
+    EndpointSettings,
+    ExecConfig,
+    ExecStart,
+    HostConfig,
+)
+from wherry.models.network import CreateNetwork
 from wherry.models.queries import (
     ArchiveAnswer,
     AttachQuery,
@@ -111,10 +119,15 @@ class ImagesBackend(Protocol):
 
 
 class NetworksBackend(Protocol):
-    """The network endpoints that exist so far."""
+    """The network endpoints. `ref` is a name, an id or a unique prefix of one."""
 
     async def listing(self, filters: Filters) -> list[Json]: ...
     async def inspect(self, ref: str) -> Json: ...
+    async def create(self, asked: CreateNetwork) -> Json: ...
+    async def remove(self, ref: str) -> None: ...
+    async def prune(self, filters: Filters) -> Json: ...
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings | None) -> None: ...
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None: ...
 
 
 class XrayBackend(Protocol):

@@ -45,6 +45,7 @@ from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
 from wherry.supervision.background import settle
+from wherry.supervision.remains import open_namespace
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
 from wherry.volumes.local import Volumes
@@ -92,10 +93,14 @@ class Engine:
             if isinstance(found, Task):
                 alive.append(container.id)
             self._take_up(container, found)
-        self.networks.restore(alive)
+        await asyncio.to_thread(self.networks.restore, alive, self._open_network_namespace)
         await asyncio.to_thread(self._sweep)
         self.lifecycle.resume()
         log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
+
+    def _open_network_namespace(self, container_id: str) -> int | None:
+        state = self.catalog.resolve(container_id).record.state
+        return open_namespace(state.pid, state.start_time, "net") if state.alive else None
 
     def _take_up(self, container: Container, found: Task | Exit | None) -> None:
         if isinstance(found, Task):
@@ -247,7 +252,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         ),
         execs=execs,
         images=image_service,
-        networks=NetworkService(life.networks, life.catalog),
+        networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
     )

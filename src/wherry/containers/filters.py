@@ -85,34 +85,3 @@ def _may_be_no_task(filters: Mapping[str, Sequence[str]]) -> bool:
     """Tasks are a swarm's; no container of this engine is one."""
     values = filters.get("is-task", ())
     return not values or "false" in values or "0" in values
-
-
-UNITS = {"s": 1, "m": 60, "h": 3600}
-PRUNE = frozenset({"until", "label", "label!"})
-
-
-def _point_in_time(text: str, now: int) -> int:
-    """Return Unix ns for seconds since 1970 or a duration before now ("90m", "1h30m")."""
-    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text, re.ASCII):
-        return int(float(text) * 1e9)
-    parts = re.findall(r"([0-9]{1,9})([hms])", text, re.ASCII)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidArgument(f'failed to parse value as time or duration: "{text}"')
-    return now - sum(int(number) * UNITS[unit] for number, unit in parts) * 1_000_000_000
-
-
-def prunable(filters: Mapping[str, Sequence[str]], now: int) -> Callable[[Record], bool]:
-    """Return the test of docker container prune; raises InvalidArgument for a filter or value it does not know."""
-    for name in filters:
-        if name not in PRUNE:
-            raise InvalidArgument(f"invalid filter '{name}'")
-    limits = [_point_in_time(text, now) for text in filters.get("until", ())]
-    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
-
-    def chosen(record: Record) -> bool:
-        labels = record.config.labels or {}
-        young = any(record.created >= limit for limit in limits)
-        marked = any(holds(labels, value) for value in unwanted)
-        return not young and not marked and all(holds(labels, value) for value in wanted)
-
-    return chosen

@@ -19,24 +19,29 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class EndpointRequest:
-    """What a container asks of one network (name or id)."""
+    """What a container asks of one network (name or id). names: all that it is called there, aliases among them."""
 
     network: str
     ipv4: str = ""
     ipv6: str = ""
     mac: str = ""
     aliases: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     driver_opts: Mapping[str, str] = field(default_factory=dict)
     gw_priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxRequest:
-    """What a container asks of networking: its own namespace with these endpoints (none: loopback only)."""
+    """What a container asks of networking: its own namespace with these endpoints (none: loopback only).
+
+    nameservers: its own (--dns), for names that are not of the networks.
+    """
 
     container_id: str
     endpoints: tuple[EndpointRequest, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    nameservers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class Endpoint:
     ipv6: str = ""
     ipv6_prefix: int = 0
     gateway6: str = ""
+    gw_priority: int = 0
+    names: tuple[str, ...] = ()
 
 
 class Sandbox(Protocol):

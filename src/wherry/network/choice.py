@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from wherry.errors import NotFound, NotImplementedHere
+from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
-from wherry.network.firewall.api import Firewall
+from wherry.network.firewall.api import BridgeRules, Firewall
 
 
-def firewall(config: NetworkConfig) -> Firewall:
-    """Return the firewall backend; raises NotImplementedHere for one that does not exist."""
+def firewall(config: NetworkConfig, owner: str, known: Iterable[BridgeRules]) -> Firewall:
+    """Return the firewall backend of an engine; raises NotImplementedHere for one that does not exist.
+
+    known: the rules of the bridges that will be installed one after the other; the first transaction has all of them.
+    """
     if config.firewall != "nftables":
         raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables")
     from wherry.network.firewall.nftables import Nftables
 
-    return Nftables()
+    return Nftables(owner, known)
 
 
-def driver(name: str, config: NetworkConfig) -> Driver:
-    """Return a driver by its Docker name; raises NotFound."""
+def driver(name: str, plan: BridgePlan, firewall: Firewall) -> Driver:
+    """Return a driver by its Docker name; raises NotFound. The plan is for bridges."""
     if name == "bridge":
         from wherry.network.drivers.bridge import BridgeDriver
 
-        return BridgeDriver(config, firewall(config))
+        return BridgeDriver(plan, firewall)
     if name == "host":
         from wherry.network.drivers.host import HostDriver
 

@@ -5,33 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from wherry.errors import Conflict, Forbidden, NotFound, SystemFailure
+from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
-from wherry.network import choice, requests, sandbox, sysctls
+from wherry.models.network import CreateNetwork
+from wherry.network import definition, requests, sandbox, sysctls, views
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
-from wherry.network.driver import Driver
-from wherry.network.ipam.pool import WAITING, AddressPool
+from wherry.network.directory import BRIDGE, NONE, Directory, why
+from wherry.network.ipam.pool import WAITING
+from wherry.network.naming import Naming, OpenNamespace, concerns
 from wherry.network.reaper import Reaper
-from wherry.network.records import Attached, Network, decode_attached, decode_network, new_id
+from wherry.network.records import Attached, Network, decode_attached, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
 from wherry.network.stock import Stock
 from wherry.network.workshop import Job, Workshop
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
-
-BRIDGE, HOST, NONE = "bridge", "host", "none"
-DEFAULTS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
-"""The networks that are always there, with their drivers."""
 
 DRAIN = 10.0
 
@@ -42,12 +39,8 @@ class Networks:
     def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
         """Know the networks of the store; touch nothing yet."""
         self._database = database
-        self._config = config
-        self._run_root = run_root
+        self._directory = Directory(database, config, run_root)
         self._lock = threading.Lock()
-        self._networks: dict[str, Network] = {}
-        self._drivers: dict[str, Driver] = {}
-        self._pools: dict[str, AddressPool] = {}
         self._attached: dict[str, tuple[Attached, ...]] = {}
         self._stocks = {
             BRIDGE: Stock(self._make_bridged, self._discard, config.stock if config.bridge else 0),
@@ -55,39 +48,17 @@ class Networks:
         }
         self._workshop = Workshop(self._next_chore)
         self._reaper = Reaper(self._reap)
+        self._naming = Naming(self._directory, self._workshop, run_root, self._groups)
 
     # The life of the controller
 
     def start(self) -> None:
-        """Bring up the default networks, their links and rules; on failure nothing remains of the attempt."""
-        rows = self._database.query("SELECT name, record FROM networks")
-        known = {name: decode_network(record) for name, record in rows}
-        with ExitStack() as undo:
-            for name, kind in DEFAULTS.items():
-                if name == BRIDGE and not self._config.bridge:
-                    continue
-                driver = choice.driver(kind, self._config)
-                before = known.get(name) or Network(id=new_id(), name=name, driver=kind, created=time.time_ns())
-                try:
-                    network = driver.open(before)
-                except OSError as error:
-                    raise SystemFailure(f"cannot bring up network {name}: {_why(error)}") from error
-                undo.callback(driver.close, network, remove=before.subnet == "")
-                self._admit(network, driver)
-            undo.pop_all()
+        """Bring up all networks, their links and rules; on failure nothing remains of the attempt."""
+        self._directory.open()
         self._workshop.start()
         self._reaper.start()
 
-    def _admit(self, network: Network, driver: Driver) -> None:
-        self._database.execute(
-            "INSERT OR REPLACE INTO networks VALUES (?, ?, ?)", (network.id, network.name, network.encode())
-        )
-        self._networks[network.id] = network
-        self._drivers[network.id] = driver
-        if network.subnet:
-            self._pools[network.id] = AddressPool(self._database, network.id, network.subnet, network.gateway)
-
-    def restore(self, running: Iterable[str]) -> None:
+    def restore(self, running: Iterable[str], open_namespace: OpenNamespace = lambda container: None) -> None:
         """Keep the endpoints of these containers, release all others, and begin to fill the stocks.
 
         Links go before addresses: what an engine that was killed had in stock may still be dying in the kernel.
@@ -101,13 +72,19 @@ class Networks:
         for each in kept:
             held.setdefault(each.endpoint.network_id, set()).add(each.endpoint.ipv4)
         with NetlinkSocket() as netlink:
-            for network in self._networks.values():
-                self._drivers[network.id].sweep(netlink, network, links)
-        for key, pool in self._pools.items():
-            pool.release(pool.given() - held.get(key, set()))
+            for entry in self._directory:
+                entry.driver.sweep(netlink, entry.network, links)
+        for entry in self._directory:
+            if entry.pool is not None:
+                entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
+        self._naming.restore(open_namespace)
         for stock in self._stocks.values():
             stock.open()
         self._workshop.poke()
+
+    def _groups(self) -> dict[str, tuple[Attached, ...]]:
+        with self._lock:
+            return dict(self._attached)
 
     def _load(self, alive: set[str]) -> None:
         groups: dict[str, list[Attached]] = {}
@@ -115,7 +92,7 @@ class Networks:
             for container, network, record in self._database.query("SELECT container, network, record FROM endpoints"):
                 if container in self._attached:
                     continue
-                if container in alive and network in self._networks:
+                if container in alive and network in self._directory:
                     groups.setdefault(container, []).append(decode_attached(record))
                 else:
                     self._database.execute(
@@ -125,67 +102,52 @@ class Networks:
             self._attached[container] = tuple(sorted(group, key=lambda each: each.endpoint.interface))
 
     def stop(self, *, remove: bool) -> None:
-        """Empty the stocks and end the threads; with remove take bridge and rules away (no container runs)."""
+        """Empty the stocks and end the threads; with remove take bridges and rules away (no container runs)."""
         for stock in self._stocks.values():
             stock.close()
         self._workshop.stop()
         self._reaper.stop()
-        for network in self._networks.values():
-            try:
-                self._drivers[network.id].close(network, remove=remove)
-            except OSError as error:
-                raise SystemFailure(f"cannot take down network {network.name}: {_why(error)}") from error
+        self._naming.close()
+        self._directory.close(remove=remove)
 
     # Looking
 
     def names(self) -> list[str]:
         """Return the names of all networks."""
-        return [network.name for network in self._networks.values()]
+        return [entry.network.name for entry in self._directory]
 
     def resolve(self, ref: str) -> Network:
         """Return the network with that name, id or unique beginning of an id; raises NotFound, InvalidArgument."""
-        wanted = BRIDGE if ref == "default" else ref
-        for network in self._networks.values():
-            if wanted in (network.name, network.id):
-                return network
-        found = [network for key, network in self._networks.items() if ref and key.startswith(ref)]
-        if len(found) > 1:
-            raise InvalidArgument(f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)")
-        if not found:
-            raise NotFound(f"network {ref} not found")
-        return found[0]
+        return self._directory.resolve(ref)
 
     def inspect(self, ref: str) -> dict[str, Any]:
         """Return the answer of GET /networks/ID, without the containers, whose names only the caller knows."""
-        network = self.resolve(ref)
-        created = datetime.fromtimestamp(network.created // 10**9, UTC)
-        subnets = [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else None
-        return {
-            "Name": network.name,
-            "Id": network.id,
-            "Created": f"{created:%Y-%m-%dT%H:%M:%S}.{network.created % 10**9:09d}Z",
-            "Scope": "local",
-            "Driver": network.driver,
-            "EnableIPv4": True,
-            "EnableIPv6": False,
-            "IPAM": {"Driver": "default", "Options": None, "Config": subnets},
-            "Internal": network.internal,
-            "Attachable": False,
-            "Ingress": False,
-            "ConfigFrom": {"Network": ""},
-            "ConfigOnly": False,
-            "Containers": {},
-            "Options": dict(network.options),
-            "Labels": dict(network.labels),
-        }
+        return views.inspect(self.resolve(ref))
+
+    def firewall_table(self, network: Network) -> str:
+        """Return the name of the table with the rules of a network, "" when it has none."""
+        return self._directory.table if network.driver == "bridge" else ""
 
     def host_gateway(self) -> str:
         """Return the host's address on the default bridge, "" when there is none."""
-        return next((each.gateway for each in self._networks.values() if each.name == BRIDGE), "")
+        return next((entry.network.gateway for entry in self._directory if entry.network.name == BRIDGE), "")
 
     def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
         """Return the endpoints a container has now."""
         return tuple(each.endpoint for each in self._attached.get(container_id, ()))
+
+    def has_names(self, container_id: str) -> bool:
+        """Whether a container asks our name server, because it is in a network of the user."""
+        return concerns(self._attached.get(container_id, ()))
+
+    def inside(self, network_id: str) -> dict[str, Endpoint]:
+        """Return the endpoints in a network, by container."""
+        return {
+            container: each.endpoint
+            for container, group in self._groups().items()
+            for each in group
+            if each.endpoint.network_id == network_id
+        }
 
     def sandbox(self, container_id: str) -> tuple[str, str]:
         """Return id and path of a container's sandbox; no path: a namespace is held by processes, not by a file."""
@@ -195,6 +157,42 @@ class Networks:
     def ready(self) -> dict[str, int]:
         """Return how many sandboxes wait to be taken, by network."""
         return {name: len(stock) for name, stock in self._stocks.items()}
+
+    def at_hand(self, asked: Sequence[EndpointRequest]) -> bool:
+        """Whether a sandbox with these endpoints is in stock, so that `open_sandbox` takes no time."""
+        stock = self._stock(asked or _NOTHING)
+        return stock is not None and len(stock) > 0
+
+    # Networks of the user
+
+    def create(self, asked: CreateNetwork) -> Network:
+        """Make a network. Errors: those of definition.define and Directory.create."""
+        return self._directory.create(definition.define(asked))
+
+    def remove(self, ref: str) -> Network:
+        """Remove a network that no container is in, and return when its bridge is gone.
+
+        Raises NotFound; Forbidden for a predefined one and for one with endpoints.
+        """
+        network = self.resolve(ref)
+        if network.predefined:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        with self._lock:
+            active = [
+                f'name:"{(each.endpoint.names or (container[:12],))[0]}" id:"{each.endpoint.endpoint_id[:12]}"'
+                for container, group in self._attached.items()
+                for each in group
+                if each.endpoint.network_id == network.id
+            ]
+            if active:
+                raise Forbidden(
+                    f"error while removing network: network {network.name} has active endpoints ({', '.join(active)})"
+                )
+            entry = self._directory.forget(network)
+        self.settle()
+        self._naming.forget(network.id)
+        self._directory.take_down(entry)
+        return network
 
     # Sandboxes
 
@@ -206,7 +204,7 @@ class Networks:
         """Take a sandbox from the stock when a common one is asked for, else make one. All or nothing."""
         container = request.container_id
         settings = sysctls.network_only(request.sysctls)
-        asked = request.endpoints or (EndpointRequest(NONE),)
+        asked = request.endpoints or _NOTHING
         for each in asked:
             self.check(each)
         with self._lock:
@@ -215,22 +213,39 @@ class Networks:
             self._attached[container] = ()
         built: Built | None = None
         try:
-            built = self._take(container, asked, settings)
-            self._record(container, built)
+            built = self._take_patiently(container, asked, settings)
+            if request.nameservers:
+                built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
+            self._show(container, (), built.attached)
+            self._record(container, built.attached)
+            self._naming.admit(built.attached, built.netns_fd)
         except BaseException as error:
             with self._lock:
                 self._attached.pop(container, None)
             if built is not None:
+                self._database.execute("DELETE FROM endpoints WHERE container = ?", (container,))
                 self._discard(built)
             if isinstance(error, OSError):
-                raise SystemFailure(f"failed to set up container networking: {_why(error)}") from error
+                raise SystemFailure(f"failed to set up container networking: {why(error)}") from error
             raise
         self._workshop.poke()
         endpoints = tuple(each.endpoint for each in built.attached)
         return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints)
 
+    def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
+        return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
+
+    def _take_patiently(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
+        """As `_take`; an address that is wanted again at once, at a restart, is free when its old link is gone."""
+        try:
+            return self._take(container, asked, settings)
+        except Conflict:
+            if not self.settle():
+                raise
+            return self._take(container, asked, settings)
+
     def _take(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
-        stock = self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
+        stock = self._stock(asked)
         built = stock.take() if stock is not None else None
         if built is None:
             return self._workshop.run(lambda netlink: self._make(netlink, container, asked, settings))
@@ -243,14 +258,24 @@ class Networks:
                 raise
         return built
 
-    def _record(self, container: str, built: Built) -> None:
+    def _record(self, container: str, attached: tuple[Attached, ...]) -> None:
         """Write down whose the endpoints are, before a process can use them. One statement is its own transaction."""
-        rows = [(container, each.endpoint.network_id, each.encode()) for each in built.attached]
-        with self._database.transaction() if len(rows) > 1 else nullcontext():
-            for row in rows:
-                self._database.execute("INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)", row)
+        with self._database.transaction() if len(attached) > 1 else nullcontext():
+            for each in attached:
+                self._write(container, each)
+
+    def _show(self, container: str, before: tuple[Attached, ...], attached: tuple[Attached, ...]) -> None:
+        """Make endpoints visible. Raises NotFound when a network was removed meanwhile, Conflict when the sandbox was.
+
+        From here on none of the networks can be removed.
+        """
         with self._lock:
-            self._attached[container] = built.attached
+            for each in attached:
+                if each.endpoint.network_id not in self._directory:
+                    raise NotFound(f"network {each.endpoint.network_name} not found")
+            if self._attached.get(container) is not before:
+                raise Conflict(f"container {container} has no network sandbox")
+            self._attached[container] = attached
 
     def close_sandbox(self, container_id: str) -> None:
         """Give links and addresses of a container back; they are gone a moment later. Idempotent."""
@@ -263,6 +288,112 @@ class Networks:
     def settle(self, timeout: float = DRAIN) -> bool:
         """Wait until all that was closed is gone; False when the time is over first."""
         return self._reaper.drained(timeout)
+
+    # Endpoints of a container that runs
+
+    def connect(self, container: str, netns_fd: int, asked: EndpointRequest) -> Endpoint:
+        """Put a link of one more network into a running container's namespace. All or nothing.
+
+        Raises Forbidden when it is in that network, Conflict when it has no sandbox (any more), and what
+        `open_sandbox` raises.
+        """
+        self.check(asked)
+        network = self.resolve(asked.network)
+        held = self._attached.get(container)
+        if not held:
+            raise Conflict(f"container {container} has no network sandbox")
+        if any(each.endpoint.network_id == network.id for each in held):
+            name = (asked.names or (container[:12],))[0]
+            raise Forbidden(f"endpoint with name {name} already exists in network {network.name}")
+        kept = tuple(each for each in held if each.endpoint.interface)
+        fresh = self._workshop.run(lambda netlink: self._join(netlink, container, netns_fd, (asked, held, kept)))
+        try:
+            self._show(container, held, (*kept, fresh))
+        except BaseException:
+            self._reaper.submit([fresh])
+            raise
+        self._record(container, (fresh,))
+        for each in held:
+            if each not in kept:  # the network none, which stands for none at all
+                self._delete(container, each.endpoint.network_id)
+        self._naming.admit((*kept, fresh), netns_fd)
+        return fresh.endpoint
+
+    def _join(
+        self,
+        netlink: NetlinkSocket,
+        container: str,
+        netns_fd: int,
+        case: tuple[EndpointRequest, tuple[Attached, ...], tuple[Attached, ...]],
+    ) -> Attached:
+        asked, held, kept = case
+        taken = {each.endpoint.interface for each in kept}
+        number = next(number for number in range(len(taken) + 1) if f"eth{number}" not in taken)
+        plan = self._plan(container, asked, number)
+        try:
+            fresh = sandbox.join(netlink, plan, netns_fd, held[0].sandbox_id, [each.endpoint for each in kept])
+            return replace(fresh, nameservers=held[0].nameservers)
+        except BaseException as error:
+            self._reaper.submit([Attached(plan.endpoint, "")])
+            if isinstance(error, OSError):
+                raise SystemFailure(f"failed to set up container networking: {why(error)}") from error
+            raise
+
+    def disconnect(self, container: str, netns_fd: int, network_id: str) -> None:
+        """Take the link of a network out of a running container; it is gone when this returns.
+
+        Raises NotFound when the container is not in it.
+        """
+        with self._lock:
+            held = self._attached.get(container, ())
+            found = next((each for each in held if each.endpoint.network_id == network_id), None)
+            if found is None:
+                raise NotFound(f"endpoint {container} not found")
+            rest = tuple(each for each in held if each is not found)
+            nowhere = replace(found, endpoint=_nowhere(self.resolve(NONE)), host_link="")
+            self._attached[container] = rest = rest or (nowhere,)
+        with self._database.transaction():
+            self._delete(container, network_id)
+            for each in rest:
+                self._write(container, each)
+        try:
+            self._workshop.run(lambda netlink: self._part(netlink, netns_fd, found, rest))
+        except OSError as error:
+            raise SystemFailure(f"cannot take container {container} out of its network: {why(error)}") from error
+        finally:
+            self._naming.update((network_id,), rest)
+            self._reaper.submit([found])
+
+    def _part(self, netlink: NetlinkSocket, netns_fd: int, found: Attached, rest: Sequence[Attached]) -> None:
+        entry = self._directory.get(found.endpoint.network_id)
+        if entry is not None and found.host_link:
+            entry.driver.detach(netlink, [found.host_link])
+        sandbox.reroute(netns_fd, [each.endpoint for each in rest])
+
+    def rename(self, container: str, names: Mapping[str, tuple[str, ...]]) -> None:
+        """Give a running container other names, by network id."""
+        with self._lock:
+            held = self._attached.get(container, ())
+            fresh = tuple(
+                replace(each, endpoint=replace(each.endpoint, names=names.get(each.endpoint.network_id, ())))
+                for each in held
+            )
+            if not held:
+                return
+            self._attached[container] = fresh
+        for each in fresh:
+            self._database.execute(
+                "UPDATE endpoints SET record = ? WHERE container = ? AND network = ?",
+                (each.encode(), container, each.endpoint.network_id),
+            )
+        self._naming.update(names, fresh)
+
+    def _write(self, container: str, attached: Attached) -> None:
+        row = (container, attached.endpoint.network_id, attached.encode())
+        self._database.execute("INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)", row)
+
+    def _delete(self, container: str, network_id: str) -> None:
+        self._database.execute("DELETE FROM endpoints WHERE container = ? AND network = ?", (container, network_id))
 
     # Work of the other threads
 
@@ -287,7 +418,7 @@ class Networks:
     ) -> Built:
         plans: list[Plan] = []
         try:
-            for each in sorted(asked, key=lambda request: -request.gw_priority):
+            for each in sorted(asked, key=lambda request: (-request.gw_priority, request.network)):
                 plans.append(self._plan(container, each, len(plans)))
             return sandbox.build(netlink, plans, settings)
         except BaseException:
@@ -297,36 +428,48 @@ class Networks:
 
     def _plan(self, container: str, asked: EndpointRequest, number: int) -> Plan:
         network = self.resolve(asked.network)
-        driver = self._drivers[network.id]
-        endpoint = Endpoint(network.id, network.name, new_id(), interface="", mac="")
-        pool = self._pools.get(network.id)
-        if pool is not None:
-            ipv4 = pool.reserve(asked.ipv4, container) if asked.ipv4 else pool.allocate(container)
+        entry = self._directory.get(network.id)
+        if entry is None:
+            raise NotFound(f"network {network.name} not found")
+        endpoint = _nowhere(network)
+        if entry.pool is not None:
+            ipv4 = entry.pool.reserve(asked.ipv4, container) if asked.ipv4 else entry.pool.allocate(container)
             endpoint = replace(
                 endpoint,
                 interface=f"eth{number}",
-                mac=asked.mac.lower() or driver.mac(network, ipv4),
+                mac=asked.mac.lower() or entry.driver.mac(network, ipv4),
                 ipv4=ipv4,
                 ipv4_prefix=network.network.prefixlen,
                 gateway4="" if network.internal else network.gateway,
+                gw_priority=asked.gw_priority,
+                names=() if network.predefined else asked.names,
             )
-        return Plan(driver, network, endpoint)
+        return Plan(entry.driver, network, endpoint)
 
     def _discard(self, built: Built) -> None:
         os.close(built.netns_fd)
         self._reaper.submit(built.attached)
 
     def _reap(self, netlink: NetlinkSocket, ended: Sequence[Attached]) -> None:
+        self._naming.leave(ended)
         by_network: dict[str, list[Attached]] = {}
         for each in ended:
             by_network.setdefault(each.endpoint.network_id, []).append(each)
         for network, group in by_network.items():
             links = [each.host_link for each in group if each.host_link]
+            entry = self._directory.get(network)
+            if entry is None:  # removed meanwhile, with all its addresses
+                netlink.apply(*(link.delete_link(name) for name in links))
+                continue
             if links:
-                self._drivers[network].detach(netlink, links)
-            if network in self._pools:
-                self._pools[network].release(each.endpoint.ipv4 for each in group if each.endpoint.ipv4)
+                entry.driver.detach(netlink, links)
+            if entry.pool is not None:
+                entry.pool.release(each.endpoint.ipv4 for each in group if each.endpoint.ipv4)
 
 
-def _why(error: OSError) -> str:
-    return f"{error.strerror} [{error.filename}]" if error.filename else str(error.strerror)
+_NOTHING = (EndpointRequest(NONE),)
+
+
+def _nowhere(network: Network) -> Endpoint:
+    """Return an endpoint without a link or an address."""
+    return Endpoint(network.id, network.name, new_id(), interface="", mac="")

@@ -1,6 +1,7 @@
 """What a network driver does: keep a network's links on the host, and put an end of one into a namespace.
 
-    open(network)    bring the network up, or take up what is there after a crash; returns it with what was chosen
+    open(network)    bring the network up, or take up what is there after a crash; returns it with what was chosen,
+                     a subnet for instance, which overlaps none of `avoid`
     attach(...)      make the link of one endpoint; its end in the namespace is down and has its final name and MAC
     detach(links)    take links away and return when they are gone, so that their addresses are free
     sweep(...)       after a crash: take away the links that belong to no container
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network.ipam.subnets import Subnet
 from wherry.network.records import Network
 
 
@@ -38,7 +40,7 @@ class Driver(Protocol):
         """Whether endpoints in namespaces are possible at all (host: no)."""
         ...
 
-    def open(self, network: Network) -> Network: ...
+    def open(self, network: Network, avoid: Collection[Subnet] = ()) -> Network: ...
     def mac(self, network: Network, ipv4: str) -> str: ...
     def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str: ...
     def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None: ...

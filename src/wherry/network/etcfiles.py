@@ -15,8 +15,10 @@ from wherry.errors import InvalidArgument
 from wherry.models.container import HostConfig
 from wherry.network import hostfiles
 from wherry.network.api import Endpoint
+from wherry.network.dns.place import ADDRESS
 from wherry.network.hostfiles import HostFiles
 
+HOST, OURS, OTHERS = "host", "ours", "others"
 HOST_GATEWAY = "host-gateway"
 HOSTNAME_MAX = 64
 """HOST_NAME_MAX of Linux: sethostname(2) refuses more."""
@@ -77,23 +79,39 @@ def render(
     hostname: str,
     domainname: str,
     addresses: Sequence[str],
-    host_network: bool,
+    resolution: str,
     options: Options,
     gateway: str,
 ) -> dict[str, str]:
-    """Return the texts by file name. addresses: those of the container itself; gateway: what host-gateway means."""
+    """Return the texts by file name. addresses: those of the container itself; gateway: what host-gateway means.
+
+    resolution: who resolves names: HOST (it is in that network), OURS (our name server), OTHERS (those of the host
+    that it can reach).
+    """
     check_hostname(hostname, domainname)
-    host = hostfiles.read(own_namespace=not host_network)
-    if host_network and not options.hosts:
+    host = hostfiles.read(own_namespace=resolution == OTHERS)
+    if resolution == HOST and not options.hosts:
         hosts = host.hosts
     else:
         hosts = hosts_text(hostname, domainname, addresses, options.hosts, gateway)
-    ipv6 = any(":" in each for each in addresses)
     return {
         "hosts": hosts,
-        "resolv.conf": resolv_text(host, options, own_namespace=not host_network, ipv6=ipv6),
+        "resolv.conf": resolver(host, options, resolution, addresses),
         "hostname": f"{hostname}\n",
     }
+
+
+def resolver(host: HostFiles, options: Options, resolution: str, addresses: Sequence[str]) -> str:
+    """Return the text of a container's resolv.conf."""
+    if resolution == OURS:
+        return internal_text(host, options)
+    return resolv_text(host, options, resolution != HOST, any(":" in each for each in addresses))
+
+
+def resolver_before_and_after(options: Options, addresses: Sequence[str]) -> tuple[str, str]:
+    """Return the resolv.conf of a container that comes into its first network of the user: as it was, and is now."""
+    before = resolver(hostfiles.read(own_namespace=True), options, OTHERS, addresses)
+    return before, resolver(hostfiles.read(own_namespace=False), options, OURS, addresses)
 
 
 def addresses(endpoints: Iterable[Endpoint]) -> tuple[str, ...]:
@@ -119,14 +137,42 @@ def hosts_text(
         if address == HOST_GATEWAY and not gateway:
             raise InvalidArgument("unable to derive the IP value for host-gateway")
         lines.append(f"{gateway if address == HOST_GATEWAY else address}\t{name}\n")
+    return _HOSTS + "".join(lines) + own_lines(hostname, domainname, own)
+
+
+def own_lines(hostname: str, domainname: str, own: Iterable[str]) -> str:
+    """Return the lines of a container's own addresses."""
     full = f"{hostname}.{domainname}" if domainname else hostname
     short = full.partition(".")[0]
     names = full if short == full else f"{full} {short}"
-    lines += [f"{address}\t{names}\n" for address in own]
-    return _HOSTS + "".join(lines)
+    return "".join(f"{address}\t{names}\n" for address in own)
 
 
-def resolv_text(host: HostFiles, options: Options, *, own_namespace: bool, ipv6: bool) -> str:
+def internal_text(host: HostFiles, options: Options) -> str:
+    """Return a resolv.conf that leads to our own name server, with the search domains and options of `resolv_text`.
+
+    ndots:0: a name without a dot is asked for as it stands first, since most are names of containers.
+    """
+    found = parse_resolver(host.resolv_conf)
+    search = [each for each in options.search if each != "."] if options.search else found.search
+    chosen = list(options.options) or found.options
+    own = any(each.startswith("ndots:") for each in chosen)
+    chosen = chosen if own else [*chosen, "ndots:0"]
+    servers = list(options.nameservers) or [f"host({each})" for each in found.nameservers]
+    lines = [f"nameserver {ADDRESS}\n"]
+    lines += [f"search {' '.join(search)}\n"] if search else []
+    lines += [f"options {' '.join(chosen)}\n", *(f"{each}\n" for each in found.others)]
+    notes = [
+        f"# Based on host file: '{host.resolv_path}' (internal resolver)\n",
+        f"# ExtServers: [{' '.join(servers)}]\n",
+        *([f"# Invalid nameservers: [{' '.join(found.invalid)}]\n"] if found.invalid else []),
+        f"# Overrides: [{' '.join(_overrides(options))}]\n",
+        f"# Option ndots from: {'internal' if not own else 'override' if options.options else 'host'}\n",
+    ]
+    return "".join((_HEADER, *lines, "\n", *notes))
+
+
+def resolv_text(host: HostFiles, options: Options, own_namespace: bool, ipv6: bool) -> str:
     """Return a resolv.conf: the host's, less servers that a namespace of its own cannot reach, with what was asked."""
     found = parse_resolver(host.resolv_conf)
     servers = list(options.nameservers) or found.nameservers

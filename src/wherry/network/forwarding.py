@@ -24,7 +24,7 @@ def enable(netlink: NetlinkSocket, firewall: Firewall) -> None:
 
 def disable(netlink: NetlinkSocket, firewall: Firewall, bridge: str) -> None:
     """Turn forwarding off when an engine turned it on and nobody else uses it: no other engine, no other bridge."""
-    if not firewall.guarded() or firewall.others(bridge):
+    if not firewall.guarded() or firewall.others():
         return
     if any(link.kind == "bridge" and link.name != bridge for link in list_links(netlink)):
         return

@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from msgspec import field, json
 
 from wherry.models.base import Model
+from wherry.models.network import IpamPool
 from wherry.network.api import Endpoint
+
+PREDEFINED = ("bridge", "host", "none")
+"""The networks that every engine has."""
 
 
 class Network(Model, frozen=True):
-    """A network. subnet "" for those that give out no addresses. created: Unix ns."""
+    """A network. subnet "" for those that give out no addresses. created: Unix ns.
+
+    asked: the subnets as the user wrote them, which is what clients are shown; none when the engine chose.
+    """
 
     id: str
     name: str
@@ -21,13 +28,23 @@ class Network(Model, frozen=True):
     created: int
     subnet: str = ""
     gateway: str = ""
+    ip_range: str = ""
+    auxiliary: dict[str, str] = field(default_factory=dict)
+    asked: tuple[IpamPool, ...] = ()
+    ipam_options: dict[str, str] | None = None
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     internal: bool = False
+    attachable: bool = False
 
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""
         return json.encode(self)
+
+    @property
+    def predefined(self) -> bool:
+        """Whether it is one of those that are always there."""
+        return self.name in PREDEFINED
 
     @property
     def network(self) -> ipaddress.IPv4Network:
@@ -37,11 +54,12 @@ class Network(Model, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An endpoint as the store keeps it: with its sandbox and with the name of its link on the host."""
+    """An endpoint as the store keeps it: with its sandbox, that one's --dns, and the name of its link on the host."""
 
     endpoint: Endpoint
     sandbox_id: str
     host_link: str = ""
+    nameservers: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, NotImplementedHere
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.network.api import EndpointRequest
+from wherry.network.definition import joined
 from wherry.network.records import Network
 
-BUILT_IN = ("bridge", "host", "none")
-_NO_OWN_ADDRESS = (
-    "invalid endpoint settings:\n* user specified IP address is supported on user defined networks only\n"
-    "* user specified IP address is supported only when connecting to networks with user configured subnets"
-)
+_NO_OWN_ADDRESS = "user specified IP address is supported on user defined networks only"
+_NO_OWN_SUBNET = "user specified IP address is supported only when connecting to networks with user configured subnets"
+_NO_ALIAS = "network-scoped alias is supported only for containers in user defined networks"
+_REFUSED_OPTIONS = ("com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls")
 _LINKS = "can't be used with links. This would result in undefined behavior"
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
@@ -25,19 +26,52 @@ def is_plain(asked: EndpointRequest) -> bool:
 
 def check(asked: EndpointRequest, network: Network) -> None:
     """Raise InvalidArgument for a request that this network can never meet."""
-    prefix = f"invalid config for network {asked.network}: "
     if network.driver == "host":
         raise InvalidArgument("container cannot be connected to host network: it has a network namespace of its own")
+    check_settings(asked, network)
+
+
+def check_settings(asked: EndpointRequest, network: Network) -> None:
+    """As `check`, also for a network in which containers have no endpoints of their own."""
     if asked.mac and not is_mac(asked.mac):
-        raise InvalidArgument(f"{prefix}invalid MAC address {asked.mac}")
-    if network.name in BUILT_IN:
-        check_no_address(asked.network, asked.ipv4 or asked.ipv6)
+        raise InvalidArgument(f"invalid MAC address {asked.mac}")
+    for name in _REFUSED_OPTIONS:
+        if name in asked.driver_opts:
+            raise NotImplementedHere(f"the endpoint option {name}: this engine does not have it yet")
+    complaints = _complaints(asked, network)
+    if complaints:
+        raise InvalidArgument("invalid endpoint settings:\n" + joined(complaints))
 
 
-def check_no_address(network: str, address: str) -> None:
-    """Raise InvalidArgument for an address that is asked of a network where nobody can choose; "": none is."""
-    if address:
-        raise InvalidArgument(f"invalid config for network {network}: {_NO_OWN_ADDRESS}")
+def _complaints(asked: EndpointRequest, network: Network) -> list[str]:
+    found = []
+    wanted = asked.ipv4 or asked.ipv6
+    if network.predefined:
+        found += [_NO_OWN_ADDRESS] if wanted else []
+        found += [_NO_OWN_SUBNET] if wanted and not network.subnet else []
+        found += [_NO_ALIAS] if asked.aliases else []
+        return found
+    if wanted and not network.asked:
+        return [_NO_OWN_SUBNET]
+    for address, version in ((asked.ipv4, 4), (asked.ipv6, 6)):
+        if address and not _is_address(address, version):
+            found.append(f"invalid IPv{version} address: {address}")
+        if address and not (network.subnet and _is_address(address, 4) and _inside(address, network)):
+            found.append(f"no configured subnet or ip-range contain the IP address {address}")
+    return found
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def _inside(address: str, network: Network) -> bool:
+    """Whether a container can have that address of a network's subnet."""
+    subnet, value = network.network, ipaddress.IPv4Address(address)
+    return value in subnet and value not in (subnet.network_address, subnet.broadcast_address)
 
 
 def is_mac(text: str) -> bool:

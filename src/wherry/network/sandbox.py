@@ -15,7 +15,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wherry.kernel import netns
@@ -71,7 +71,7 @@ class OpenSandbox:
 def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str]) -> Built:
     """Make a sandbox; `settings` are further sysctls by path. The thread stays in the new namespace.
 
-    The first endpoint with a gateway gets the default route. Raises OSError or what a driver raises.
+    `gateway_of` says which endpoint gets the default route. Raises OSError or what a driver raises.
     """
     netns.unshare()
     fd = netns.current()
@@ -93,14 +93,14 @@ def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attach
     return Attached(wanted, sandbox_id, name)
 
 
-def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str]) -> None:
+def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str], *, fresh: bool = True) -> None:
     """Write the sysctls of a namespace that the thread is in. accept_ra: nobody on the network may add addresses."""
     for each in attached:
         if each.endpoint.interface and not each.endpoint.ipv6:
             conf = f"net/ipv6/conf/{each.endpoint.interface}"
             sysctls.write(f"{conf}/disable_ipv6", "1", missing_ok=True)
             sysctls.write(f"{conf}/accept_ra", "0", missing_ok=True)
-    for path, value in {**DEFAULT_SYSCTLS, **settings}.items():
+    for path, value in {**(DEFAULT_SYSCTLS if fresh else {}), **settings}.items():
         sysctls.write(path, value)
 
 
@@ -113,21 +113,72 @@ def configure(fd: int, settings: Mapping[str, str]) -> None:
 
 def _configuration(attached: Sequence[Attached]) -> list[Request]:
     requests = [link.set_up(link.LOOPBACK)]
-    gateways: set[int] = set()
     for each in attached:
-        endpoint = each.endpoint
-        if not endpoint.interface:
-            continue
-        index = socket.if_nametoindex(endpoint.interface)
-        requests.append(link.set_up(index))
-        if endpoint.ipv4:
-            subnet = ipaddress.IPv4Network(f"{endpoint.ipv4}/{endpoint.ipv4_prefix}", strict=False)
-            broadcast = str(subnet.broadcast_address)
-            requests.append(addr.new_address(index, endpoint.ipv4, endpoint.ipv4_prefix, broadcast=broadcast))
-        if endpoint.ipv6:
-            requests.append(addr.new_address(index, endpoint.ipv6, endpoint.ipv6_prefix))
-        for family, gateway in ((socket.AF_INET, endpoint.gateway4), (socket.AF_INET6, endpoint.gateway6)):
-            if gateway and family not in gateways:
-                gateways.add(family)
-                requests.append(route.new_route("", 0, gateway=gateway))
+        requests += _addresses(each.endpoint)
+    return requests + _default_routes([each.endpoint for each in attached])
+
+
+def _addresses(endpoint: Endpoint) -> list[Request]:
+    """Return what brings the link of an endpoint up; nothing for one without a link. Only inside its namespace."""
+    if not endpoint.interface:
+        return []
+    index = socket.if_nametoindex(endpoint.interface)
+    requests = [link.set_up(index)]
+    if endpoint.ipv4:
+        subnet = ipaddress.IPv4Network(f"{endpoint.ipv4}/{endpoint.ipv4_prefix}", strict=False)
+        broadcast = str(subnet.broadcast_address)
+        requests.append(addr.new_address(index, endpoint.ipv4, endpoint.ipv4_prefix, broadcast=broadcast))
+    if endpoint.ipv6:
+        requests.append(addr.new_address(index, endpoint.ipv6, endpoint.ipv6_prefix))
     return requests
+
+
+def gateway_of(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """Return the endpoint that has the default route: highest priority, then first in the alphabet, as dockerd."""
+    able = [each for each in endpoints if each.gateway4]
+    return min(able, key=lambda each: (-each.gw_priority, each.network_name), default=None)
+
+
+def _default_routes(endpoints: Sequence[Endpoint]) -> list[Request]:
+    chosen = gateway_of(endpoints)
+    if chosen is None:
+        return []
+    return [route.new_route("", 0, gateway=each) for each in (chosen.gateway4, chosen.gateway6) if each]
+
+
+def join(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str, others: Sequence[Endpoint]) -> Attached:
+    """Put one more link into a sandbox that has these others. The thread stays in its namespace.
+
+    Raises OSError or what the driver raises; then the link is gone again.
+    """
+    netns.enter(fd)
+    with NetlinkSocket() as inner:
+        attached = _attach(host, plan, fd, sandbox_id)
+        try:
+            _set_sysctls((attached,), {}, fresh=False)
+            inner.apply(*_addresses(attached.endpoint))
+            _reroute(inner, [*others, attached.endpoint])
+        except BaseException:
+            plan.driver.detach(host, [attached.host_link])
+            _reroute(inner, others)
+            raise
+    return attached
+
+
+def reroute(fd: int, endpoints: Sequence[Endpoint]) -> None:
+    """Bring the default route to where these endpoints want it. The thread stays in the namespace. Raises OSError."""
+    netns.enter(fd)
+    with NetlinkSocket() as inner:
+        _reroute(inner, endpoints)
+
+
+def _reroute(inner: NetlinkSocket, endpoints: Sequence[Endpoint]) -> None:
+    """Routes that the container made itself, by other gateways, stay."""
+    chosen = gateway_of(endpoints)
+    wanted = chosen.gateway4 if chosen is not None else ""
+    ours = {each.gateway4 for each in endpoints if each.gateway4}
+    have = [each.gateway for each in route.list_routes(inner) if not each.prefix and each.gateway]
+    changes = [route.delete_route("", 0, gateway=gateway) for gateway in have if gateway in ours - {wanted}]
+    if wanted and wanted not in have:
+        changes.append(route.new_route("", 0, gateway=wanted))
+    inner.apply(*changes)

@@ -26,7 +26,7 @@ from wherry.models.queries import (
     PathStat,
     Upgrade,
 )
-from wherry.services import processes
+from wherry.services import endpoints, processes
 from wherry.services.committing import Committing
 from wherry.services.copying import Copying
 from wherry.services.creation import Creation
@@ -108,7 +108,13 @@ class Containers:
             self.catalog.check_name_is_free(bare)
             old = container.name
             self.catalog.save(container, structs.replace(container.record, name=bare))
+            await asyncio.to_thread(self._rename_endpoints, container)
         self.lifecycle.publish(container, "rename", oldName=f"/{old}")
+
+    def _rename_endpoints(self, container: Container) -> None:
+        networks = self.lifecycle.networks
+        names = {networks.resolve(each.network).id: each.names for each in endpoints.requests(container.record)}
+        networks.rename(container.id, names)
 
     async def update(self, ref: str, asked: HostConfig) -> Json:
         """POST /containers/ID/update."""

@@ -23,20 +23,17 @@ from wherry.images.images import Images
 from wherry.models.container import (
     ContainerConfig,
     CreateContainer,
-    EndpointSettings,
     HostConfig,
     LogConfig,
-    NetworkingConfig,
     RestartPolicy,
 )
 from wherry.models.image import Image
 from wherry.network import etcfiles
 from wherry.network.controller import Networks
-from wherry.network.requests import BUILT_IN, check_mode, check_no_address
+from wherry.network.requests import check_mode, check_settings
 from wherry.oci import validate
-from wherry.services import binds, merge, notyet
+from wherry.services import binds, endpoints, merge, notyet
 from wherry.services.binds import Wanted
-from wherry.services.launching import endpoint_requests
 from wherry.services.provision import Provision, volume_names
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -97,7 +94,9 @@ class Creation:
             image_id=image.id,
             config=config,
             host_config=host,
-            networking=_networking(request.networking_config, host.network_mode),
+            networking=endpoints.wanted(
+                request.networking_config, host.network_mode, config.mac_address or "", self.networks
+            ),
             driver=self.snapshotter.name,
             path=path,
             args=args,
@@ -159,15 +158,17 @@ class Creation:
 
     def _check_network(self, record: Record) -> None:
         """What networking would refuse at start is refused now, when nothing has been made yet."""
-        for asked in endpoint_requests(record):
+        for name, settings in (record.networking.endpoints_config or {}).items():
+            asked = endpoints.request(record, name, settings)
             try:
-                self.networks.check(asked)
+                if record.host_config.network_mode in ("host", "none"):
+                    check_settings(asked, self.networks.resolve(name))
+                else:
+                    self.networks.check(asked)
             except NotFound as error:
                 raise InvalidArgument(f"failed to set up container networking: {error.message}") from error
-        for name, settings in (record.networking.endpoints_config or {}).items():
-            addresses = settings.ipam_config if settings else None
-            if addresses and name in BUILT_IN:
-                check_no_address(name, addresses.ipv4_address or addresses.ipv6_address)
+            except InvalidArgument as error:
+                raise InvalidArgument(f"invalid config for network {name}: {error.message}") from error
         etcfiles.check_hostname(record.config.hostname, record.config.domainname)
         etcfiles.Options.of(record.host_config)
 
@@ -235,11 +236,3 @@ def _check_platform(image: Image, platform: str) -> None:
         raise InvalidArgument(
             f"image with reference {image.id} was found but does not provide the specified platform ({platform})"
         )
-
-
-def _networking(asked: NetworkingConfig, mode: str) -> NetworkingConfig:
-    if mode.startswith("container:"):
-        return NetworkingConfig()
-    given = {name: settings or EndpointSettings() for name, settings in (asked.endpoints_config or {}).items()}
-    given = {("bridge" if name == "default" else name): settings for name, settings in given.items()}
-    return NetworkingConfig(endpoints_config={mode: given.pop(mode, EndpointSettings()), **given})

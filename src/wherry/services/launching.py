@@ -15,19 +15,19 @@ from typing import Any
 
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import Conflict, SystemFailure
+from wherry.errors import Conflict, NotFound, SystemFailure
 from wherry.failpoints import reach
 from wherry.models import sizes
-from wherry.models.container import EndpointIPAMConfig, EndpointSettings, ExecConfig
+from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
-from wherry.network.api import EndpointRequest, Sandbox, SandboxRequest
+from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch, LogTarget
-from wherry.services import binds
+from wherry.services import binds, endpoints
 from wherry.services.attachments import Attachments
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
@@ -56,8 +56,7 @@ class Launching:
     async def launch(self, container: Container, phases: Phases) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
 
-        phases: those before; what begins here is added.
-        Raises LaunchFailed (the runtime refused) or an EngineError; pending attachments are handed over or closed.
+        phases: those before; what begins here is added. Raises LaunchFailed (the runtime refused) or an EngineError.
         """
         record = container.record
         attaches = self.attachments.take(container)
@@ -69,7 +68,7 @@ class Launching:
             reach("start.run-dir")
             volumes = await self._sources(record, always)
             _begin(phases, "sandbox")
-            sandbox = self._open_sandbox(record)
+            sandbox = await self._open_sandbox(record)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
                 always.callback(sandbox.close)
@@ -98,8 +97,8 @@ class Launching:
                 volumes=volumes,
             )
             reach("start.spec")
-            netns = sandbox.netns_fd if sandbox is not None else None
-            task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=[each.fd for each in attaches])
+            netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
+            task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=streams)
             undo.push_async_callback(_abort, task)
             reach("start.launched")
             undo.pop_all()
@@ -124,14 +123,20 @@ class Launching:
             raise SystemFailure(f"cannot make {run_dir}: {error.strerror}") from error
         return run_dir
 
-    def _open_sandbox(self, record: Record) -> Sandbox | None:
+    async def _open_sandbox(self, record: Record) -> Sandbox | None:
         """Return the container's own network namespace; None when it shares another's."""
         mode = record.host_config.network_mode
         if mode == "host" or mode.startswith("container:"):
             return None
-        return self.networks.open_sandbox(
-            SandboxRequest(record.id, endpoint_requests(record), sysctls=record.host_config.sysctls or {})
-        )
+        asked = endpoints.requests(record)
+        host = record.host_config
+        request = SandboxRequest(record.id, asked, host.sysctls or {}, etcfiles.Options.of(host).nameservers)
+        try:
+            if self.networks.at_hand(asked):
+                return self.networks.open_sandbox(request)
+            return await asyncio.to_thread(self.networks.open_sandbox, request)
+        except (Conflict, NotFound) as error:
+            raise type(error)(f"failed to set up container networking: {error.message}") from error
 
     def _write_files(self, record: Record, sandbox: Sandbox | None) -> tuple[Mount, ...]:
         """Write hosts, hostname and resolv.conf and return their mounts, or those of the container shared with."""
@@ -145,7 +150,7 @@ class Launching:
                 hostname=record.config.hostname,
                 domainname=record.config.domainname,
                 addresses=etcfiles.addresses(sandbox.endpoints if sandbox else ()),
-                host_network=host.network_mode == "host",
+                resolution=self._resolution(record),
                 options=etcfiles.Options.of(host),
                 gateway=self.networks.host_gateway(),
             )
@@ -158,6 +163,11 @@ class Launching:
             for name in ("resolv.conf", "hostname", "hosts")
             if f"/etc/{name}" not in taken
         )
+
+    def _resolution(self, record: Record) -> str:
+        if record.host_config.network_mode == "host":
+            return etcfiles.HOST
+        return etcfiles.OURS if self.networks.has_names(record.id) else etcfiles.OTHERS
 
     def spec(self, record: Record, mounts: tuple[Mount, ...], *, private_network: bool) -> dict[str, Any]:
         """Return the OCI runtime spec of a container; mounts: all but the kernel's own and --tmpfs."""
@@ -220,29 +230,6 @@ class Launching:
         size = parse_size(options["max-size"]) if "max-size" in options else DEFAULT_LOG_SIZE
         count = int(options["max-file"]) if options.get("max-file", "").isdigit() else DEFAULT_LOG_FILES
         return LogTarget(driver="json-file", path=str(path), max_size=max(size, 0), max_file=count)
-
-
-def endpoint_requests(record: Record) -> tuple[EndpointRequest, ...]:
-    """Return what the container asks of each network; nothing for one that has no network of its own."""
-    mode = record.host_config.network_mode
-    if mode in ("none", "host") or mode.startswith("container:"):
-        return ()
-    requests = []
-    for name, settings in (record.networking.endpoints_config or {}).items():
-        asked = settings or EndpointSettings()
-        addresses = asked.ipam_config or EndpointIPAMConfig()
-        requests.append(
-            EndpointRequest(
-                network=name,
-                ipv4=addresses.ipv4_address,
-                ipv6=addresses.ipv6_address,
-                mac=asked.mac_address or record.config.mac_address or "",
-                aliases=tuple(asked.aliases or ()),
-                driver_opts=asked.driver_opts or {},
-                gw_priority=asked.gw_priority,
-            )
-        )
-    return tuple(requests)
 
 
 def _begin(phases: Phases, name: str) -> None:

@@ -32,6 +32,7 @@ from wherry.runtime.wire import Exit
 from wherry.services.creation import attributes
 from wherry.services.health import HealthChecks
 from wherry.services.launching import Launching
+from wherry.services.networks import publish
 from wherry.services.provision import Provision, volume_names
 from wherry.services.restarts import Restarts
 from wherry.services.settings import Settings
@@ -66,6 +67,10 @@ class Lifecycle:
         """Publish an event of a container."""
         self.bus.publish("container", action, container.id, {**attributes(container.record), **more})
 
+    def _tell_networks(self, container: Container, action: str) -> None:
+        for endpoint in self.networks.endpoints(container.id):
+            publish(self.bus, container.id, endpoint, action)
+
     def _save_state(self, container: Container, **changes: Any) -> None:
         state = structs.replace(container.record.state, **changes)
         self.catalog.save(container, structs.replace(container.record, state=state))
@@ -99,6 +104,7 @@ class Lifecycle:
             raise _as_engine_error(error) from error
         self.adopt(container, task)
         self.provision.publish_mounts(container.record, "mount")
+        self._tell_networks(container, "connect")
         self.publish(container, "start")
 
     def adopt(self, container: Container, task: Task) -> None:
@@ -168,6 +174,7 @@ class Lifecycle:
         """Record the end, tell everybody, and give back what the container held. Never waits."""
         record = container.record
         self.health.end(container)
+        self._tell_networks(container, "disconnect")
         self.networks.close_sandbox(container.id)
         again = self.restarts.open and restart.after_end(
             record.host_config.restart_policy, record.state, outcome.code, unwell=container.unwell

@@ -8,17 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msgspec import to_builtins
-
 from wherry.containers import filters as container_filters
 from wherry.containers import present
 from wherry.containers.catalog import Catalog, Container
 from wherry.errors import Conflict, NotFound
 from wherry.images.images import Images
-from wherry.models.container import EndpointSettings
+from wherry.models import prune
 from wherry.models.queries import Filters, ListQuery
-from wherry.network.api import Endpoint
 from wherry.network.controller import Networks
+from wherry.services import endpoints
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 
@@ -47,7 +45,7 @@ class Looks:
             found = found[: query.limit]
         answer = []
         for container in found:
-            networks = self._networks(container)
+            networks = endpoints.shown(container.record, self.networks)
             entry = present.summary(
                 container.record, image=self._image_name(container), networks=networks, health=container.health
             )
@@ -58,6 +56,7 @@ class Looks:
 
     def _selected(self, query: ListQuery) -> list[Container]:
         everything = query.all or query.limit > 0 or query.filters.get("status") or query.filters.get("exited")
+        filters = self._by_network_name(query.filters)
         ancestors = self._ancestors(query.filters.get("ancestor", ()))
         newest, oldest = self._limits(query.filters)
         healths = query.filters.get("health", ())
@@ -65,12 +64,19 @@ class Looks:
             container
             for container in self.catalog
             if (everything or container.record.state.active)
-            and container_filters.accepts(container.record, query.filters)
+            and container_filters.accepts(container.record, filters)
             and (not healths or (container.health.status if container.health else "none") in healths)
             and (ancestors is None or container.record.image_id in ancestors)
             and (newest is None or container.record.created < newest)
             and (oldest is None or container.record.created > oldest)
         ]
+
+    def _by_network_name(self, filters: Filters) -> Filters:
+        """Return the filters with the names of networks in place of their ids, by which the records know them."""
+        if "network" not in filters:
+            return filters
+        names = {self.networks.resolve(name).id: name for name in self.networks.names()}
+        return {**filters, "network": [names.get(value, value) for value in filters["network"]]}
 
     def _ancestors(self, refs: Any) -> set[str] | None:
         if not refs:
@@ -117,7 +123,7 @@ class Looks:
         answer = present.inspect(
             record,
             root=self.settings.container_root(container.id),
-            networks=self._networks(container),
+            networks=endpoints.shown(record, self.networks),
             sandbox=sandbox,
             graph=self.snapshotter.graph_data(container.id),
             exec_ids=self.exec_ids(container.id),
@@ -132,25 +138,14 @@ class Looks:
         found = await asyncio.to_thread(self.snapshotter.changes, container.id)
         return [{"Path": each.path, "Kind": each.kind} for each in found]
 
-    def _networks(self, container: Container) -> dict[str, Json]:
-        """Return the endpoints by network name: what was asked for, and what it got while it runs."""
-        live = {each.network_name: each for each in self.networks.endpoints(container.id)}
-        wanted = container.record.networking.endpoints_config or {}
-        answer = {}
-        for name, settings in wanted.items():
-            wire = to_builtins(settings or EndpointSettings())
-            wire["MacAddress"] = "" if name not in live else live[name].mac
-            if name in live:
-                wire |= _endpoint(live[name])
-            answer[name] = wire
-        return answer
-
     async def prune(self, filters: Filters, lifecycle: Lifecycle) -> Json:
         """Remove all containers that do not run; return ids and the bytes that came free."""
-        chosen = container_filters.prunable(filters, time.time_ns())
+        chosen = prune.chosen(filters, time.time_ns())
         removed, freed = [], 0
         for container in self.catalog:
-            if container.record.state.active or not chosen(container.record):
+            if container.record.state.active or not chosen(
+                container.record.created, container.record.config.labels or {}
+            ):
                 continue
             try:
                 usage = await asyncio.to_thread(self.snapshotter.usage, container.id)
@@ -160,16 +155,3 @@ class Looks:
             removed.append(container.id)
             freed += usage.size
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
-
-
-def _endpoint(live: Endpoint) -> Json:
-    return {
-        "NetworkID": live.network_id,
-        "EndpointID": live.endpoint_id,
-        "Gateway": live.gateway4,
-        "IPAddress": live.ipv4,
-        "IPPrefixLen": live.ipv4_prefix,
-        "IPv6Gateway": live.gateway6,
-        "GlobalIPv6Address": live.ipv6,
-        "GlobalIPv6PrefixLen": live.ipv6_prefix,
-    }

@@ -1,68 +1,248 @@
-"""The network use cases that exist so far: looking."""
+"""The network use cases: making, removing, looking, and moving containers in and out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from wherry.containers.catalog import Catalog
-from wherry.errors import InvalidArgument
+from wherry.containers.catalog import Catalog, Container
+from wherry.containers.record import Record
+from wherry.errors import Conflict, Forbidden, InvalidArgument, NotFound, SystemFailure
+from wherry.events import Bus
+from wherry.models import prune
+from wherry.models.container import EndpointSettings
 from wherry.models.labels import holds
+from wherry.models.network import CreateNetwork
 from wherry.models.queries import Filters
+from wherry.network import etcfiles, livefiles
+from wherry.network.api import Endpoint, EndpointRequest
 from wherry.network.controller import Networks
+from wherry.network.records import PREDEFINED, Network
+from wherry.services import endpoints
+from wherry.services.settings import Settings
+from wherry.supervision.remains import open_namespace
 
 Json = Any
+Result = TypeVar("Result")
 KNOWN = frozenset({"driver", "id", "label", "name", "scope", "type", "dangling"})
+FROM_HOST = "cannot disconnect container from host network - container was created in host network mode"
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkService:
     """NetworksBackend."""
 
+    settings: Settings
     networks: Networks
     catalog: Catalog
+    bus: Bus
+
+    # ---- looking
 
     async def listing(self, filters: Filters) -> list[Json]:
         """GET /networks; containers are left out, as dockerd does."""
-        for name in filters:
-            if name not in KNOWN:
-                raise InvalidArgument(f"invalid filter '{name}'")
+        tests = _tests(filters, self.networks)
         found = [self.networks.inspect(name) for name in self.networks.names()]
-        return [entry for entry in found if _accepts(entry, filters)]
+        return [entry for entry in found if all(test(entry) for test in tests)]
 
     async def inspect(self, ref: str) -> Json:
         """GET /networks/ID, with the containers that are in it."""
         entry = self.networks.inspect(ref)
-        entry["Containers"] = self._containers(entry["Id"])
+        for container_id, endpoint in self.networks.inside(entry["Id"]).items():
+            if container_id in self.catalog:
+                entry["Containers"][container_id] = _inside(self.catalog.resolve(container_id).name, endpoint)
         return entry
 
-    def _containers(self, network_id: str) -> dict[str, Json]:
-        inside = {}
-        for container in self.catalog:
-            for each in self.networks.endpoints(container.id):
-                if each.network_id == network_id:
-                    inside[container.id] = {
-                        "Name": container.name,
-                        "EndpointID": each.endpoint_id,
-                        "MacAddress": each.mac,
-                        "IPv4Address": f"{each.ipv4}/{each.ipv4_prefix}" if each.ipv4 else "",
-                        "IPv6Address": f"{each.ipv6}/{each.ipv6_prefix}" if each.ipv6 else "",
-                    }
-        return inside
+    # ---- networks
+
+    async def create(self, asked: CreateNetwork) -> Json:
+        """POST /networks/create."""
+        network = await asyncio.to_thread(self.networks.create, asked)
+        self._publish(network, "create")
+        return {"Id": network.id, "Warning": ""}
+
+    async def remove(self, ref: str) -> None:
+        """DELETE /networks/ID."""
+        self._publish(await asyncio.to_thread(self.networks.remove, ref), "destroy")
+
+    async def prune(self, filters: Filters) -> Json:
+        """POST /networks/prune: remove what no running container is in."""
+        chosen = prune.chosen(filters, time.time_ns())
+        removed = []
+        for name in self.networks.names():
+            try:
+                network = self.networks.resolve(name)
+                if network.predefined or not chosen(network.created, network.labels):
+                    continue
+                await self.remove(network.id)
+            except (Forbidden, NotFound):
+                continue  # somebody is in it, or it is gone
+            removed.append(network.name)
+        self.bus.publish("network", "prune", "", {"reclaimed": "0"})
+        return {"NetworksDeleted": removed or None}
+
+    # ---- containers in networks
+
+    async def connect(self, ref: str, container_ref: str, settings: EndpointSettings | None) -> None:
+        """POST /networks/ID/connect: now for a container that runs, and at each start from now on."""
+        network = self.networks.resolve(ref)
+        container = self._container(container_ref)
+        async with container.lock:
+            _check_company(container.record, network)
+            asked = endpoints.request(container.record, network.name, settings)
+            if container.record.state.alive:
+                await self._join(container, asked)
+            else:
+                self.networks.check(asked)
+            self.catalog.save(container, endpoints.with_endpoint(container.record, network.name, settings))
+
+    async def _join(self, container: Container, asked: EndpointRequest) -> None:
+        record, first = container.record, not self.networks.has_names(container.id)
+        endpoint = await asyncio.to_thread(
+            _with, _namespace(container), lambda fd: self.networks.connect(container.id, fd, asked)
+        )
+        livefiles.add(self._file(container, "hosts"), _hosts_lines(record, endpoint))
+        if first and self.networks.has_names(container.id):
+            options = etcfiles.Options.of(record.host_config)
+            texts = etcfiles.resolver_before_and_after(options, etcfiles.addresses([endpoint]))
+            livefiles.replace(self._file(container, "resolv.conf"), *texts)
+        publish(self.bus, container.id, endpoint, "connect")
+
+    async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
+        """POST /networks/ID/disconnect."""
+        network = self.networks.resolve(ref)
+        try:
+            container = self._container(container_ref)
+        except NotFound as error:
+            raise NotFound(f"endpoint {container_ref} not found" if force else error.message) from error
+        async with container.lock:
+            if container.record.host_config.network_mode == "host" and network.name == "host":
+                raise InvalidArgument(FROM_HOST)
+            if network.name not in (container.record.networking.endpoints_config or {}):
+                kind = "network" if container.record.state.alive else "the network"
+                raise SystemFailure(f"container {container.id} is not connected to {kind} {network.name}")
+            endpoint = self.networks.inside(network.id).get(container.id)
+            if endpoint is not None and container.record.state.alive:
+                await self._part(container, endpoint)
+            self.catalog.save(container, endpoints.without_endpoint(container.record, network.name))
+
+    async def _part(self, container: Container, endpoint: Endpoint) -> None:
+        network = endpoint.network_id
+        await asyncio.to_thread(
+            _with, _namespace(container), lambda fd: self.networks.disconnect(container.id, fd, network)
+        )
+        livefiles.remove(self._file(container, "hosts"), _hosts_lines(container.record, endpoint))
+        publish(self.bus, container.id, endpoint, "disconnect")
+
+    def _container(self, ref: str) -> Container:
+        if not ref:
+            raise InvalidArgument('invalid name or ID supplied: ""')
+        return self.catalog.resolve(ref)
+
+    def _file(self, container: Container, name: str) -> Path:
+        return self.settings.container_root(container.id) / name
+
+    def _publish(self, network: Network, action: str) -> None:
+        self.bus.publish("network", action, network.id, {"name": network.name, "type": network.driver})
 
 
-def _accepts(entry: Mapping[str, Any], filters: Filters) -> bool:
-    builtin = entry["Name"] in ("bridge", "host", "none")
-    tests: dict[str, Callable[[str], bool]] = {
-        "driver": lambda value: entry["Driver"] == value,
-        "id": lambda value: entry["Id"].startswith(value),
-        "name": lambda value: value in entry["Name"],
-        "scope": lambda value: entry["Scope"] == value,
-        "type": lambda value: builtin == (value == "builtin"),
-        "dangling": lambda value: value in ("false", "0"),
+def publish(bus: Bus, container_id: str, endpoint: Endpoint, action: str) -> None:
+    """Publish that a container came into a network, or left it."""
+    kind = "null" if endpoint.network_name == "none" else "host" if endpoint.network_name == "host" else "bridge"
+    attributes = {"container": container_id, "name": endpoint.network_name, "type": kind}
+    bus.publish("network", action, endpoint.network_id, attributes)
+
+
+def _check_company(record: Record, network: Network) -> None:
+    """Raise InvalidArgument when this container can be in no further network, or not in this one."""
+    mode = record.host_config.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        raise InvalidArgument(endpoints.SHARED)
+    if network.name == "host":
+        raise InvalidArgument(endpoints.TO_HOST)
+    if "none" in (network.name, *(record.networking.endpoints_config or {})):
+        raise InvalidArgument(endpoints.PRIVATE)
+
+
+def _namespace(container: Container) -> int:
+    """Return a descriptor of a running container's network namespace; the caller closes it. Raises Conflict."""
+    state = container.record.state
+    fd = open_namespace(state.pid, state.start_time, "net")
+    if fd is None:
+        raise Conflict(f"container {container.id} is not running")
+    return fd
+
+
+def _with(fd: int, work: Callable[[int], Result]) -> Result:
+    """Do something with a descriptor and close it, in one thread: its number must not be another's in between."""
+    try:
+        return work(fd)
+    finally:
+        os.close(fd)
+
+
+def _hosts_lines(record: Record, endpoint: Endpoint) -> str:
+    return etcfiles.own_lines(record.config.hostname, record.config.domainname, etcfiles.addresses([endpoint]))
+
+
+def _inside(name: str, endpoint: Endpoint) -> Json:
+    return {
+        "Name": name,
+        "EndpointID": endpoint.endpoint_id,
+        "MacAddress": endpoint.mac,
+        "IPv4Address": f"{endpoint.ipv4}/{endpoint.ipv4_prefix}" if endpoint.ipv4 else "",
+        "IPv6Address": f"{endpoint.ipv6}/{endpoint.ipv6_prefix}" if endpoint.ipv6 else "",
     }
-    labels = entry.get("Labels") or {}
-    if not all(holds(labels, value) for value in filters.get("label", ())):
-        return False
-    return all(any(tests[name](value) for value in values) for name, values in filters.items() if name in tests)
+
+
+Test = Callable[[Mapping[str, Any]], bool]
+
+
+def _tests(filters: Filters, networks: Networks) -> list[Test]:
+    """Return one test per filter; values of one filter are alternatives, but all labels must hold."""
+    tests: list[Test] = []
+    for name, values in filters.items():
+        if name not in KNOWN:
+            raise InvalidArgument(f"invalid filter '{name}'")
+        if name == "label":
+            tests += [_labelled(value) for value in values]
+        elif values:
+            tests.append(_any([_test(name, value, networks) for value in values]))
+    return tests
+
+
+def _labelled(wanted: str) -> Test:
+    return lambda entry: holds(entry["Labels"], wanted)
+
+
+def _any(tests: Sequence[Test]) -> Test:
+    return lambda entry: any(test(entry) for test in tests)
+
+
+def _test(name: str, value: str, networks: Networks) -> Test:
+    if name == "dangling":
+        if value not in ("true", "1", "false", "0"):
+            raise InvalidArgument('invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")')
+        return lambda entry: _dangling(entry, networks) == (value in ("true", "1"))
+    if name == "type":
+        if value not in ("custom", "builtin"):
+            raise SystemFailure(f"invalid filter: 'type'='{value}'")
+        return lambda entry: (entry["Name"] in PREDEFINED) == (value == "builtin")
+    if name in ("driver", "scope"):
+        return lambda entry: entry[name.capitalize()] == value
+    key = "Id" if name == "id" else "Name"
+    try:
+        pattern = re.compile(value)
+    except re.error:
+        return lambda entry: value in entry[key]
+    return lambda entry: bool(pattern.search(entry[key]))
+
+
+def _dangling(entry: Mapping[str, Any], networks: Networks) -> bool:
+    return entry["Name"] not in PREDEFINED and not networks.inside(entry["Id"])

@@ -17,7 +17,6 @@ from wherry.images.images import Images
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.xray import SCHEMA, Layer, Remains, Xray
 from wherry.network.controller import Networks
-from wherry.network.firewall import nftables
 from wherry.runtime import exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.services.lifecycle import Lifecycle
@@ -173,7 +172,6 @@ class XrayService:
         found = []
         for each in self.networks.endpoints(container.id):
             network = self.networks.resolve(each.network_id)
-            bridge = network.options.get("com.docker.network.bridge.name", "")
             found.append(
                 Connection(
                     network=each.network_name,
@@ -182,7 +180,7 @@ class XrayService:
                     ipv4=f"{each.ipv4}/{each.ipv4_prefix}" if each.ipv4 else "",
                     ipv6=f"{each.ipv6}/{each.ipv6_prefix}" if each.ipv6 else "",
                     gateway=each.gateway4,
-                    firewall_table=nftables.PREFIX + bridge if bridge else "",
+                    firewall_table=self.networks.firewall_table(network),
                 )
             )
         return tuple(found)

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+from wherry.kernel.pidfd import has_ended
 from wherry.runtime import exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.wire import Exit
@@ -29,6 +30,24 @@ def open_process(pid: int, start_time: int) -> int | None:
         pass
     os.close(pidfd)
     return None
+
+
+def open_namespace(pid: int, start_time: int, kind: str) -> int | None:
+    """Return a descriptor of a namespace (a name in /proc/PID/ns) of exactly this process; None when it is gone."""
+    pidfd = open_process(pid, start_time)
+    if pidfd is None:
+        return None
+    try:
+        fd = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    else:
+        if not has_ended(pidfd):  # it lives, so the number was its own all the time
+            return fd
+        os.close(fd)
+        return None
+    finally:
+        os.close(pidfd)
 
 
 def kill(pidfd: int, patience: float = PATIENCE) -> None:

@@ -10,7 +10,7 @@ from tests.kernel.isolation import command, ip, isolated
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.kernel.netlink import nft
 from wherry.kernel.netlink.socket import NetlinkSocket
-from wherry.network import sysctls
+from wherry.network import bridgeplan, sysctls
 from wherry.network.config import NetworkConfig
 from wherry.network.drivers.bridge import BridgeDriver
 from wherry.network.firewall.nftables import Nftables
@@ -48,9 +48,10 @@ def test_start_brings_up_and_stop_leaves_nothing(engine):
     assert sysctls.read(FORWARD) == "1"
     rules = command("nft", "list", "table", "ip", "wherry-wherry0")
     assert 'ip saddr 172.17.0.0/16 oifname != "wherry0" counter packets 0 bytes 0 masquerade' in rules
-    assert 'oifname "wherry0" ct state established,related accept' in rules
-    assert 'iifname "wherry0" accept' in rules
-    assert 'oifname "wherry0" counter packets 0 bytes 0 drop' in rules
+    assert 'elements = { "wherry0" }' in rules
+    assert "oifname @bridges ct state established,related accept" in rules
+    assert '"wherry0" : jump from-wherry0' in rules
+    assert "oifname @bridges counter packets 0 bytes 0 drop" in rules
     networks.stop(remove=True)
     assert machine() == before
 
@@ -238,7 +239,7 @@ def test_each_step_of_start_is_undone_when_the_next_fails(engine, monkeypatch, s
 @isolated
 def test_any_number_of_links_is_taken_away_and_those_that_are_gone_do_not_matter(engine):
     engine()
-    driver = BridgeDriver(NetworkConfig(bridge="wherry0"), Nftables())
+    driver = BridgeDriver(bridgeplan.of_default(NetworkConfig(bridge="wherry0")), Nftables("wherry-wherry0"))
     with NetlinkSocket() as netlink:
         command("ip", "link", "add", "last", "type", "bridge")
         driver.detach(netlink, [f"veth{number:07x}" for number in range(4000)] + ["last"])

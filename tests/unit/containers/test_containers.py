@@ -133,19 +133,3 @@ def test_the_status_column():
     ended = record(1, "x", status="exited", exit_code=3, finished_at=second)
     assert present.status(ended, 2 * second) == "Exited (3) 1 second ago"
     assert present.command(ended) == "sh -c 'exit 3'"
-
-
-def test_prune_takes_only_what_its_filters_choose():
-    hour = 3600 * 10**9
-    old = structs.replace(record(1, "web"), created=1 * hour)
-    assert filters.prunable({}, 3 * hour)(old)
-    assert filters.prunable({"until": ["1h"]}, 3 * hour)(old)
-    assert not filters.prunable({"until": ["2h30m"]}, 3 * hour)(old)
-    assert filters.prunable({"label": ["tier=db"]}, 0)(old)
-    assert not filters.prunable({"label!": ["tier"]}, 0)(old)
-
-
-@pytest.mark.parametrize("wanted", [{"until": ["bad"]}, {"until": ["1h "]}, {"name": ["x"]}])
-def test_prune_refuses_what_it_does_not_know(wanted):
-    with pytest.raises(InvalidArgument):
-        filters.prunable(wanted, 0)

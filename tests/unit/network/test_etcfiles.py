@@ -49,7 +49,7 @@ def test_no_address_no_line():
 
 def resolv(text: str, host: HostConfig | None = None, *, own: bool = True, ipv6: bool = False) -> str:
     options = Options.of(host or HostConfig())
-    answer = etcfiles.resolv_text(HostFiles("", text), options, own_namespace=own, ipv6=ipv6)
+    answer = etcfiles.resolv_text(HostFiles("", text), options, own, ipv6)
     assert answer.startswith(HEADER)
     return answer.removeprefix(HEADER)
 
@@ -177,14 +177,14 @@ def test_render_writes_three_files(monkeypatch):
         etcfiles.hostfiles, "read", lambda own_namespace: HostFiles("the host's", "nameserver 9.9.9.9\n")
     )
     common = {"hostname": "hh", "domainname": "", "addresses": ["172.17.0.2"], "gateway": "172.17.0.1"}
-    own = etcfiles.render(**common, host_network=False, options=Options())
+    own = etcfiles.render(**common, resolution=etcfiles.OTHERS, options=Options())
     assert own["hosts"].endswith("172.17.0.2\thh\n")
     assert own["hostname"] == "hh\n"
     assert "nameserver 9.9.9.9\n" in own["resolv.conf"]
-    host = etcfiles.render(**(common | {"addresses": ()}), host_network=True, options=Options())
+    host = etcfiles.render(**(common | {"addresses": ()}), resolution=etcfiles.HOST, options=Options())
     assert host["hosts"] == "the host's"
     added = etcfiles.render(
-        **(common | {"addresses": ()}), host_network=True, options=Options(hosts=(("a", "1.2.3.4"),))
+        **(common | {"addresses": ()}), resolution=etcfiles.HOST, options=Options(hosts=(("a", "1.2.3.4"),))
     )
     assert added["hosts"] == HOSTS + "1.2.3.4\ta\n"
 

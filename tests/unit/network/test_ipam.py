@@ -120,3 +120,22 @@ def test_the_first_subnet_that_collides_with_nothing(taken, preferred, chosen):
 def test_nothing_left_says_what_to_do():
     with pytest.raises(SystemFailure, match="--bip"):
         subnets.choose(nets("0.0.0.0/0"))
+
+
+def test_a_range_is_what_is_given_out_and_the_reserved_are_nobodys(database):
+    pool = AddressPool(database, "p", "10.0.0.0/24", "10.0.0.1", "10.0.0.128/30", ["10.0.0.129"])
+    assert [pool.allocate() for _ in range(3)] == ["10.0.0.128", "10.0.0.130", "10.0.0.131"]
+    with pytest.raises(SystemFailure, match="no available IPv4 addresses"):
+        pool.allocate()
+    assert pool.reserve("10.0.0.9", "c") == "10.0.0.9"
+    with pytest.raises(Conflict, match="Address already in use"):
+        pool.reserve("10.0.0.129", "c")
+    pool.release(["10.0.0.9", "10.0.0.130"])
+    assert pool.allocate() == "10.0.0.130"
+
+
+def test_the_lowest_comes_first_also_after_a_higher_one_was_asked_for(database):
+    pool = AddressPool(database, "p", "10.0.0.0/24", "10.0.0.1")
+    pool.reserve("10.0.0.99", "c")
+    pool.release(["10.0.0.99"])
+    assert pool.allocate() == "10.0.0.2"

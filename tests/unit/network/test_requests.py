@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, NotImplementedHere
 from wherry.models.container import ContainerConfig, HostConfig
+from wherry.models.network import IpamPool
 from wherry.network import requests, sysctls
 from wherry.network.api import EndpointRequest
 from wherry.network.config import NetworkConfig
@@ -17,7 +18,7 @@ def test_an_address_on_the_default_bridge_is_refused_in_dockerds_words():
     with pytest.raises(InvalidArgument) as caught:
         requests.check(EndpointRequest("bridge", ipv4="172.17.0.9"), BRIDGE)
     assert caught.value.message == (
-        "invalid config for network bridge: invalid endpoint settings:\n"
+        "invalid endpoint settings:\n"
         "* user specified IP address is supported on user defined networks only\n"
         "* user specified IP address is supported only when connecting to networks with user configured subnets"
     )
@@ -27,7 +28,7 @@ def test_an_address_on_the_default_bridge_is_refused_in_dockerds_words():
     "mac", ["zz", "02:42", "01:00:5e:00:00:01", "00:00:00:00:00:00", "02:42:ac:11:00:02\n", "02-42-ac-11-00-02"]
 )
 def test_bad_macs_are_refused(mac):
-    with pytest.raises(InvalidArgument, match="invalid config for network bridge: invalid MAC address"):
+    with pytest.raises(InvalidArgument, match=r"^invalid MAC address"):
         requests.check(EndpointRequest("bridge", mac=mac), BRIDGE)
 
 
@@ -35,6 +36,54 @@ def test_good_ones_pass():
     requests.check(EndpointRequest("bridge", mac="02:42:AC:11:00:09"), BRIDGE)
     assert requests.is_plain(EndpointRequest("bridge", aliases=("a",)))
     assert not requests.is_plain(EndpointRequest("bridge", mac="02:42:ac:11:00:09"))
+
+
+ASKED = Network(
+    id="3" * 64,
+    name="mine",
+    driver="bridge",
+    created=0,
+    subnet="10.1.0.0/24",
+    gateway="10.1.0.1",
+    asked=(IpamPool(subnet="10.1.0.0/24"),),
+)
+CHOSEN = Network(id="4" * 64, name="any", driver="bridge", created=0, subnet="172.18.0.0/16", gateway="172.18.0.1")
+
+
+@pytest.mark.parametrize(
+    ("network", "wanted", "complaint"),
+    [
+        (ASKED, {"ipv4": "10.1.0.7"}, None),
+        (ASKED, {"ipv4": "10.1.1.7"}, "no configured subnet or ip-range contain the IP address 10.1.1.7"),
+        (ASKED, {"ipv4": "10.1.0.0"}, "no configured subnet or ip-range contain the IP address 10.1.0.0"),
+        (
+            ASKED,
+            {"ipv4": "banana"},
+            "* invalid IPv4 address: banana\n* no configured subnet or ip-range contain the IP ",
+        ),
+        (ASKED, {"ipv6": "fd00::7"}, "no configured subnet or ip-range contain the IP address fd00::7"),
+        (ASKED, {"aliases": ("a",)}, None),
+        (
+            CHOSEN,
+            {"ipv4": "172.18.0.7"},
+            "user specified IP address is supported only when connecting to networks with",
+        ),
+        (BRIDGE, {"aliases": ("a",)}, "network-scoped alias is supported only for containers in user defined networks"),
+    ],
+)
+def test_what_an_endpoint_may_ask_of_a_network(network, wanted, complaint):
+    asked = EndpointRequest(network.name, **wanted)
+    if complaint is None:
+        requests.check(asked, network)
+        return
+    with pytest.raises(InvalidArgument) as caught:
+        requests.check(asked, network)
+    assert caught.value.message.startswith("invalid endpoint settings:\n" + complaint)
+
+
+def test_endpoint_options_that_are_not_there_yet_are_refused():
+    with pytest.raises(NotImplementedHere, match="ifname"):
+        requests.check(EndpointRequest("mine", driver_opts={"com.docker.network.endpoint.ifname": "lan0"}), ASKED)
 
 
 def test_the_hosts_network_takes_no_endpoints():

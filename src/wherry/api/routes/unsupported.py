@@ -40,11 +40,6 @@ MISSING = (
     "POST /build/cancel|building images",
     "POST /session|building images with BuildKit",
     "POST /grpc|building images with BuildKit",
-    "POST /networks/create|making networks",
-    "POST /networks/prune|making networks",
-    "DELETE /networks/{id}|making networks",
-    "POST /networks/{id}/connect|connecting a running container to a network",
-    "POST /networks/{id}/disconnect|connecting a running container to a network",
 )
 
 

@@ -189,5 +189,8 @@ GO_STRUCTS = {
     "HostConfig": "container.HostConfig",
     "ExecConfig": "container.ExecOptions",
     "ExecStart": "container.ExecStartOptions",
+    "CreateNetwork": "network.CreateRequest",
+    "Connect": "network.ConnectOptions",
+    "Disconnect": "network.DisconnectOptions",
 }
 """The types that dockerd names in its texts."""

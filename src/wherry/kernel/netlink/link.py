@@ -40,8 +40,11 @@ IFLA_EXT_MASK = 29
 IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
 IFLA_BR_FORWARD_DELAY = 1
+IFLA_BRPORT_ISOLATED = 33
 IFLA_BR_STP_STATE = 5
 IFLA_BR_MCAST_SNOOPING = 23
 
@@ -160,6 +163,12 @@ def mtu(value: int) -> bytes:
 def master(index: int) -> bytes:
     """Return the attribute that makes the link a port of a bridge; 0 takes it out."""
     return u32(IFLA_MASTER, index)
+
+
+def isolated() -> bytes:
+    """Return the attribute of a bridge's port that keeps it from other ports that have it (Linux 4.18)."""
+    data = nested(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_ISOLATED, 1))
+    return nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
 
 
 def renamed(name: str) -> bytes:

@@ -47,7 +47,7 @@ IFNAME_TYPE, IPV4_TYPE = 41, 7
 """How nft(8) displays a set's keys; the kernel only stores these numbers."""
 
 SET_INTERVAL, SET_MAP = 0x4, 0x8
-META_IIFNAME, META_OIFNAME = 6, 7
+META_IIFNAME, META_OIFNAME, META_L4PROTO = 6, 7, 16
 CMP_EQ, CMP_NEQ = 0, 1
 CT_STATE = 0
 CT_RELATED, CT_ESTABLISHED = 1 << 2, 1 << 1
@@ -56,7 +56,7 @@ IFNAMSIZ = 16
 
 _LIST_ELEMENT = 1
 _DATA_VALUE, _DATA_VERDICT = 1, 2
-_REGISTER = 1
+_REGISTER, _SECOND_REGISTER = 1, 2
 _VERDICT_REGISTER = 0
 
 
@@ -191,6 +191,11 @@ def load_network(offset: int, length: int) -> bytes:
     return expression("payload", be32(1, _REGISTER), be32(2, 1), be32(3, offset), be32(4, length))
 
 
+def load_transport(offset: int, length: int) -> bytes:
+    """Load bytes of the header of TCP or UDP into the register."""
+    return expression("payload", be32(1, _REGISTER), be32(2, 2), be32(3, offset), be32(4, length))
+
+
 def load_ct(key: int) -> bytes:
     """Load what connection tracking knows of the packet into the register."""
     return expression("ct", be32(2, key), be32(1, _REGISTER))
@@ -243,6 +248,26 @@ def counter() -> bytes:
 def masquerade() -> bytes:
     """Give the packet the address of the interface it leaves by. Only in a nat chain at postrouting."""
     return expression("masq")
+
+
+def destination4(address: str, port: int) -> tuple[bytes, ...]:
+    """Send the packet to another address and port. Only in a nat chain at prerouting or output."""
+    values = {_REGISTER: packed(address), _SECOND_REGISTER: struct.pack("!H", port)}
+    loads = [
+        expression("immediate", be32(1, register), nested(2, attribute(_DATA_VALUE, value)))
+        for register, value in values.items()
+    ]
+    nat = expression("nat", be32(1, 1), be32(2, NFPROTO_IPV4), be32(3, _REGISTER), be32(5, _SECOND_REGISTER))
+    return (*loads, nat)
+
+
+def to_address4(address: str, protocol: int, port: int) -> tuple[bytes, ...]:
+    """Match packets to an IPv4 address and a port of TCP or UDP (offsets 16 of IP, 2 of both)."""
+    return (
+        *(load_network(16, 4), compared(packed(address))),
+        *(load_meta(META_L4PROTO), compared(bytes((protocol,)))),
+        *(load_transport(2, 2), compared(struct.pack("!H", port))),
+    )
 
 
 def from_interface(name: str, *, equal: bool = True) -> tuple[bytes, ...]:

@@ -21,19 +21,17 @@ from contextlib import ExitStack
 from msgspec import structs
 
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
-from wherry.kernel.netlink import addr, link, route
+from wherry.kernel.netlink import addr, link
 from wherry.kernel.netlink.claim import Claim
 from wherry.kernel.netlink.link import Link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import forwarding, sysctls
-from wherry.network.config import NetworkConfig
+from wherry.network.bridgeplan import ALIAS, BridgePlan
 from wherry.network.driver import Port
-from wherry.network.firewall.api import BridgeRules, Firewall
-from wherry.network.hostfiles import nameservers
+from wherry.network.firewall.api import Firewall
 from wherry.network.ipam import subnets
 from wherry.network.records import Network
 
-ALIAS = "wherry"
 START = "wherry start"
 START_WAIT = 20.0
 NAME_ATTEMPTS = 8
@@ -42,43 +40,44 @@ BATCH = 64
 
 
 class BridgeDriver:
-    """Driver of the default bridge."""
+    """Driver of one bridge."""
 
     attachable = True
 
-    def __init__(self, config: NetworkConfig, firewall: Firewall) -> None:
+    def __init__(self, plan: BridgePlan, firewall: Firewall) -> None:
         """Know what to do; `open` does it."""
-        self._config = config
+        self._plan = plan
         self._firewall = firewall
         self._index = 0
         self._ours = True
         self._claim: Claim | None = None
-        digest = hashlib.sha256(config.bridge.encode()).digest()
+        digest = hashlib.sha256(plan.name.encode()).digest()
         self._group = 1 << 30 | int.from_bytes(digest[:4], "big") >> 3 << 1
         self._doomed = self._group | 1
 
-    def open(self, network: Network) -> Network:
+    def open(self, network: Network, avoid: Collection[subnets.Subnet] = ()) -> Network:
         """Make the bridge or take it up, with its address and rules. Undone as a whole when a step fails."""
-        name = self._config.bridge
+        name = self._plan.name
         with Claim(START, wait=START_WAIT), NetlinkSocket() as netlink, ExitStack() as undo:
-            self._claim = self._claimed(name)
-            undo.callback(self._claim.close)
+            claim = self._claimed(name)
+            undo.callback(claim.close)
             found = link.find_link(netlink, name)
             if found is not None and found.kind != "bridge":
-                raise InvalidArgument(f"{name} exists and is no bridge: choose another name with --bridge")
-            self._ours = found is None or found.alias.startswith(ALIAS)
-            gateway = self._choose(netlink, network, found)
+                raise InvalidArgument(f"{name} exists and is no bridge: {self._plan.advice}")
+            self._ours = found is None or self._plan.owns(found.alias)
+            gateway = self._choose(netlink, network, found, avoid)
             if found is None:
                 undo.callback(netlink.apply, link.delete_link(name))
                 found = self._make(netlink, name)
-            self._index = found.index
             self._set_up(netlink, found, gateway)
             undo.callback(self._firewall.uninstall, name)
-            self._firewall.install(BridgeRules(name, str(gateway.network), self._config.masquerade))
-            if self._config.ip_forward:
+            self._firewall.install(self._plan.rules(str(gateway.network)))
+            if self._plan.ip_forward and not self._plan.internal:
                 forwarding.enable(netlink, self._firewall)
             undo.pop_all()
-        return structs.replace(network, subnet=str(gateway.network), gateway=str(gateway.ip), options=self._options())
+            self._claim, self._index = claim, found.index
+        subnet, address = str(gateway.network), str(gateway.ip)
+        return structs.replace(network, subnet=subnet, gateway=address, options=dict(self._plan.shown))
 
     def _claimed(self, name: str) -> Claim:
         try:
@@ -86,35 +85,29 @@ class BridgeDriver:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-            raise Conflict(
-                f"bridge {name} is in use by another engine on this machine: choose another name with --bridge"
-            ) from error
+            raise Conflict(f"bridge {name} is in use by another engine on this machine: {self._plan.advice}") from error
 
-    def _choose(self, netlink: NetlinkSocket, network: Network, found: Link | None) -> ipaddress.IPv4Interface:
+    def _choose(
+        self, netlink: NetlinkSocket, network: Network, found: Link | None, avoid: Collection[subnets.Subnet]
+    ) -> ipaddress.IPv4Interface:
         """Return the bridge's address: the one asked for, the one it has, that of the last time, or a free one."""
-        if self._config.bip:
-            return self._config.bridge_address()
+        if self._plan.address:
+            return ipaddress.IPv4Interface(self._plan.address)
         index = found.index if found else 0
-        addresses = addr.list_addresses(netlink, socket.AF_INET)
-        for each in addresses:
+        for each in addr.list_addresses(netlink, socket.AF_INET):
             if index and each.link == index:
                 return ipaddress.IPv4Interface(f"{each.address}/{each.prefix}")
         if not self._ours:
-            raise InvalidArgument(f"bridge {self._config.bridge} has no IPv4 address: give it one, or set --bip")
-        taken = [ipaddress.IPv4Interface(f"{each.address}/{each.prefix}").network for each in addresses]
-        taken += [
-            ipaddress.IPv4Network(f"{each.destination}/{each.prefix}")
-            for each in route.list_routes(netlink, socket.AF_INET)
-            if each.prefix and each.link != index
-        ]
-        taken += [ipaddress.IPv4Network(each) for each in nameservers() if ":" not in each]
-        subnet = subnets.choose(taken, network.subnet)
+            advice = f"give it one, or {self._plan.subnet_advice}"
+            raise InvalidArgument(f"bridge {self._plan.name} has no IPv4 address: {advice}")
+        subnet = subnets.choose([*subnets.taken(netlink, index), *avoid], network.subnet)
         return ipaddress.IPv4Interface(f"{subnet.network_address + 1}/{subnet.prefixlen}")
 
     def _make(self, netlink: NetlinkSocket, name: str) -> Link:
         mac = bytes((0x02, 0x42)) + os.urandom(4)
         netlink.apply(
-            link.new_bridge(name, mac=mac.hex(":"), mtu=self._config.mtu), link.set_attributes(name, link.alias(ALIAS))
+            link.new_bridge(name, mac=mac.hex(":"), mtu=self._plan.mtu),
+            link.set_attributes(name, link.alias(self._plan.alias)),
         )
         made = link.find_link(netlink, name)
         if made is None:
@@ -143,28 +136,23 @@ class BridgeDriver:
             requests.append(addr.new_address(bridge.index, *wanted, broadcast=broadcast))
         netlink.apply(*requests)
 
-    def _options(self) -> dict[str, str]:
-        prefix = "com.docker.network.bridge."
-        return {
-            f"{prefix}default_bridge": "true",
-            f"{prefix}enable_icc": "true",
-            f"{prefix}enable_ip_masquerade": "true" if self._config.masquerade else "false",
-            f"{prefix}host_binding_ipv4": "0.0.0.0",
-            f"{prefix}name": self._config.bridge,
-            "com.docker.network.driver.mtu": str(self._config.mtu),
-        }
-
     def mac(self, network: Network, ipv4: str) -> str:
         """Return the MAC address that belongs to an address."""
         return (bytes((0x02, 0x42)) + socket.inet_aton(ipv4)).hex(":")
 
     def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str:
-        """Make a veth pair between the bridge and a namespace."""
+        """Make a veth pair between the bridge and a namespace.
+
+        Where containers may not talk to each other, their ports are isolated: the bridge forwards nothing between them.
+        """
+        if not self._index:
+            raise SystemFailure(f"network {network.name} is down: the log of the engine's start says why")
         peer = link.VethPeer(port.interface, port.netns_fd, port.mac)
         for attempt in range(NAME_ATTEMPTS):
             name = f"veth{os.urandom(4).hex()[:7]}"
+            pair = link.new_veth(name, peer, master=self._index, mtu=self._plan.mtu, group=self._group)
             try:
-                netlink.apply(link.new_veth(name, peer, master=self._index, mtu=self._config.mtu, group=self._group))
+                netlink.apply(pair, *(() if self._plan.icc else (link.set_attributes(name, link.isolated()),)))
             except OSError as error:
                 if error.errno != errno.EEXIST or attempt == NAME_ATTEMPTS - 1:
                     raise
@@ -181,20 +169,33 @@ class BridgeDriver:
         netlink.apply(link.delete_group(self._doomed))
 
     def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
-        """Delete our links but those of running containers."""
-        ours = [each.name for each in link.list_links(netlink) if each.group in (self._group, self._doomed)]
-        self.detach(netlink, [name for name in ours if name not in keep])
+        """Delete our links but those of running containers, which are put back when the bridge had to be made again."""
+        ours = [each for each in link.list_links(netlink) if each.group in (self._group, self._doomed)]
+        self.detach(netlink, [each.name for each in ours if each.name not in keep])
+        lost = [each.name for each in ours if each.name in keep and each.master != self._index]
+        if self._index and lost:
+            netlink.apply(*(link.set_attributes(name, link.master(self._index), missing_ok=True) for name in lost))
 
     def close(self, network: Network, *, remove: bool) -> None:
         """Give the bridge up; with remove delete what we made and turn forwarding off if no one else needs it."""
         if self._claim is None:
+            if remove:  # it could not be brought up, but the firewall was told of it
+                self._firewall.uninstall(self._plan.name)
             return
         with Claim(START, wait=START_WAIT), NetlinkSocket() as netlink:
             if remove:
                 self.sweep(netlink, network, ())
-                self._firewall.uninstall(self._config.bridge)
+                self._firewall.uninstall(self._plan.name)
                 if self._ours:
-                    netlink.apply(link.delete_link(self._config.bridge))
-                forwarding.disable(netlink, self._firewall, self._config.bridge)
+                    netlink.apply(link.delete_link(self._plan.name))
+                forwarding.disable(netlink, self._firewall, self._plan.name)
             self._claim.close()
             self._claim = None
+            self._index = 0
+
+
+def strays(netlink: NetlinkSocket, owner: str, known: Collection[str]) -> list[str]:
+    """Return the bridges that an engine made for networks that it does not know: one that was killed in between."""
+    prefix = f"{ALIAS} {owner} "
+    bridges = [each for each in link.list_links(netlink) if each.kind == "bridge" and each.alias.startswith(prefix)]
+    return [each.name for each in bridges if each.alias.removeprefix(prefix) not in known]

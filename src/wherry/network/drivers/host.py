@@ -7,6 +7,7 @@ from collections.abc import Collection
 from wherry.errors import InvalidArgument
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network.driver import Port
+from wherry.network.ipam.subnets import Subnet
 from wherry.network.records import Network
 
 
@@ -15,7 +16,7 @@ class HostDriver:
 
     attachable = False
 
-    def open(self, network: Network) -> Network:
+    def open(self, network: Network, avoid: Collection[Subnet] = ()) -> Network:
         """Nothing to bring up."""
         return network
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network.driver import Port
+from wherry.network.ipam.subnets import Subnet
 from wherry.network.records import Network
 
 
@@ -14,7 +15,7 @@ class NullDriver:
 
     attachable = True
 
-    def open(self, network: Network) -> Network:
+    def open(self, network: Network, avoid: Collection[Subnet] = ()) -> Network:
         """Nothing to bring up."""
         return network
 

@@ -1,8 +1,8 @@
 """What the bridge driver needs of the host's packet filter.
 
-One `BridgeRules` value says everything about one bridge; `install` brings the kernel to it in one transaction, from
-whatever was there before, so starting after a crash and reloading after a flush are the same call. Published ports
-will be one more field of the value and a map element each.
+One `BridgeRules` value says everything about one bridge. A backend holds those of one engine and brings the kernel to
+all of them in one transaction, from whatever was there before: starting after a crash and adding a network are the
+same call. Published ports will be one more field of the value and a map element each.
 
 Every engine has a table of its own. Forwarding in general is shared by all engines of a network namespace: see
 `Firewall.guard`.
@@ -17,18 +17,23 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
-    """masquerade: packets leaving the subnet by another interface get that interface's address."""
+    """masquerade: packets leaving the subnet by another interface get that interface's address.
+
+    icc: containers of the bridge may talk to each other. internal: nothing goes out of the bridge, nothing comes in.
+    """
 
     bridge: str
     subnet: str
     masquerade: bool = True
+    icc: bool = True
+    internal: bool = False
 
 
 class Firewall(Protocol):
     """A packet filter backend. Methods block; they raise OSError, or NotImplementedHere when the kernel lacks it."""
 
     def install(self, rules: BridgeRules) -> None:
-        """Let containers out and answers in; drop what comes in unasked from anywhere else."""
+        """Let containers out and answers in; drop what comes in unasked from anywhere else, other bridges included."""
         ...
 
     def uninstall(self, bridge: str) -> None:
@@ -47,6 +52,6 @@ class Firewall(Protocol):
         """Take the guard away."""
         ...
 
-    def others(self, bridge: str) -> bool:
+    def others(self) -> bool:
         """Whether rules of other engines are installed."""
         ...

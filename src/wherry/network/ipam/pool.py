@@ -21,16 +21,22 @@ WAITING = ""
 class AddressPool:
     """Gives out the addresses of a subnet. Thread-safe."""
 
-    def __init__(self, database: Database, pool: str, subnet: str, gateway: str) -> None:
-        """Take up what the store says is in use; rows outside of the subnet, from before it changed, are dropped."""
+    def __init__(
+        self, database: Database, pool: str, subnet: str, gateway: str, ip_range: str = "", reserved: Iterable[str] = ()
+    ) -> None:
+        """Take up what the store says is in use; rows outside of the subnet, from before it changed, are dropped.
+
+        ip_range: the part of the subnet that `allocate` gives out. reserved: what nobody gets.
+        """
         self._database = database
         self._pool = pool
         self._network = ipaddress.IPv4Network(subnet)
+        self._range = ipaddress.IPv4Network(ip_range or subnet)
         self._lock = threading.Lock()
-        self._used = {int(ipaddress.IPv4Address(gateway))}
+        self._used = {int(ipaddress.IPv4Address(each)) for each in (gateway, *reserved) if each}
         self._freed: list[int] = []
-        self._next = int(self._network.network_address) + 1
-        self._last = int(self._network.broadcast_address) - 1
+        self._next = max(int(self._network.network_address) + 1, int(self._range.network_address))
+        self._last = min(int(self._network.broadcast_address) - 1, int(self._range.broadcast_address))
         self._load()
 
     def _load(self) -> None:
@@ -52,14 +58,14 @@ class AddressPool:
     def _lowest_free(self) -> int:
         while self._freed:
             number = heapq.heappop(self._freed)
-            if number not in self._used:
+            if number not in self._used and ipaddress.IPv4Address(number) in self._range:
                 return number
         while self._next <= self._last:
             number = self._next
             self._next += 1
             if number not in self._used:
                 return number
-        raise SystemFailure(f"no available IPv4 addresses on this network's address pools: {self._network}")
+        raise SystemFailure(f"no available IPv4 addresses on this network's address pools: {self._range}")
 
     def reserve(self, address: str, container: str) -> str:
         """Take a certain address. Raises InvalidArgument when it is not of this subnet, Conflict when it is in use."""
@@ -96,7 +102,8 @@ class AddressPool:
             for number in numbers:
                 if number in self._used:
                     self._used.remove(number)
-                    heapq.heappush(self._freed, number)
+                    if number < self._next:  # a higher one comes up by itself
+                        heapq.heappush(self._freed, number)
 
     def _delete(self, addresses: list[str]) -> None:
         if not addresses:

@@ -1,0 +1,215 @@
+"""The networks of one engine: their records, drivers and address pools, found by name, id or beginning of an id.
+
+A network is made bridge and rules first, the record after: what was acknowledged is in the store, and a bridge without
+a record, of an engine killed in between, is known by its alias and taken away at the next start. It is removed the
+record first, the bridge after, for the same reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import logging
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from wherry.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
+from wherry.failpoints import reach
+from wherry.kernel.netlink import link
+from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network import bridgeplan, choice
+from wherry.network.bridgeplan import BridgePlan
+from wherry.network.config import NetworkConfig
+from wherry.network.driver import Driver
+from wherry.network.drivers.bridge import strays
+from wherry.network.firewall.api import Firewall
+from wherry.network.ipam.pool import AddressPool
+from wherry.network.ipam.subnets import Subnet
+from wherry.network.records import Network, decode_network, new_id
+from wherry.store.database import Database
+
+log = logging.getLogger(__name__)
+
+BRIDGE, HOST, NONE = "bridge", "host", "none"
+DEFAULTS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
+"""The networks that are always there, with their drivers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One network that is up, or could not be brought up at the start (then its driver makes no links)."""
+
+    network: Network
+    driver: Driver
+    pool: AddressPool | None
+
+
+class Directory:
+    """All networks. Thread-safe: making and removing take turns, looking needs no lock."""
+
+    def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
+        """Know nothing yet. table: the name of the engine's rules in the packet filter."""
+        self._database = database
+        self._config = config
+        self._owner = hashlib.sha256(str(run_root).encode()).hexdigest()[:12]
+        self.table = f"wherry-{config.bridge or self._owner}"
+        self._changing = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._firewall: Firewall | None = None
+
+    # Looking
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(tuple(self._entries.values()))
+
+    def __contains__(self, network_id: object) -> bool:
+        return network_id in self._entries
+
+    def get(self, network_id: str) -> Entry | None:
+        """Return the entry of an id."""
+        return self._entries.get(network_id)
+
+    def resolve(self, ref: str) -> Network:
+        """Return the network with that id, name or unique beginning of an id; raises NotFound, InvalidArgument."""
+        wanted = BRIDGE if ref == "default" else ref
+        if wanted in self._entries:
+            return self._entries[wanted].network
+        for entry in self:
+            if wanted == entry.network.name:
+                return entry.network
+        found = [entry.network for entry in self if ref and entry.network.id.startswith(ref)]
+        if len(found) > 1:
+            raise InvalidArgument(f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)")
+        if not found:
+            raise NotFound(f"network {ref} not found")
+        return found[0]
+
+    # The life of an engine
+
+    def open(self) -> None:
+        """Bring all networks up. Without the default ones nothing works: then nothing remains of the attempt."""
+        rows = self._database.query("SELECT name, record FROM networks ORDER BY id")
+        known = {name: decode_network(record) for name, record in rows}
+        ours = [network for name, network in known.items() if name not in DEFAULTS]
+        rules = [self._plan(network).rules(network.subnet) for network in ours]
+        self._firewall = choice.firewall(self._config, self.table, rules)
+        self._sweep_bridges({network.id for network in ours})
+        with ExitStack() as undo:
+            for name, kind in DEFAULTS.items():
+                if name == BRIDGE and not self._config.bridge:
+                    continue
+                before = known.get(name) or Network(id=new_id(), name=name, driver=kind, created=time.time_ns())
+                driver = choice.driver(kind, bridgeplan.of_default(self._config), self._firewall)
+                network = self._opened(driver, before, [Subnet(each.subnet) for each in ours])
+                undo.callback(driver.close, network, remove=before.subnet == "")
+                self._write(network)
+                self._admit(network, driver)
+            undo.pop_all()
+        for network in ours:
+            self._reopen(network, self._firewall)
+
+    def _reopen(self, network: Network, firewall: Firewall) -> None:
+        """Bring a user's network up again; one that cannot be is no reason to leave all others down."""
+        driver = choice.driver(network.driver, self._plan(network), firewall)
+        try:
+            driver.open(network)
+        except (OSError, EngineError) as error:
+            log.error("network is down", extra={"network": network.name, "error": str(error)})
+        self._admit(network, driver)
+
+    def _sweep_bridges(self, known: Collection[str]) -> None:
+        with NetlinkSocket() as netlink:
+            for name in strays(netlink, self._owner, known):
+                log.warning("removing the bridge of a network that was never complete", extra={"bridge": name})
+                netlink.apply(link.delete_link(name))
+
+    def _plan(self, network: Network) -> BridgePlan:
+        return bridgeplan.of_network(network, self._config, self._owner)
+
+    def _opened(self, driver: Driver, network: Network, avoid: Collection[Subnet]) -> Network:
+        try:
+            return driver.open(network, avoid)
+        except OSError as error:
+            raise SystemFailure(f"cannot bring up network {network.name}: {why(error)}") from error
+
+    def _write(self, network: Network) -> None:
+        self._database.execute(
+            "INSERT OR REPLACE INTO networks VALUES (?, ?, ?)", (network.id, network.name, network.encode())
+        )
+
+    def _admit(self, network: Network, driver: Driver) -> None:
+        pool = None
+        if network.subnet:
+            reserved = network.auxiliary.values()
+            pool = AddressPool(self._database, network.id, network.subnet, network.gateway, network.ip_range, reserved)
+        self._entries[network.id] = Entry(network, driver, pool)
+
+    def close(self, *, remove: bool) -> None:
+        """Give all networks up; with remove take bridges and rules away. The records stay."""
+        for entry in reversed(tuple(self)):
+            self._close(entry, remove=remove)
+
+    def _close(self, entry: Entry, *, remove: bool) -> None:
+        try:
+            entry.driver.close(entry.network, remove=remove)
+        except OSError as error:
+            raise SystemFailure(f"cannot take down network {entry.network.name}: {why(error)}") from error
+
+    # Networks of the user
+
+    def create(self, wanted: Network) -> Network:
+        """Bring a new network up; raises Conflict (its name), Forbidden (its subnet or bridge), SystemFailure."""
+        with self._changing:
+            self._check_free(wanted)
+            assert self._firewall is not None, "open() comes first"
+            driver = choice.driver(wanted.driver, self._plan(wanted), self._firewall)
+            with ExitStack() as undo:
+                network = self._opened(driver, wanted, self._subnets())
+                undo.callback(driver.close, network, remove=True)
+                reach("network.bridge")
+                self._write(network)
+                undo.pop_all()
+            self._admit(network, driver)
+            return network
+
+    def _subnets(self) -> list[Subnet]:
+        return [entry.network.network for entry in self if entry.network.subnet]
+
+    def _check_free(self, wanted: Network) -> None:
+        if any(entry.network.name == wanted.name for entry in self):
+            raise Conflict(f"network with name {wanted.name} already exists")
+        if wanted.subnet and any(ipaddress.IPv4Network(wanted.subnet).overlaps(each) for each in self._subnets()):
+            raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+        name = self._plan(wanted).name
+        for entry in self:
+            other = entry.network
+            plan = bridgeplan.of_default(self._config) if other.name == BRIDGE else self._plan(other)
+            if other.driver == "bridge" and plan.name == name:
+                raise Forbidden(
+                    f"cannot create network {wanted.id} ({name}): conflicts with network {other.id} ({name}): "
+                    "networks have same bridge name"
+                )
+
+    def forget(self, network: Network) -> Entry:
+        """Take a network out of the records; from now on nobody finds it. Raises NotFound."""
+        entry = self._entries.pop(network.id, None)
+        if entry is None:
+            raise NotFound(f"network {network.name} not found")
+        self._database.execute("DELETE FROM networks WHERE id = ?", (network.id,))
+        reach("network.forgotten")
+        return entry
+
+    def take_down(self, entry: Entry) -> None:
+        """Take the bridge, rules and addresses of a forgotten network away. Raises SystemFailure."""
+        with self._changing:
+            self._close(entry, remove=True)
+        self._database.execute("DELETE FROM addresses WHERE pool = ?", (entry.network.id,))
+
+
+def why(error: OSError) -> str:
+    """Return the reason of a failure, with what it was about."""
+    return f"{error.strerror} [{error.filename}]" if error.filename else str(error.strerror)

@@ -1,0 +1,208 @@
+"""The engine's side of the name server: starts it, finds it again, tells it who is where. See server.py."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wherry
+from wherry.errors import Unavailable
+from wherry.runtime import channel
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+LISTENER = 3
+PATIENCE = 10.0
+BOOTSTRAP = """
+import os, sys
+os.fork() and os._exit(0)
+sys.path.insert(0, {packages!r})
+from wherry.network.dns.server import main
+main()
+"""
+"""The first process ends at once: the one that stays is init's child and not ours, as it will be after our own end."""
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+
+Entries = list[tuple[str, tuple[str, ...]]]
+"""(address, names) of the endpoints of one network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A container as one who asks: see zone.Sandbox."""
+
+    sandbox_id: str
+    networks: tuple[str, ...]
+    upstreams: tuple[str, ...]
+
+    def order(self) -> dict[str, Any]:
+        """Return it as a message."""
+        return {"type": "sandbox", "id": self.sandbox_id, "networks": self.networks, "upstreams": self.upstreams}
+
+
+class NameServer:
+    """The name server process of an engine. Thread-safe; every method blocks for a moment.
+
+    `lost` is called, on a thread of its own, when the process has died and all it knew is to be told anew.
+    """
+
+    def __init__(self, run_root: Path, lost: Callable[[], None]) -> None:
+        """Be without a process until one is needed or `resume` finds one."""
+        self._path = run_root / "dns.sock"
+        self._log = run_root / "dns.log"
+        self._lost = lost
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._closing = False
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a process to be told anything."""
+        return self._connection is not None
+
+    def resume(self) -> set[str]:
+        """Take up the process of an engine before; return the sandboxes that it serves, none when there is none."""
+        with self._lock:
+            if not self._connect():
+                return set()
+            answer = self._exchange({"type": "hello"})
+            served = set(answer["sandboxes"])
+            if answer.get("version") == VERSION:
+                return served
+            log.warning("the name server is of another version: it will be replaced")
+            self._exchange({"type": "gone", "sandboxes": sorted(served), "networks": []})
+            self._forget_locked()
+            self._path.unlink(missing_ok=True)
+            return set()
+
+    def place(self, client: Client, fds: Sequence[int] = ()) -> None:
+        """Serve a container; with descriptors (UDP, TCP) from now on. Starts the process. Raises Unavailable."""
+        self._tell(client.order(), fds, start=True)
+
+    def show(self, network_id: str, name: str, entries: Entries) -> None:
+        """Tell who is in a network. Raises Unavailable."""
+        self._tell({"type": "network", "id": network_id, "name": name, "entries": entries})
+
+    def drop(self, sandboxes: Iterable[str], networks: Iterable[str] = ()) -> None:
+        """Serve these no more. Raises Unavailable."""
+        self._tell({"type": "gone", "sandboxes": list(sandboxes), "networks": list(networks)})
+
+    def _tell(self, order: dict[str, Any], fds: Sequence[int] = (), *, start: bool = False) -> None:
+        with self._lock:
+            if self._connection is None:
+                if not start:
+                    return
+                self._start()
+            try:
+                self._exchange(order, fds)
+            except (OSError, EOFError, ValueError) as error:
+                raise Unavailable(f"the name server of the networks does not answer: {error}") from error
+
+    def _exchange(self, order: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        assert self._connection is not None, "the caller has seen to it"
+        channel.send(self._connection, order, fds)
+        answer, received = channel.receive(self._connection)
+        channel.close_all(received)
+        return answer
+
+    # ---- the process
+
+    def _start(self) -> None:
+        if self._connect():
+            return
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listener.bind(str(self._path))
+            os.chmod(self._path, 0o600)
+            listener.listen()
+            os.waitpid(self._spawn(listener), 0)
+        except OSError as error:
+            raise Unavailable(f"cannot start the name server of the networks: {error}") from error
+        finally:
+            listener.close()
+        if not self._connect():
+            raise Unavailable(f"the name server of the networks did not start: {self._last_words()}")
+
+    def _spawn(self, listener: socket.socket) -> int:
+        packages = str(Path(next(iter(wherry.__path__))).parent)
+        command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP.format(packages=packages)]
+        log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        actions: list[Any] = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_OPEN, 2, str(self._log), log_flags, 0o600),
+            (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER),
+        ]
+        every = signal.valid_signals()
+        return os.posix_spawn(
+            sys.executable, command, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=[], setsigdef=every
+        )
+
+    def _connect(self) -> bool:
+        """Connect with the process at the path; False when nobody listens there."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.settimeout(PATIENCE)
+        try:
+            sock.connect(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            sock.close()
+            return False
+        self._connection = sock
+        threading.Thread(target=self._watch, args=(sock,), name="wherry-dns-watch", daemon=True).start()
+        return True
+
+    def _watch(self, sock: socket.socket) -> None:
+        """Wait for the end of the process: an answer is only ever awaited under the lock, an end at any time."""
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLHUP | select.POLLRDHUP)
+        poll.poll()
+        with self._lock:
+            ours = self._connection is sock
+            if ours:
+                self._forget_locked()
+        if ours and not self._closing:
+            log.error("the name server died", extra={"last_words": self._last_words()})
+            self._lost()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._forget_locked()
+
+    def _forget_locked(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits for its end
+            except OSError as error:
+                if error.errno != errno.ENOTCONN:
+                    raise
+            connection.close()
+
+    def close(self) -> None:
+        """Leave the process; it ends when it serves nobody."""
+        self._closing = True
+        self._forget()
+
+    def _last_words(self) -> str:
+        try:
+            return self._log.read_text(errors="replace").strip()[-2000:]
+        except FileNotFoundError:
+            return ""
+
+
+def upstreams(given: Sequence[str], hosts: Sequence[str], *, way_out: bool) -> tuple[str, ...]:
+    """Return the servers for all names that are not of the networks. PURE."""
+    return tuple(given or hosts) if way_out else ()

@@ -1,0 +1,223 @@
+"""The name server: one process for all containers in networks of the user.
+
+The engine makes two sockets in each container's network namespace, at 127.0.0.11, and hands them over together with
+what the container may know; then it is no longer needed. So names go on being resolved while the engine is down, being
+upgraded, or has been killed; only who comes and goes in the meantime is not known. The process ends by itself when it
+has no container and no engine any more.
+
+Messages, one answer {"ok": true} each (runtime/channel.py: JSON and descriptors over SEQPACKET):
+
+    {"type": "hello"}                                           answered with "sandboxes": [id, ...]
+    {"type": "sandbox", "id", "networks", "upstreams"}          descriptors: UDP, TCP, where it is new
+    {"type": "network", "id", "name", "entries"}                entries: [[address, [name, ...]], ...]
+    {"type": "gone", "sandboxes": [id, ...], "networks": [id, ...]}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wherry.kernel.process import set_name
+from wherry.network.dns import forward, message
+from wherry.network.dns.zone import Sandbox, Table, Zone
+from wherry.runtime import channel
+from wherry.supervision.background import spawn
+
+VERSION = 1
+LISTENER = 3
+"""The descriptor of the socket on which engines are taken."""
+
+NOBODY = 65534
+TCP_PATIENCE = 10.0
+AT_ONCE = 100
+"""Questions of one container under way to other servers; more get SERVFAIL, so that one cannot starve the others."""
+
+STREAMS = 16
+"""TCP connections of one container; a further one is closed at once."""
+
+
+class Server:
+    """Answers questions and takes orders."""
+
+    def __init__(self) -> None:
+        self._zone = Zone()
+        self._sockets: dict[str, tuple[socket.socket, asyncio.Server]] = {}
+        self._engines = 0
+        self._under_way: Counter[str] = Counter()
+        self._streams: Counter[str] = Counter()
+        self.done = asyncio.Event()
+
+    # ---- engines
+
+    def listen(self, listener: socket.socket) -> None:
+        """Take engines."""
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        engine, _ = listener.accept()
+        self._engines += 1
+        asyncio.get_running_loop().add_reader(engine, self._on_order, engine)
+
+    def _on_order(self, engine: socket.socket) -> None:
+        try:
+            order, fds = channel.receive(engine)
+        except (EOFError, ValueError):
+            asyncio.get_running_loop().remove_reader(engine)
+            engine.close()
+            self._engines -= 1
+            if not self._engines and not self._sockets:
+                self.done.set()
+            return
+        spawn(self._obey(engine, order, fds), f"order {order.get('type')}")
+
+    async def _obey(self, engine: socket.socket, order: dict[str, Any], fds: list[int]) -> None:
+        answer: dict[str, Any] = {"ok": True, "version": VERSION}
+        kind = order["type"]
+        if kind == "hello":
+            answer["sandboxes"] = list(self._sockets)
+        elif kind == "sandbox":
+            self._zone.sandboxes[order["id"]] = Sandbox(tuple(order["networks"]), tuple(order["upstreams"]))
+            if fds:
+                await self._serve(order["id"], fds)
+        elif kind == "network":
+            self._zone.tables[order["id"]] = Table.of(order["name"], order["entries"])
+        elif kind == "gone":
+            for each in order["sandboxes"]:
+                self._drop(each)
+            for each in order["networks"]:
+                self._zone.tables.pop(each, None)
+        channel.send(engine, answer)
+
+    async def _serve(self, sandbox_id: str, fds: list[int]) -> None:
+        self._close(sandbox_id)
+        udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+        for each in (udp, tcp):
+            each.setblocking(False)
+        asyncio.get_running_loop().add_reader(udp, self._on_datagram, sandbox_id, udp)
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._streams[sandbox_id] >= STREAMS:
+                writer.close()
+                return
+            with _counted(self._streams, sandbox_id):
+                await self._talk(sandbox_id, reader, writer)
+
+        self._sockets[sandbox_id] = udp, await asyncio.start_server(talk, sock=tcp)
+
+    def _drop(self, sandbox_id: str) -> None:
+        self._zone.sandboxes.pop(sandbox_id, None)
+        self._close(sandbox_id)
+
+    def _close(self, sandbox_id: str) -> None:
+        """Close the sockets; they kept the container's namespace alive."""
+        udp, tcp = self._sockets.pop(sandbox_id, (None, None))
+        if udp is not None and tcp is not None:
+            asyncio.get_running_loop().remove_reader(udp)
+            udp.close()
+            tcp.close()
+
+    # ---- questions
+
+    def _on_datagram(self, sandbox_id: str, udp: socket.socket) -> None:
+        try:
+            data, client = udp.recvfrom(message.LARGEST)
+        except (BlockingIOError, ConnectionRefusedError):
+            return
+        question = message.parse(data)
+        found = self._zone.find(sandbox_id, question) if question is not None else None
+        if question is not None and found is None:
+            spawn(self._forward_datagram(sandbox_id, question, data, (udp, client)), "question")
+            return
+        if question is not None:
+            _send(udp, message.answer(question, found or (), size=question.size), client)
+        elif (refusal := message.refusal(data)) is not None:
+            _send(udp, refusal, client)
+
+    async def _forward_datagram(
+        self, sandbox_id: str, question: message.Question, data: bytes, back: tuple[socket.socket, Any]
+    ) -> None:
+        answer = await self._forward(sandbox_id, question, data, stream=False)
+        if back[0].fileno() >= 0:
+            _send(back[0], answer, back[1])
+
+    async def _forward(self, sandbox_id: str, question: message.Question, data: bytes, *, stream: bool) -> bytes:
+        sandbox = self._zone.sandboxes.get(sandbox_id, Sandbox(()))
+        answer = None
+        if self._under_way[sandbox_id] < AT_ONCE:
+            with _counted(self._under_way, sandbox_id):
+                answer = await forward.ask(question, data, sandbox.upstreams, stream=stream)
+        return message.answer(question, (), code=message.SERVFAIL) if answer is None else answer
+
+    async def _talk(self, sandbox_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the questions of one TCP connection, one after the other (RFC 7766)."""
+        try:
+            async with asyncio.timeout(None) as patience:
+                while True:
+                    patience.reschedule(asyncio.get_running_loop().time() + TCP_PATIENCE)
+                    data = await forward.read_framed(reader)
+                    answer = await self._answer(sandbox_id, data)
+                    if answer is None:
+                        return
+                    writer.write(forward.framed(answer))
+                    await writer.drain()
+        except (EOFError, OSError, TimeoutError):
+            return  # the client has gone, or says nothing any more
+        finally:
+            writer.close()
+
+    async def _answer(self, sandbox_id: str, data: bytes) -> bytes | None:
+        question = message.parse(data)
+        if question is None:
+            return message.refusal(data)
+        found = self._zone.find(sandbox_id, question)
+        if found is None:
+            return await self._forward(sandbox_id, question, data, stream=True)
+        return message.answer(question, found)
+
+
+@contextmanager
+def _counted(counter: Counter[str], key: str) -> Iterator[None]:
+    counter[key] += 1
+    try:
+        yield
+    finally:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]
+
+
+def _send(udp: socket.socket, answer: bytes, client: Any) -> None:
+    """Send an answer; one that cannot be sent is lost, as any datagram may be, and the client asks again."""
+    try:
+        udp.sendto(answer, client)
+    except OSError:
+        return
+
+
+async def _run() -> None:
+    server = Server()
+    listener = socket.socket(fileno=LISTENER)
+    listener.setblocking(False)
+    server.listen(listener)
+    await server.done.wait()
+
+
+def main() -> None:
+    """The process. What containers send is read without any right: the sockets are there already."""
+    set_name("wherry-names")
+    os.chdir("/")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors per container, and one per question
+    os.setgroups([])
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    asyncio.run(_run())
+    sys.exit(0)

@@ -1,0 +1,138 @@
+"""What makes a network, and what is refused: texts and kinds as dockerd gives them."""
+
+from __future__ import annotations
+
+import pytest
+
+from wherry.errors import EngineError, Forbidden, InvalidArgument, NotFound, NotImplementedHere
+from wherry.models.network import ConfigReference, CreateNetwork, Ipam, IpamPool
+from wherry.network.definition import define
+
+WRONG = "invalid network config:\n"
+
+
+def asked(*pools: IpamPool, **more) -> CreateNetwork:
+    return CreateNetwork(**({"name": "n", "ipam": Ipam(config=list(pools))} | more))
+
+
+def test_the_engine_chooses_what_is_not_asked():
+    network = define(CreateNetwork(name="n", labels={"a": "b"}, internal=True))
+    assert (network.subnet, network.gateway, network.asked) == ("", "", ())
+    assert (network.labels, network.internal, network.driver) == ({"a": "b"}, True, "bridge")
+
+
+@pytest.mark.parametrize(
+    ("pool", "gateway"),
+    [
+        (IpamPool(subnet="10.1.0.0/24"), "10.1.0.1"),
+        (IpamPool(subnet="10.1.0.0/24", gateway="10.1.0.254"), "10.1.0.254"),
+        (IpamPool(subnet="10.1.0.0/16", ip_range="10.1.5.0/24"), "10.1.5.0"),
+        (IpamPool(subnet="10.1.0.0/24", auxiliary_addresses={"router": "10.1.0.1"}), "10.1.0.2"),
+    ],
+)
+def test_the_gateway_is_the_one_asked_for_or_the_first_free_address(pool, gateway):
+    assert define(asked(pool)).gateway == gateway
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "message"),
+    [
+        (CreateNetwork(), InvalidArgument, "invalid name: name is empty"),
+        (CreateNetwork(name="bridge"), Forbidden, "operation is not permitted on predefined bridge network "),
+        (CreateNetwork(name="default"), Forbidden, "operation is not permitted on predefined default network "),
+        (asked(driver="nosuch"), NotFound, 'plugin "nosuch" not found'),
+        (asked(driver="host"), Forbidden, 'only one instance of "host" network is allowed'),
+        (asked(scope="swarm"), Forbidden, "cannot create a swarm scoped network when swarm is not active"),
+        (asked(ingress=True), Forbidden, "Ingress network can only be global scope network"),
+        (asked(ipam=Ipam(driver="nosuch")), NotFound, 'plugin "nosuch" not found'),
+        (asked(enable_ipv4=False), InvalidArgument, "IPv4 or IPv6 must be enabled"),
+        (
+            asked(IpamPool(subnet="10.1.0.0/24"), IpamPool(subnet="10.2.0.0/24")),
+            Forbidden,
+            "bridge driver doesn't support multiple subnets",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.1/24")),
+            InvalidArgument,
+            f"{WRONG}invalid subnet 10.1.0.1/24: it should be 10.1.0.0/24",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.0/33")),
+            InvalidArgument,
+            f"{WRONG}invalid subnet 10.1.0.0/33: invalid CIDR block notation",
+        ),
+        (
+            asked(IpamPool(gateway="10.1.0.1")),
+            InvalidArgument,
+            f"{WRONG}invalid subnet : invalid CIDR block notation",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.0/24", gateway="10.2.0.1")),
+            InvalidArgument,
+            f"{WRONG}invalid gateway 10.2.0.1: parent subnet 10.1.0.0/24 doesn't contain this address",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.0/24", gateway="x")),
+            InvalidArgument,
+            f"{WRONG}invalid gateway x: invalid address",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.0/24", ip_range="10.2.0.0/25")),
+            InvalidArgument,
+            f"{WRONG}invalid ip-range 10.2.0.0/25: parent subnet 10.1.0.0/24 doesn't contain ip-range",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.0/24", auxiliary_addresses={"a": "10.2.0.1"})),
+            InvalidArgument,
+            f"{WRONG}invalid auxiliary address a: parent subnet 10.1.0.0/24 doesn't contain this address",
+        ),
+        (
+            asked(IpamPool(subnet="10.1.0.0/24", gateway="x", ip_range="10.1.0.1/25")),
+            InvalidArgument,
+            f"{WRONG}* invalid ip-range 10.1.0.1/25: it should be 10.1.0.0/25\n* invalid gateway x: invalid address",
+        ),
+        (
+            asked(options={"com.docker.network.bridge.enable_icc": "maybe"}),
+            InvalidArgument,
+            "failed to parse com.docker.network.bridge.enable_icc value: maybe "
+            '(strconv.ParseBool: parsing "maybe": invalid syntax)',
+        ),
+        (
+            asked(options={"com.docker.network.driver.mtu": "abc"}),
+            InvalidArgument,
+            'failed to parse com.docker.network.driver.mtu value: abc (strconv.Atoi: parsing "abc": invalid syntax)',
+        ),
+        (asked(options={"com.docker.network.driver.mtu": "-1"}), InvalidArgument, "invalid MTU number: -1"),
+        (
+            asked(options={"com.docker.network.bridge.host_binding_ipv4": "maybe"}),
+            InvalidArgument,
+            "failed to parse com.docker.network.bridge.host_binding_ipv4 value: maybe (nil ip)",
+        ),
+    ],
+)
+def test_what_dockerd_refuses(request_, kind, message):
+    with pytest.raises(EngineError) as caught:
+        define(request_)
+    assert (type(caught.value), caught.value.message) == (kind, message)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        asked(enable_ipv6=True),
+        asked(IpamPool(subnet="fd00:1::/64")),
+        asked(driver="macvlan"),
+        asked(config_only=True),
+        asked(config_from=ConfigReference(network="x")),
+        asked(options={"com.docker.network.bridge.gateway_mode_ipv4": "routed"}),
+    ],
+)
+def test_what_is_not_there_yet_is_refused_in_words(request_):
+    with pytest.raises(NotImplementedHere, match="does not have"):
+        define(request_)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a" * 16, "a b", "-x"])
+def test_a_bridge_cannot_have_any_name(name):
+    with pytest.raises(InvalidArgument, match="invalid bridge name"):
+        define(asked(options={"com.docker.network.bridge.name": name}))
