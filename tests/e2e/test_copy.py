@@ -236,7 +236,7 @@ def test_commit_of_nothing_and_its_refusals(engine: Engine) -> None:
 def test_commit_freezes_what_runs(engine: Engine) -> None:
     loop = "i=0; while :; do i=$((i+1)); echo $i >/a; echo $i >/b; done"
     engine.docker("run", "-d", "--name", "aa", "busybox", "sh", "-c", loop)
-    since = str(int(time.time()))
+    since = f"{time.time():.9f}"
     engine.docker("commit", "aa", "made")
     seen = engine.docker("events", "--since", since, "--until", str(time.time()), "--format", "{{.Action}}").split()
     assert [each for each in seen if each in ("pause", "unpause", "commit")] == ["pause", "unpause", "commit"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class Engine:
     supervision: Supervision
     backends: Backends
     shutdown_timeout: int
+    engine_id: str
 
     def reload(self, fresh: Config) -> None:
         """Take over the settings that may change while containers run."""
@@ -75,6 +77,15 @@ class Engine:
         self.settings.debug = fresh.debug
         self.settings.log_driver = fresh.log_driver
         self.settings.log_options = dict(fresh.log_opts)
+        attributes = {
+            "name": platform.node(),
+            "debug": str(fresh.debug).lower(),
+            "labels": "[" + ",".join(fresh.labels) + "]",
+            "live-restore": str(fresh.live_restore).lower(),
+            "log-driver": fresh.log_driver,
+            "shutdown-timeout": str(fresh.shutdown_timeout),
+        }
+        self.lifecycle.bus.publish("daemon", "reload", self.engine_id, attributes)
 
     async def restore(self) -> None:
         """Join what the store says with what runs: adopt the living, record the ended, tidy up after a crash."""
@@ -203,7 +214,8 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     provision = Provision(volumes, catalog, Population(volumes, chosen.snapshotter), bus)
     launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision)
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
-    backends = _backends(lifecycle, images, _engine_id(database), chosen.reason)
+    engine_id = _engine_id(database)
+    backends = _backends(lifecycle, images, engine_id, chosen.reason)
     return Engine(
         settings=settings,
         catalog=catalog,
@@ -214,6 +226,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
         supervision=supervision,
         backends=backends,
         shutdown_timeout=config.shutdown_timeout,
+        engine_id=engine_id,
     )
 
 

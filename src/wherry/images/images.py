@@ -144,6 +144,13 @@ class Images:
         names = self._rows.all_tags()
         return [self._known(row, names.get(row.id, [])) for row in self._rows.images()]
 
+    def known(self) -> dict[str, str]:
+        """Return the id of the image that each id and each name, as people write it, means."""
+        found = {row.id: row.id for row in self._rows.images()}
+        for image_id, names in self._rows.all_tags().items():
+            found |= {references.from_stored(name).familiar: image_id for name in names}
+        return found
+
     def shared_sizes(self) -> dict[str, int]:
         """Return for each image the bytes of those of its layers that other images have too."""
         layers, images = self._rows.layers(), self._rows.images()

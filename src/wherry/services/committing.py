@@ -10,6 +10,7 @@ import msgspec
 from wherry.containers.catalog import Container
 from wherry.errors import InvalidArgument
 from wherry.images import changes as instructions
+from wherry.images import references
 from wherry.images.commit import Commit
 from wherry.images.images import Images
 from wherry.models.container import ContainerConfig
@@ -40,7 +41,12 @@ class Committing:
         finally:
             if frozen and container.record.state.status == "paused":
                 self.lifecycle.thaw(container)
-        name = ":".join(filter(None, (query.repo, query.tag)))
+        publish = self.lifecycle.bus.publish
+        publish("image", "create", image_id, {"name": image_id})
+        target = references.parse_target(query.repo, query.tag)
+        name = target.familiar if target else ""
+        if name:
+            publish("image", "tag", image_id, {"name": name})
         self.lifecycle.publish(container, "commit", comment=query.comment, imageID=image_id, imageRef=name)
         return image_id
 

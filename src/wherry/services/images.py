@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -14,7 +14,7 @@ from wherry.images.images import Images
 from wherry.models.queries import Filters
 
 Json = Any
-Work = Callable[[Callable[[Json], None]], Any]
+Work = Callable[[Callable[[Json], None]], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +55,36 @@ class ImageService:
 
     async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Json]:
         """DELETE /images/NAME."""
+        known = await asyncio.to_thread(self.images.known)
         steps: list[Json] = await asyncio.to_thread(
             self.images.remove, ref, force=force, noprune=noprune, users=self._users
         )
-        self._publish_removal(steps)
+        self._publish_removal(steps, known)
         return steps
 
-    def _publish_removal(self, steps: list[Json]) -> None:
+    def _publish_removal(self, steps: list[Json], known: Mapping[str, str]) -> None:
+        """Tell of images, not of their layers. known: what names and ids meant before."""
         for step in steps:
             for word, action in (("Untagged", "untag"), ("Deleted", "delete")):
-                if word in step:
-                    self.bus.publish("image", action, step[word], {"name": step[word]})
+                if image_id := known.get(step.get(word, "")):
+                    self._publish(action, image_id)
+
+    def _publish(self, action: str, image_id: str) -> None:
+        self.bus.publish("image", action, image_id, {"name": image_id})
 
     async def prune(self, filters: Filters) -> Json:
         """POST /images/prune."""
+        known = await asyncio.to_thread(self.images.known)
         answer = await asyncio.to_thread(self.images.prune, filters, users=self._users)
-        self._publish_removal(answer.get("ImagesDeleted") or [])
+        self._publish_removal(answer.get("ImagesDeleted") or [], known)
+        self.bus.publish("image", "prune", "", {"reclaimed": str(answer["SpaceReclaimed"])})
         return answer
 
     def load(self, body: BinaryIO, *, quiet: bool) -> AsyncIterator[Json]:
         """POST /images/load."""
 
-        def work(progress: Callable[[Json], None]) -> None:
-            self.images.load(body, progress if not quiet else _only_results(progress))
+        def work(progress: Callable[[Json], None]) -> list[str]:
+            return self.images.load(body, progress if not quiet else _only_results(progress))
 
         return self._progress(work, "load")
 
@@ -86,16 +93,20 @@ class ImageService:
     ) -> AsyncIterator[Json]:
         """POST /images/create?fromSrc=-."""
 
-        def work(progress: Callable[[Json], None]) -> None:
+        def work(progress: Callable[[Json], None]) -> list[str]:
             image_id = self.images.import_(
                 body, repo=repo, tag=tag, message=message, changes=changes, platform=platform
             )
             progress({"status": image_id})
+            return [image_id]
 
         return self._progress(work, "import")
 
     async def _progress(self, work: Work, action: str) -> AsyncIterator[Json]:
-        """Run blocking work in a thread and yield what it reports; its error ends the stream as an exception."""
+        """Run blocking work in a thread and yield what it reports; its error ends the stream as an exception.
+
+        work: returns the ids of the images that it made.
+        """
         loop = asyncio.get_running_loop()
         reports: asyncio.Queue[Json | None] = asyncio.Queue()
 
@@ -106,8 +117,8 @@ class ImageService:
         done.add_done_callback(lambda _: reports.put_nowait(None))
         while (entry := await reports.get()) is not None:
             yield entry
-        await done
-        self.bus.publish("image", action, "", {})
+        for image_id in await done:
+            self._publish(action, image_id)
 
     def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]:
         """POST /images/create?fromImage=: the registry client is not there yet."""

@@ -154,4 +154,5 @@ class Looks:
                 continue  # it was started, or removed, meanwhile
             removed.append(container.id)
             freed += usage.size
+        lifecycle.bus.publish("container", "prune", "", {"reclaimed": str(freed)})
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
