@@ -26,10 +26,12 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     log: str = ""
     stream: str = "stdout"
     time: str = ""
-    attrs: dict[str, str] = {}
+    attrs: dict[str, str] | None = None
 
 
 _decoder = msgspec.json.Decoder(LogRecord)
+_list_decoder = msgspec.json.Decoder(list[LogRecord])
+_NOTHING: dict[str, str] = {}
 
 
 def parse_time(text: str) -> int:
@@ -41,17 +43,28 @@ def parse_time(text: str) -> int:
 
 def decode(data: bytes) -> tuple[list[Record], bytes]:
     """See `Format`."""
-    lines = data.split(b"\n")
-    rest = lines.pop()
-    records: list[Record] = []
-    parse = _decoder.decode
-    for line in lines:
-        try:
-            record = parse(line)
-        except msgspec.MsgspecError:
-            continue  # a torn line: the machine lost power while it was written
-        records.append((record.stream, record.time, record.log.encode("utf-8", "surrogateescape"), record.attrs))
+    end = data.rfind(b"\n") + 1
+    whole, rest = data[: max(end - 1, 0)], data[end:]
+    try:  # all at once, which takes a third of the time: no record has a newline in it
+        found = _list_decoder.decode(b"[%b]" % whole.replace(b"\n", b","))
+    except msgspec.MsgspecError:
+        found = _one_by_one(whole)
+    records: list[Record] = [
+        (record.stream, record.time, record.log.encode("utf-8", "replace"), record.attrs or _NOTHING)
+        for record in found
+    ]
     return records, rest
+
+
+def _one_by_one(data: bytes) -> list[LogRecord]:
+    """Leave out what is no record: a line that was torn when the machine lost power."""
+    found = []
+    for line in data.split(b"\n"):
+        try:
+            found.append(_decoder.decode(line))
+        except msgspec.MsgspecError:
+            continue
+    return found
 
 
 def end(descriptor: int) -> int:

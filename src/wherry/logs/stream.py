@@ -17,6 +17,7 @@ from wherry.logs.records import Record
 from wherry.models.times import SECOND, rfc3339
 
 STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
+_HEAD = struct.Struct(">BxxxI").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,13 @@ def _stamp(at: int | str) -> bytes:
 def encode(records: Iterable[Record], form: Form) -> bytes:
     """Return the records as the client gets them."""
     wanted = {name for name, asked in (("stdout", form.stdout), ("stderr", form.stderr)) if asked}
-    head = struct.Struct(">BxxxI").pack
-    parts = []
+    parts: list[bytes] = []
+    plain = form.framed and not (form.details or form.timestamps)
+    if plain:  # the usual case, without a second look at anything
+        for stream, _, data, _ in records:
+            if stream in wanted:
+                parts += (_HEAD(STREAM_NUMBERS[stream], len(data)), data)
+        return b"".join(parts)
     for stream, at, data, attributes in records:
         if stream not in wanted:
             continue
@@ -53,7 +59,7 @@ def encode(records: Iterable[Record], form: Form) -> bytes:
         if form.timestamps:
             data = _stamp(at) + data
         if form.framed:
-            parts.append(head(STREAM_NUMBERS[stream], len(data)))
+            parts.append(_HEAD(STREAM_NUMBERS[stream], len(data)))
         parts.append(data)
     return b"".join(parts)
 
