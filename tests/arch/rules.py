@@ -30,7 +30,10 @@ RUNTIME_STDLIB = {
 
 RUNTIME_EXCEPTIONS = {
     ("src/wherry/runtime/lean.py", "inspect"),  # the stand-in that spares everyone else this import
-    ("src/wherry/runtime/supervisor.py", "traceback"),  # imported when a supervisor fails, before it has a container
+    ("src/wherry/runtime/logdrivers/rotation.py", "zlib"),  # imported by the process that compresses
+    ("src/wherry/runtime/logdrivers/gelf.py", "zlib"),  # in log processes of this driver alone, as is
+    ("src/wherry/runtime/logdrivers/transport.py", "ssl"),  # this, of those that use TLS
+    ("src/wherry/runtime/exits.py", "traceback"),  # imported when a supervisor fails, before it has a container
 }
 
 FORBIDDEN_MODULES = {"utils", "helpers", "helper", "manager", "handler", "misc", "common"}

@@ -22,6 +22,7 @@ from wherry.oci.host import HostFacts, read_host_facts
 from wherry.runtime import tinyinit
 from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
+from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
 from wherry.services.committing import Committing
 from wherry.services.containers import Containers
@@ -75,14 +76,12 @@ class Engine:
         self.settings.live_restore = fresh.live_restore
         self.settings.labels = fresh.labels
         self.settings.debug = fresh.debug
-        self.settings.log_driver = fresh.log_driver
-        self.settings.log_options = dict(fresh.log_opts)
         attributes = {
             "name": platform.node(),
             "debug": str(fresh.debug).lower(),
             "labels": "[" + ",".join(fresh.labels) + "]",
             "live-restore": str(fresh.live_restore).lower(),
-            "log-driver": fresh.log_driver,
+            "log-driver": self.settings.log_driver,
             "shutdown-timeout": str(fresh.shutdown_timeout),
         }
         self.lifecycle.bus.publish("daemon", "reload", self.engine_id, attributes)
@@ -195,6 +194,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     """Make and start all parts; the stack undoes it in reverse."""
     facts = read_host_facts()
     settings = _settings(config, facts)
+    containerlogs.check_defaults(settings)
     _make_places(settings)
     database = Database(settings.data_root / "meta.db")
     stack.callback(database.close)

@@ -19,7 +19,7 @@ from wherry.models.container import Ulimit
 
 DEFAULT_FILE = "/etc/wherry/daemon.json"
 DEFAULT_HOST = "unix:///run/wherry.sock"
-RELOADABLE = frozenset({"debug", "log-level", "labels", "live-restore", "shutdown-timeout", "log-opts", "log-driver"})
+RELOADABLE = frozenset({"debug", "log-level", "labels", "live-restore", "shutdown-timeout"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,9 @@ FUSE_SUPER_MAGIC = 0x65735546
 DEVPTS_SUPER_MAGIC = 0x1CD1
 CGROUP2_SUPER_MAGIC = 0x63677270
 
+# socket(7): asm-generic/socket.h
+SO_SNDBUFFORCE = 32  # beyond net.core.wmem_max, with CAP_NET_ADMIN
+
 # prctl(2)
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4

@@ -34,18 +34,18 @@ class _Exec:
 class Execs:
     """Starts execs and tells of their ends; an end that could not be told is kept for the next connection.
 
-    start_of, spares: see `execspare`. tell(message): sends to wherryd, False when nobody listens. first(): the pid of
-    the container's first process. spawns: whether a child of ours forks the program, or becomes it.
+    start_of, spares: see `execspare`. tell(message): sends to wherryd, False when nobody listens. others(): the
+    children of ours that are no execs. spawns: whether a child of ours forks the program, or becomes it.
     """
 
     def __init__(
-        self, poller: Poller, start_of: StartOf, spares: ExecSpares, tell: Tell, first: Callable[[], int]
+        self, poller: Poller, start_of: StartOf, spares: ExecSpares, tell: Tell, others: Callable[[], set[int]]
     ) -> None:
         self._poller = poller
         self._start_of = start_of
         self._spares = spares
         self._tell = tell
-        self._first = first
+        self._others = others
         self._execs: dict[str, _Exec] = {}
         self.spawns = False
         self.lingering: list[Client] = []
@@ -86,7 +86,7 @@ class Execs:
 
     def _find_orphan(self) -> int:
         """Return a child of ours that is no exec yet: one whose parent was killed before it could tell of it."""
-        known = {item.process.pid for item in self._execs.values()} | {self._spares.pid, self._first()}
+        known = {item.process.pid for item in self._execs.values()} | {self._spares.pid, *self._others()}
         known |= {item.process.spawner for item in self._execs.values()}
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
             return next((pid for pid in map(int, children.read().split()) if pid not in known), 0)

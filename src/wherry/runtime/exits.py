@@ -53,3 +53,12 @@ def read_exit(run_dir: str) -> Exit | None:
     """Return how the container with this run directory ended, or None when that is not recorded."""
     record = read_record(f"{run_dir}/{EXIT}")
     return Exit.from_wire(record) if record is not None else None
+
+
+def record_fault(run_dir: str) -> None:
+    """Write down the exception that ends a supervisor."""
+    import traceback  # only for the worst case; here we are in the host's file system still
+
+    fd = os.open(f"{run_dir}/{FAULT}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.write(fd, traceback.format_exc().encode())
+    os.close(fd)

@@ -16,7 +16,7 @@ from typing import Any
 from wherry.kernel import caps, const, namespaces
 from wherry.runtime import channel
 from wherry.runtime.cgroups import Cgroup, MountSources
-from wherry.runtime.logfile import JsonFileLog
+from wherry.runtime.logdrivers.containerlog import ContainerLog
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, OpenSources, Pivot
 from wherry.runtime.ops_namespaces import OpenProcfs, StopPropagation
@@ -148,7 +148,7 @@ def supervise() -> None:
     launch = _decoded()
     Cgroup.open(launch.spec["linux"]["cgroupsPath"])
     poller = Poller()
-    log = JsonFileLog(LogTarget("json-file", "/dev/null"))
+    log = ContainerLog(LogTarget("json-file", "/dev/null"))
     session = Session(poller, terminal=False, log=log, stdin=False, once=False, patient=False)
     ours, theirs = socket.socketpair()
     stdio = session.make_pipes(output=True)

@@ -25,6 +25,10 @@ class Log(Protocol):
     def close(self) -> None:
         """Log what is unended and end the log."""
 
+    @property
+    def full(self) -> bool:
+        """Whether output has to wait; `client_room` is called when that may have ended."""
+
 
 class Input:
     """The way into a process: a pipe or terminal that is never waited for."""
@@ -175,8 +179,13 @@ class Session:
                 self.on_log_failure(error)
         for client in tuple(self._clients):
             client.send(stream, data)
-        if not self._held_up and any(client.backlog > BACKLOG for client in self._clients):
+        if not self._held_up and self._is_full():
             self._hold_up()
+
+    def _is_full(self) -> bool:
+        if self._log is not None and self._log.full:
+            return True
+        return any(client.backlog > BACKLOG for client in self._clients)
 
     def _end_output(self, stream: int) -> None:
         fd = self._outputs.pop(stream)
@@ -196,7 +205,7 @@ class Session:
         """Whether somebody may still write output."""
         return bool(self._outputs)
 
-    # Slow clients
+    # Slow clients and logs
 
     def _hold_up(self) -> None:
         self._held_up = True
@@ -211,14 +220,15 @@ class Session:
                 if client.open and client.backlog > BACKLOG and client.progress == progress:
                     client.close()
                     self._remove(client)
-            self._client_room()
+            self.client_room()
             if self._held_up:
                 self._time_stall([(client, client.progress) for client in self._clients])
 
         self._poller.after(STALL, check)
 
-    def _client_room(self) -> None:
-        if self._held_up and not any(client.backlog > BACKLOG for client in self._clients):
+    def client_room(self) -> None:
+        """Go on reading output when neither a client nor the log holds it up any more."""
+        if self._held_up and not self._is_full():
             self._held_up = False
             for stream in self._outputs:
                 self._watch(stream)
@@ -232,7 +242,7 @@ class Session:
         client = Client(self._poller, fd, options, terminal=self._terminal)
         client.on_input = lambda data: self._feed(data)
         client.on_end = lambda closed: self._input_end(client, closed)
-        client.on_room = self._client_room
+        client.on_room = self.client_room
         self._clients.append(client)
         client.feed(options.early)
 
@@ -260,7 +270,7 @@ class Session:
     def _remove(self, client: Client) -> None:
         if client in self._clients:
             self._clients.remove(client)
-        self._client_room()
+        self.client_room()
 
     def close_stdin(self) -> None:
         """End the process's input after what was already sent; a terminal has no such end."""

@@ -18,7 +18,7 @@ from wherry.runtime.execs import Execs
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container
-from wherry.runtime.logfile import JsonFileLog
+from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
 from wherry.runtime.phases import Marks, Phases
 from wherry.runtime.plan import namespaces
 from wherry.runtime.poller import READ, Poller
@@ -45,32 +45,31 @@ def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) ->
         netns = named.pop("netns", None)
         launch = Launch.from_wire(message)
         seccomp = filters[launch.seccomp] if launch.seccomp else None
+        log = open_log(launch.log) if not isinstance(seccomp, SetupFailure) else None
         if isinstance(seccomp, SetupFailure):
             channel.send(control, {"type": "failed", **seccomp.to_wire()})
+        elif isinstance(log, SetupFailure):
+            channel.send(control, {"type": "failed", **log.to_wire()})
         else:
-            supervisor = Supervisor(replace(launch, phases=(*launch.phases, ("supervisor", began))), control, seccomp)
+            launch = replace(launch, phases=(*launch.phases, ("supervisor", began)))
+            supervisor = Supervisor(launch, control, seccomp, log)
             supervisor.start(text, netns, tuple(named.values()), stem)
             supervisor.loop()
         status = 0
     except BaseException:
-        _record_fault(message["run_dir"])
+        exits.record_fault(message["run_dir"])
     finally:
         os._exit(status)
-
-
-def _record_fault(run_dir: str) -> None:
-    import traceback  # only for the worst case; here we are in the host's file system still
-
-    fd = os.open(f"{run_dir}/{exits.FAULT}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.write(fd, traceback.format_exc().encode())
-    os.close(fd)
 
 
 class Supervisor:
     """One container's life. Everything happens in callbacks of the poller."""
 
-    def __init__(self, launch: Launch, control: socket.socket, seccomp: Filter | None) -> None:
+    def __init__(
+        self, launch: Launch, control: socket.socket, seccomp: Filter | None, log: ContainerLog | None
+    ) -> None:
         self._launch = launch
+        self._log = log
         self._spec = launch.spec
         self._seccomp = seccomp
         self._poller = Poller()
@@ -88,7 +87,7 @@ class Supervisor:
         self._process.on_failed = self._failed
         self._process.on_exit = self._exited
         self._spares = ExecSpares(self._poller, self._exec_start)
-        self._execs = Execs(self._poller, self._exec_start, self._spares, self._tell, lambda: self._process.pid)
+        self._execs = Execs(self._poller, self._exec_start, self._spares, self._tell, self._own_children)
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
@@ -103,20 +102,20 @@ class Supervisor:
     def _terminal(self) -> bool:
         return bool(self._spec["process"].get("terminal"))
 
+    def _own_children(self) -> set[int]:
+        """The processes forked by us that are no execs."""
+        return {self._process.pid, *(self._log.helpers if self._log else ())}
+
     def _make_session(self) -> Session:
-        log = JsonFileLog(self._launch.log) if self._launch.log.driver == "json-file" else None
-        session = Session(
-            self._poller,
-            terminal=self._terminal,
-            log=log,
-            stdin=self._launch.open_stdin,
-            once=self._launch.stdin_once,
-            patient=False,
-        )
-        session.on_log_failure = lambda error: self._tell(
-            {"type": "log-failed", "errno": error.errno or 0, "message": str(error)}
-        )
+        terminal, stdin, once = self._terminal, self._launch.open_stdin, self._launch.stdin_once
+        session = Session(self._poller, terminal=terminal, log=self._log, stdin=stdin, once=once, patient=False)
+        session.on_log_failure = self._log_failed
+        if self._log is not None:
+            self._log.connect(self._poller, session.client_room, self._log_failed)
         return session
+
+    def _log_failed(self, error: OSError) -> None:
+        self._tell({"type": "log-failed", "errno": error.errno or 0, "message": str(error)})
 
     # Start
 
@@ -278,13 +277,13 @@ class Supervisor:
         """Serve until the container is over and its clients have read what they are owed, or stopped reading."""
         while not self._over:
             self._poller.run_once()
-        progress = -1
-        while any(client.open for client in self._lingering):
-            total = sum(client.progress for client in self._lingering)
-            if total == progress:
-                return
+        progress, total = -1, 0
+        while any(client.open for client in self._lingering) and total != progress:
             progress = total
             self._poller.run_for(STALL, until=lambda: not any(client.open for client in self._lingering))
+            total = sum(client.progress for client in self._lingering)
+        if self._log is not None:
+            self._log.linger()
 
     # Daemon
 

@@ -39,7 +39,7 @@ Supervisor to daemon, unasked
     running, failed, exited, exec-exited as drawn above
     state        {pid, start_time, at, phases, execs: {id: {pid, exit: null or the fields of `Exit`}}}
     replaced     {}                                  another connection took over; this one ends
-    log-failed   {errno, message}                    the log could not be written; what was to be written is lost
+    log-failed   {errno, message}                    output was lost: the log could not be written or sent
 
 RUN_DIR holds (written by the supervisor, each by rename, so that a reader sees all or nothing)
     task.json        {pid, start_time, at, cgroup}: from the fork on
@@ -69,13 +69,28 @@ from wherry.runtime.mounts import Mount, VolumeMount
 
 @dataclass(frozen=True, slots=True)
 class LogTarget:
-    """Where the supervisor writes the log. driver: "json-file" or "none". max_size in bytes, 0 = no rotation."""
+    """Where a container's output is logged.
+
+    driver: "none", "json-file", "local", "syslog", "journald", "gelf" or "fluentd". path: the file; of a driver that
+    sends, the copy in the format of local that docker logs reads, "" for none. max_size in bytes, 0 = any; max_age: of
+    a file's first record, in ns, 0 = any; max_file: the current file and the older ones. compress: the older ones.
+    buffer: bytes that may wait in memory for the driver before output is dropped, 0 = the output waits (blocking).
+    attrs: of each record of json-file. options: what the driver's module wants to know.
+    """
 
     driver: str = "none"
     path: str = ""
     max_size: int = 0
     max_file: int = 1
+    max_age: int = 0
+    compress: bool = False
+    buffer: int = 0
     attrs: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the message's fields."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +156,7 @@ class Launch:
             "run_dir": self.run_dir,
             "spec": self.spec,
             "rootfs": [[mount.type, mount.source, mount.target, mount.options] for mount in self.rootfs],
-            "log": [self.log.driver, self.log.path, self.log.max_size, self.log.max_file, self.log.attrs],
+            "log": self.log.to_wire(),
             "open_stdin": self.open_stdin,
             "stdin_once": self.stdin_once,
             "netns": self.netns,
@@ -160,7 +175,7 @@ class Launch:
             run_dir=fields["run_dir"],
             spec=fields["spec"],
             rootfs=tuple(Mount(each[0], each[1], each[2], tuple(each[3])) for each in fields["rootfs"]),
-            log=LogTarget(*fields["log"]),
+            log=LogTarget(**fields["log"]),
             open_stdin=fields["open_stdin"],
             stdin_once=fields["stdin_once"],
             netns=fields["netns"],
@@ -196,7 +211,7 @@ class ExecLaunch:
 class SetupFailure:
     """Why a container or exec did not start.
 
-    phase: "cgroup", "namespaces", "volume", "rootfs", "process", "user", "exec". operation: what was done, in
+    phase: "log", "cgroup", "namespaces", "volume", "rootfs", "process", "user", "exec". operation: what was done, in
     words, e.g. "mount overlay on /". errno: 0 when no system call failed. path: the object, "" when there is none.
     message: the whole sentence for the user.
     """

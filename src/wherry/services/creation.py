@@ -24,7 +24,6 @@ from wherry.models.container import (
     ContainerConfig,
     CreateContainer,
     HostConfig,
-    LogConfig,
     RestartPolicy,
 )
 from wherry.models.image import Image
@@ -32,15 +31,13 @@ from wherry.network import etcfiles
 from wherry.network.controller import Networks
 from wherry.network.requests import check_mode, check_settings
 from wherry.oci import validate
-from wherry.services import binds, endpoints, merge, notyet
+from wherry.services import binds, containerlogs, endpoints, merge, notyet
 from wherry.services.binds import Wanted
 from wherry.services.provision import Provision, volume_names
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.volumes.records import Volume
 
-LOG_DRIVERS = frozenset({"json-file", "none"})
-LOG_OPTIONS = frozenset({"max-size", "max-file"})
 MARKER = ".dockerenv"
 """By this file in its root many a script finds out that it runs in a container."""
 
@@ -103,6 +100,7 @@ class Creation:
             mounts=tuple(self.provision.located(each.record) for each in wanted),
         )
         self._check_network(record)
+        containerlogs.target(record, self.settings.container_root(record.id))
         return record, wanted, warnings
 
     def _inherited(self, host: HostConfig) -> list[Wanted]:
@@ -118,18 +116,12 @@ class Creation:
         restart.check(policy)
         if host.auto_remove and policy.name not in ("", "no"):
             raise InvalidArgument("can't create 'AutoRemove' container with restart policy")
-        driver = host.log_config.type or self.settings.log_driver
-        if driver not in LOG_DRIVERS:
-            raise InvalidArgument(f"logger: no log driver named '{driver}' is registered")
-        for option in host.log_config.config or {}:
-            if option not in LOG_OPTIONS:
-                raise InvalidArgument(f"unknown log opt '{option}' for {driver} log driver")
         network_disabled = config.network_disabled and host.network_mode in ("", "default")
         mode = "none" if network_disabled else host.network_mode
         return structs.replace(
             host,
             network_mode="bridge" if mode in ("", "default") else mode,
-            log_config=LogConfig(type=driver, config=host.log_config.config or dict(self.settings.log_options)),
+            log_config=containerlogs.with_defaults(host.log_config, self.settings),
             restart_policy=RestartPolicy(name=policy.name or "no", maximum_retry_count=policy.maximum_retry_count),
             shm_size=host.shm_size or self.settings.shm_size,
             ipc_mode=host.ipc_mode or "private",

@@ -17,7 +17,6 @@ from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import Conflict, NotFound, SystemFailure
 from wherry.failpoints import reach
-from wherry.models import sizes
 from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import Sandbox, SandboxRequest
@@ -26,18 +25,14 @@ from wherry.oci.build import SpecRequest, build_process, build_spec, exec_proces
 from wherry.oci.host import HostFacts
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
-from wherry.runtime.wire import Launch, LogTarget
-from wherry.services import binds, endpoints
+from wherry.runtime.wire import Launch
+from wherry.services import binds, containerlogs, endpoints
 from wherry.services.attachments import Attachments
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
-
-DEFAULT_LOG_SIZE = 20 << 20
-DEFAULT_LOG_FILES = 5
-"""Logs are rotated unless told otherwise: at most 100 MiB per container (dockerd: no limit)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +82,7 @@ class Launching:
                 run_dir=str(run_dir),
                 spec=spec,
                 rootfs=rootfs,
-                log=self._log_target(record),
+                log=containerlogs.target(record, self.settings.container_root(record.id)),
                 open_stdin=record.config.open_stdin,
                 stdin_once=record.config.stdin_once,
                 netns=sandbox is not None,
@@ -221,16 +216,6 @@ class Launching:
             paths[kind] = f"/proc/{other.record.state.pid}/ns/{'net' if kind == 'network' else kind}"
         return paths
 
-    def _log_target(self, record: Record) -> LogTarget:
-        log = record.host_config.log_config
-        if log.type == "none":
-            return LogTarget()
-        options = log.config or {}
-        path = self.settings.container_root(record.id) / f"{record.id}-json.log"
-        size = parse_size(options["max-size"]) if "max-size" in options else DEFAULT_LOG_SIZE
-        count = int(options["max-file"]) if options.get("max-file", "").isdigit() else DEFAULT_LOG_FILES
-        return LogTarget(driver="json-file", path=str(path), max_size=max(size, 0), max_file=count)
-
 
 def _begin(phases: Phases, name: str) -> None:
     phases.append((name, time.monotonic_ns()))
@@ -240,14 +225,6 @@ async def _abort(task: Task) -> None:
     """End a container whose start failed after its process was there."""
     await task.signal(signal.SIGKILL)
     await task.gone
-
-
-def parse_size(text: str) -> int:
-    """Return bytes for a log option's size, "-1" for none; raises SystemFailure for what is not a size."""
-    try:
-        return sizes.parse(text)
-    except ValueError as error:
-        raise SystemFailure(f"failed to initialize logging driver: {error}") from error
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ loop, without the lock: nobody can see a container between "its process is gone"
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import shutil
 import signal
@@ -24,6 +25,7 @@ from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, S
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
+from wherry.logs.targets import FAILED
 from wherry.network.controller import Networks
 from wherry.oci.build import cgroups_path
 from wherry.runtime.cgroups import Cgroup
@@ -424,6 +426,10 @@ def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
     if isinstance(error, EngineError):
         return error
     failure = error.failure
+    if failure.phase == "log":
+        refusal: Any = InvalidArgument if failure.errno == errno.ENOENT else SystemFailure
+        refused: EngineError = refusal(f"failed to create task for container: {FAILED}{failure.message}")
+        return refused
     if failure.phase in ("user", "volume"):  # dockerd sees to these before it asks the runtime for anything
         return SystemFailure(failure.message)
     kind: Any = InvalidArgument if failure.phase in ("exec", "process") else SystemFailure

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from wherry.containers.catalog import Container, PendingAttach
 from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, InvalidArgument, NotImplementedHere
+from wherry.logs import jsonfile, localfile
 from wherry.logs import stream as log_stream
-from wherry.logs.jsonfile import Reader, Window
+from wherry.logs.reader import Reader, Window
 from wherry.models.queries import AttachQuery, ClientStream, LogsAnswer, LogsQuery, Upgrade
 from wherry.runtime.detach import parse_keys
 from wherry.runtime.wire import AttachOptions
+from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.settings import Settings
@@ -72,15 +74,14 @@ class Streams:
     def logs(self, container: Container, query: LogsQuery) -> LogsAnswer:
         """Return the container's log as a stream of bytes."""
         record = container.record
-        if record.host_config.log_config.type != "json-file":
+        path = containerlogs.file(record, self.settings.container_root(container.id))
+        if path is None:
             raise NotImplementedHere("configured logging driver does not support reading")
         if query.tail == 0 and not query.follow:
             return LogsAnswer(record.config.tty, _nothing())
-        folder = self.settings.container_root(container.id)
-        reader = Reader(
-            str(folder / f"{container.id}-json.log"),
-            Window(since=query.since, until=query.until, tail=query.tail),
-        )
+        form_of_file = jsonfile if path.name.endswith("-json.log") else localfile
+        window = Window(since=query.since, until=query.until, tail=query.tail)
+        reader = Reader(str(path), form_of_file, window)
         form = log_stream.Form(
             framed=not record.config.tty,
             stdout=query.stdout,
@@ -89,7 +90,7 @@ class Streams:
             details=query.details,
         )
         if query.follow and record.state.active:
-            chunks = log_stream.follow(reader, form, str(folder), lambda: not container.record.state.active)
+            chunks = log_stream.follow(reader, form, lambda: not container.record.state.active, query.until)
         else:
             chunks = log_stream.read(reader, form)
         return LogsAnswer(record.config.tty, chunks)

@@ -16,6 +16,7 @@ import wherry.version as release
 from wherry.containers.catalog import Catalog
 from wherry.errors import InvalidArgument
 from wherry.events import Bus, Event
+from wherry.logs.drivers import NAMES as LOG_DRIVERS
 from wherry.models.labels import holds
 from wherry.models.queries import Filters, ListQuery
 from wherry.models.times import rfc3339
@@ -109,7 +110,7 @@ class SystemService:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "none"],
+                "Log": list(LOG_DRIVERS),
             },
         }
 

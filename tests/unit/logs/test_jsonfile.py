@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from wherry.logs import stream
-from wherry.logs.jsonfile import Reader, Window, parse_time
+from wherry.logs import jsonfile, stream
+from wherry.logs.jsonfile import parse_time
+from wherry.logs.reader import Reader, Window
 
 
 def line(text: str, second: int = 0, kind: str = "stdout") -> str:
@@ -19,8 +20,8 @@ def path(tmp_path):
 
 
 def texts(path, **window):
-    reader = Reader(str(path), Window(**window))
-    found = [record.log for batch in reader.read() for record in batch]
+    reader = Reader(str(path), jsonfile, Window(**window))
+    found = [record[2].decode() for batch in reader.read() for record in batch]
     reader.close()
     return found
 
@@ -55,7 +56,7 @@ def test_a_torn_last_line_is_left_out(path):
 
 def test_frames_timestamps_and_streams(path):
     path.write_text(line("a\n") + line("b\n", 1, "stderr"))
-    records = [record for batch in Reader(str(path), Window()).read() for record in batch]
+    records = [record for batch in Reader(str(path), jsonfile, Window()).read() for record in batch]
     form = stream.Form(framed=True, stdout=True, stderr=True)
     assert stream.encode(records, form) == b"\x01\0\0\0\0\0\0\x02a\n\x02\0\0\0\0\0\0\x02b\n"
     only = stream.Form(framed=False, stdout=False, stderr=True, timestamps=True)
@@ -72,8 +73,8 @@ def test_follow_sees_new_lines_a_rotation_and_the_end(path):
         form = stream.Form(framed=False, stdout=True, stderr=True)
 
         async def consume() -> None:
-            reader = Reader(str(path), Window())
-            seen.extend([chunk async for chunk in stream.follow(reader, form, str(path.parent), lambda: ended)])
+            reader = Reader(str(path), jsonfile, Window())
+            seen.extend([chunk async for chunk in stream.follow(reader, form, lambda: ended)])
 
         consumer = asyncio.create_task(consume())
         await asyncio.sleep(0.05)

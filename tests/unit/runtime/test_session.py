@@ -17,6 +17,8 @@ from wherry.runtime.wire import AttachOptions
 
 
 class ListLog:
+    full = False
+
     def __init__(self):
         self.written = deque()
 

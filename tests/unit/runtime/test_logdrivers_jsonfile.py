@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from wherry.runtime.logfile import CUT, JsonFileLog, escape, rfc3339, split
+from wherry.runtime.logdrivers.blocks import CUT, split
+from wherry.runtime.logdrivers.containerlog import ContainerLog
+from wherry.runtime.logdrivers.jsonfile import escape, rfc3339
 from wherry.runtime.wire import LogTarget
 
 EVERYTHING = bytes(range(256)) + b"\n" + 'é\u2028\u2029x\U0001f600<&>"\\/\n'.encode()
@@ -35,7 +37,7 @@ def path(tmp_path):
 
 
 def opened(path, **options):
-    return JsonFileLog(LogTarget(driver="json-file", path=str(path), **options))
+    return ContainerLog(LogTarget(driver="json-file", path=str(path), **options))
 
 
 def texts(path):
