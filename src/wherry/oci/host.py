@@ -23,7 +23,7 @@ class HostFacts:
     """cpus, mems: the sets that containers can use, as ranges ("0-3"). capabilities: those the engine itself has.
 
     thermal_throttle: paths to be masked, one per CPU that has one. blkio_weight, swap_limit, oom_kill_disable: whether
-    the kernel has these limits.
+    the kernel has these limits. apparmor: whether that security module is at work.
     """
 
     cgroup_version: int = 1
@@ -42,6 +42,7 @@ class HostFacts:
     realtime: bool = False
     seccomp: bool = True
     recursive_readonly: bool = True
+    apparmor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ def _read_facts() -> HostFacts:
         oom_kill_disable=layout.version == 1 and os.path.exists(f"{memory}/memory.oom_control"),
         realtime=layout.version == 1 and os.path.exists(f"{cpu}/cpu.rt_runtime_us"),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp"),
+        apparmor=_read_word("/sys/module/apparmor/parameters/enabled") == "Y",
         recursive_readonly=tuple(map(int, uname.release.split(".")[:2])) >= (5, 12),  # mount_setattr(2)
     )
 
@@ -97,6 +99,14 @@ def _controller(layout: cgroups.Layout, name: str) -> str:
         if not hierarchy.unified and name in hierarchy.controllers:
             return hierarchy.mount
     return "/nonexistent"
+
+
+def _read_word(path: str) -> str:
+    """Return what a file of /sys says; "" when the kernel has not been built with what would say it."""
+    try:
+        return Path(path).read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _has_any(folder: str, *names: str) -> bool:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass
 
-from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel import const, mountapi, namespaces, pathsafe
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_volumes import copy_up, fill_empty
@@ -24,6 +25,7 @@ PROC_ALLOWED = {
 }  # fmt: skip
 """What may be replaced inside /proc: files that say nothing about what is confined how (lxcfs replaces them)."""
 
+_OF_ANOTHER = re.compile(r"/proc/([0-9]+)/root(/.*)", re.ASCII | re.DOTALL)
 _PROC_ROOT_INODE = 1
 _MOUNT_DATA = 4096  # one page
 _MISMATCH = (
@@ -107,12 +109,38 @@ class OpenSources(Operation):
     def run(self, setup: Setup) -> None:
         for key, source, target, recursive in self.sources:
             try:
-                flags = const.OPEN_TREE_CLONE | (const.AT_RECURSIVE if recursive else 0)
-                setup.sources[key] = mountapi.open_tree(const.AT_FDCWD, source, flags)
+                setup.sources[key] = _copy_tree(source, const.AT_RECURSIVE if recursive else 0)
             except OSError as error:
                 what = "stat" if error.errno == errno.ENOENT else "open_tree"
                 message = f'error mounting "{source}" to rootfs at "{target}": {what} {source}: {reason(error)}'
                 raise SetupError(message, error.errno or 0, source) from error
+
+
+def _copy_tree(source: str, flags: int) -> int:
+    """Return a detached copy of what is mounted at a path of the host.
+
+    "/proc/PID/root/PATH" is a path in the mount namespace of another process, and only there can its mounts be
+    copied: open_tree(2) gives EINVAL for one of another namespace. PATH cannot lead out of that process's root.
+    """
+    other = _OF_ANOTHER.fullmatch(source)
+    if other is None:
+        return mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | flags)
+    process, path = other.groups()
+    here, there, root = (
+        os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        for name in ("/proc/self/ns/mnt", f"/proc/{process}/ns/mnt", f"/proc/{process}/root")
+    )
+    try:
+        place = pathsafe.open_path(root, path)
+        namespaces.setns(there, const.CLONE_NEWNS)
+        try:
+            return mountapi.clone_fd(place, flags)
+        finally:
+            namespaces.setns(here, const.CLONE_NEWNS)
+            os.close(place)
+    finally:
+        for fd in (here, there, root):
+            os.close(fd)
 
 
 @dataclass(slots=True)

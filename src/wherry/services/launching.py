@@ -15,7 +15,7 @@ from typing import Any
 
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import Conflict, NotFound, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.failpoints import reach
 from wherry.models import sizes
 from wherry.models.container import ExecConfig
@@ -215,9 +215,7 @@ class Launching:
             if not mode.startswith("container:"):
                 continue
             other = self.catalog.resolve(mode.removeprefix("container:"))
-            if not other.record.state.alive:
-                verb = {"network": "network", "ipc": "IPC", "pid": "PID"}[kind]
-                raise Conflict(f"cannot join {verb} namespace of a non running container: {other.id}")
+            _check_joinable(kind, other.record)
             paths[kind] = f"/proc/{other.record.state.pid}/ns/{'net' if kind == 'network' else kind}"
         return paths
 
@@ -234,6 +232,21 @@ class Launching:
 
 def _begin(phases: Phases, name: str) -> None:
     phases.append((name, time.monotonic_ns()))
+
+
+def _check_joinable(kind: str, other: Record) -> None:
+    """Raise, in dockerd's words, when a container's namespace of that kind cannot be shared with another one."""
+    if not other.state.alive and kind == "network":
+        raise Conflict(
+            f"cannot join network namespace of a non running container: container {other.name} is {other.state.status}"
+        )
+    if not other.state.alive:
+        raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
+    if kind == "ipc" and other.host_config.ipc_mode in ("private", "none", ""):
+        raise InvalidArgument(
+            f"failed to join IPC namespace: container {other.id}: "
+            "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+        )
 
 
 async def _abort(task: Task) -> None:
