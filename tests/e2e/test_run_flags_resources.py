@@ -123,7 +123,7 @@ def test_kernel_memory_is_gone_from_the_kernel_and_the_answer_says_so(engine: En
         (("--cpuset-cpus", "0-999"), "Requested CPUs are not available - requested 0-999"),
         (("--cpuset-mems", "99"), "Requested memory nodes are not available - requested 99"),
         (("--cpuset-cpus", "x"), "Invalid value x for cpuset cpus: invalid format: x"),
-        (("--cpu-rt-period", "1000", "--cpu-rt-runtime", "2000"), ""),
+        (("--cpu-rt-period", "1000", "--cpu-rt-runtime", "2000"), "real-time"),
         (("--device-read-bps", "/dev/nosuch:1mb"), "stat /dev/nosuch: no such file or directory"),
         (("--device-write-iops", "/dev/null:10"), "/dev/null: not a block device"),
         (("--cpu-count", "1"), "only supported on a Docker daemon running on windows"),
@@ -186,31 +186,36 @@ def test_oom_score_adj_is_the_kernels(engine: Engine):
 # ---- real-time
 
 RT = Path("/sys/fs/cgroup/cpu/cpu.rt_runtime_us")
-REALTIME = ("--cap-add", "SYS_NICE", "busybox", "busybox", "chrt", "-f", "1", "true")
+
+
+def become_realtime(engine: Engine, container: str) -> None:
+    """Have the first process of a container scheduled in real time; EPERM when its group has no budget."""
+    pid = int(engine.docker("inspect", "-f", "{{.State.Pid}}", container))
+    os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
 
 
 def test_real_time_needs_a_budget_of_the_group_and_of_its_parents(own_engine: Engine):
     """Version 1 with CONFIG_RT_GROUP_SCHED: a group without a budget runs no real-time process at all."""
     if not RT.exists():
-        own_engine.start()
-        own_engine.import_busybox()
-        ran = own_engine.run("run", "--rm", "--cpu-rt-runtime", "1000", *REALTIME)
-        assert "kernel does not support CPU real-time scheduler" in ran.stderr
-        return
-    own_engine.flags = ("--cpu-rt-runtime", "20000")
+        return  # `test_without_a_budget_of_the_engine_the_error_says_what_to_do` has the answer
+    own_engine.flags = ("--cpu-rt-runtime", "20000", "--cpu-rt-period", "1000000")
     own_engine.start()
     own_engine.import_busybox()
-    assert own_engine.run("run", "--rm", *REALTIME).returncode != 0
-    own_engine.docker("run", "--rm", "--cpu-rt-runtime", "10000", *REALTIME)
-    ran = own_engine.run("run", "--rm", "--cpu-rt-runtime", "30000", *REALTIME)
+    own_engine.docker("run", "-d", "--name", "without", "busybox", "sleep", "1000")
+    with pytest.raises(PermissionError):
+        become_realtime(own_engine, "without")
+    flags = ("--cpu-rt-runtime", "5000", "--cpu-rt-period", "500000")
+    own_engine.docker("run", "-d", "--name", "with", *flags, "busybox", "sleep", "1000")
+    become_realtime(own_engine, "with")
+    assert control_of(own_engine, "with", "cpu", "cpu.rt_runtime_us", "") == "5000"
+    assert control_of(own_engine, "with", "cpu", "cpu.rt_period_us", "") == "500000"
+    ran = own_engine.run("run", "--rm", "--cpu-rt-runtime", "30000", "busybox", "true")
     assert (ran.returncode, "--cpu-rt-runtime" in ran.stderr) == (125, True), ran.stderr
-    shown = control(own_engine, "cpu", "cpu.rt_period_us", "", "--cpu-rt-runtime", "500", "--cpu-rt-period", "50000")
-    assert shown == "50000"
 
 
 def test_without_a_budget_of_the_engine_the_error_says_what_to_do(engine: Engine):
-    ran = engine.run("run", "--rm", "--cpu-rt-runtime", "10000", *REALTIME)
-    wanted = "cpu-rt-runtime" if RT.exists() else "kernel does not support CPU real-time scheduler"
+    ran = engine.run("run", "--rm", "--cpu-rt-runtime", "10000", "busybox", "true")
+    wanted = "see --cpu-rt-runtime of the engine" if RT.exists() else "kernel does not support CPU real-time scheduler"
     assert (ran.returncode, wanted in ran.stderr) == (125, True), ran.stderr
 
 
@@ -258,35 +263,19 @@ def test_a_number_of_operations_slows_them_down(engine: Engine, disk: BlockDevic
 
 
 def test_blkio_weights(engine: Engine, disk: BlockDevice):
-    """The weight files belong to the BFQ scheduler: without them dockerd's warnings, with them the kernel's numbers."""
-    created = engine.run(
-        *("create", "--name", "aa", "--blkio-weight", "300", "--blkio-weight-device", f"{disk.path}:400"),
-        *("busybox", "sleep", "1000"),
-    )
-    assert created.returncode == 0
-    if OLD and not Path("/sys/fs/cgroup/blkio/blkio.bfq.weight").exists():
-        assert "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded." in (
-            created.stderr
-        )
-        assert "does not support Block I/O weight_device" in created.stderr
-    engine.docker("start", "aa")
-    if Path("/sys/fs/cgroup/blkio/blkio.bfq.weight").exists():
-        assert control_of(engine, "aa", "blkio", "blkio.bfq.weight", "") == "300"
-
-
-def test_blkio_weights_with_their_scheduler(own_engine: Engine, disk: BlockDevice):
-    """The files come with the first disk that uses BFQ."""
-    if not disk.use_scheduler("bfq"):
-        pytest.skip("the kernel has no BFQ scheduler")
-    own_engine.start()
-    own_engine.import_busybox()
+    """The weight files are those of the BFQ scheduler: without it dockerd's warnings, with it the kernel's numbers."""
     weights = ("--blkio-weight", "300", "--blkio-weight-device", f"{disk.path}:400")
-    ran = own_engine.run("run", "-d", "--name", "aa", *weights, "busybox", "sleep", "1000")
+    scheduled = disk.use_scheduler("bfq")
+    ran = engine.run("run", "-d", "--name", "aa", *weights, "busybox", "sleep", "1000")
+    if not scheduled:
+        text = "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
+        assert (ran.returncode, text in ran.stderr, "weight_device" in ran.stderr) == (0, True, True)
+        return
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "300" in control_of(own_engine, "aa", "blkio", "blkio.bfq.weight", "io.bfq.weight")
-    device = control_of(own_engine, "aa", "blkio", "blkio.bfq.weight_device", "io.bfq.weight")
+    assert "300" in control_of(engine, "aa", "blkio", "blkio.bfq.weight", "io.bfq.weight")
+    device = control_of(engine, "aa", "blkio", "blkio.bfq.weight_device", "io.bfq.weight")
     assert f"{disk.number} 400" in device
-    bad = own_engine.run("run", "--rm", "--blkio-weight", "5", "busybox", "true")
+    bad = engine.run("run", "--rm", "--blkio-weight", "5", "busybox", "true")
     assert "Range of blkio weight is from 10 to 1000" in bad.stderr
 
 
@@ -342,7 +331,7 @@ def test_ulimits(engine: Engine):
     assert limits["Max file size"] == ["4096", "4096"]
     assert limits["Max core file size"] == ["unlimited", "unlimited"]
     ran = engine.run("run", "--rm", "--ulimit", "fsize=4096", "busybox", "sh", "-c", "head -c 5000 /dev/zero > /x")
-    assert ran.returncode == 153  # SIGXFSZ
+    assert "File too large" in ran.stderr
 
 
 def test_ulimit_above_the_engines_own(engine: Engine):

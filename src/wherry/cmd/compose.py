@@ -148,6 +148,8 @@ def _settings(config: Config, facts: HostFacts) -> Settings:
         run_root=Path(config.run_root),
         cgroup_parent=config.cgroup_parent,
         cgroupns_default=config.default_cgroupns_mode or ("private" if facts.cgroup_version == 2 else "host"),
+        cpu_rt_period=config.cpu_rt_period,
+        cpu_rt_runtime=config.cpu_rt_runtime,
         shm_size=config.default_shm_size,
         log_driver=config.log_driver,
         log_options=dict(config.log_opts),

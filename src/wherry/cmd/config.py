@@ -41,6 +41,9 @@ class Config:
     ip_forward: bool = True
     storage_driver: str = ""
     cgroup_parent: str = "/wherry"
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    exec_opts: tuple[str, ...] = ()
     default_cgroupns_mode: str = ""
     default_shm_size: int = 64 << 20
     default_ulimits: tuple[Ulimit, ...] = ()
@@ -69,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--mtu", type=int)
     add("-s", "--storage-driver", help="overlay2 or vfs")
     add("--cgroup-parent", help="control group under which containers are placed (/wherry)")
+    add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
+    add("--cpu-rt-runtime", type=int, help="real-time budget that containers share, in microseconds (0: none)")
+    add("--exec-opt", action="append", dest="exec_opts", help="native.cgroupdriver=cgroupfs, which is the default")
     add("--default-cgroupns-mode", choices=("private", "host"))
     add("--default-shm-size", help="size of /dev/shm (64m)")
     add("--log-driver", help="default log driver (json-file)")
@@ -104,6 +110,7 @@ def _ulimits(value: Any) -> tuple[Ulimit, ...]:
 CONVERT: Mapping[str, Any] = {
     "hosts": tuple,
     "labels": tuple,
+    "exec_opts": tuple,
     "default_shm_size": _size,
     "default_ulimits": _ulimits,
 }
@@ -181,7 +188,23 @@ def check(config: Config) -> Config:
             raise InvalidArgument(f"--{name.replace('_', '-')} must be an absolute path: {getattr(config, name)}")
     if not config.cgroup_parent.startswith("/") or ".." in config.cgroup_parent.split("/"):
         raise InvalidArgument(f"--cgroup-parent must be an absolute path without '..': {config.cgroup_parent}")
+    _check_exec_opts(config.exec_opts)
     return config
+
+
+def _check_exec_opts(options: Sequence[str]) -> None:
+    for option in options:
+        name, _, value = option.partition("=")
+        if name != "native.cgroupdriver":
+            raise InvalidArgument(f"invalid option {option!r} of --exec-opt: only native.cgroupdriver is known")
+        if value == "systemd":
+            raise InvalidArgument(
+                "native.cgroupdriver=systemd: this engine does not have that driver; it makes control groups by "
+                "itself (native.cgroupdriver=cgroupfs). Where systemd runs too, give it a delegated group with "
+                "--cgroup-parent"
+            )
+        if value != "cgroupfs":
+            raise InvalidArgument(f"native.cgroupdriver={value}: no such driver; use cgroupfs")
 
 
 def wants_version(argv: Sequence[str]) -> bool:

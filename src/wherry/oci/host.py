@@ -17,6 +17,9 @@ from wherry.runtime import cgroups
 SKIPPED = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
 """Folders of /dev that a container has its own of, or that other engines keep their things in."""
 
+BFQ = "blkio.bfq.io_service_bytes"
+"""Of that scheduler's files the root group has the counters only: its weights are in all the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
@@ -83,8 +86,8 @@ def _read_facts() -> HostFacts:
         time_namespace=os.path.exists("/proc/self/ns/time"),
         thermal_throttle=tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")))),
         swap_limit=layout.version == 2 or os.path.exists(f"{memory}/memory.memsw.limit_in_bytes"),
-        blkio_weight=layout.version == 2 or _has_any(block, "blkio.weight", "blkio.bfq.weight"),
-        blkio_weight_device=layout.version == 2 or _has_any(block, "blkio.weight_device", "blkio.bfq.weight_device"),
+        blkio_weight=layout.version == 2 or _has_any(block, "blkio.weight", BFQ),
+        blkio_weight_device=layout.version == 2 or _has_any(block, "blkio.weight_device", BFQ),
         oom_kill_disable=layout.version == 1 and os.path.exists(f"{memory}/memory.oom_control"),
         realtime=layout.version == 1 and os.path.exists(f"{cpu}/cpu.rt_runtime_us"),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp"),

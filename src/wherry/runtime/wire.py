@@ -226,7 +226,8 @@ class SetupFailure:
     def from_oserror(cls, phase: str, operation: str, error: OSError) -> SetupFailure:
         """Describe a system call's failure."""
         path = str(error.filename or "")
-        return cls(phase, operation, error.errno or 0, path, f"{operation}: {error.strerror or error}")
+        where = f" [{path}]" if path else ""
+        return cls(phase, operation, error.errno or 0, path, f"{operation}: {error.strerror or error}{where}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
-from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
+from wherry.oci.build import SpecRequest, build_process, build_spec, cgroups_path, exec_process
 from wherry.oci.host import HostFacts
+from wherry.runtime.cgroups import grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch, LogTarget
@@ -66,6 +67,8 @@ class Launching:
             run_dir = self._make_run_dir(record.id)
             undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
             reach("start.run-dir")
+            if self.settings.cpu_rt_period or self.settings.cpu_rt_runtime:
+                await asyncio.to_thread(self._grant_realtime, record)
             volumes = await self._sources(record, always)
             _begin(phases, "sandbox")
             sandbox = await self._open_sandbox(record)
@@ -113,6 +116,17 @@ class Launching:
         if not file_systems:
             return ()
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
+
+    def _grant_realtime(self, record: Record) -> None:
+        """Give the groups above the container's the real-time budget that the engine's configuration allows."""
+        settings, parent = self.settings, record.host_config.cgroup_parent or self.settings.cgroup_parent
+        path = cgroups_path(parent, record.id).rpartition("/")[0]
+        if not path:
+            return
+        try:
+            grant_realtime(path, settings.cpu_rt_period, settings.cpu_rt_runtime)
+        except OSError as error:
+            raise SystemFailure(f"cannot give {path} a real-time budget: {error}") from error
 
     def _make_run_dir(self, container_id: str) -> Path:
         run_dir = self.settings.run_dir(container_id)

@@ -17,6 +17,8 @@ class Settings:
     run_root: Path
     cgroup_parent: str = "/wherry"
     cgroupns_default: str = "host"
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
     shm_size: int = 64 << 20
     stop_timeout: int = 10
     log_driver: str = "json-file"
