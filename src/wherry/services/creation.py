@@ -16,7 +16,7 @@ from msgspec import structs
 from wherry.containers import names, restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import EngineError, InvalidArgument, NotFound, SystemFailure
+from wherry.errors import EngineError, InvalidArgument, NotFound, NotImplementedHere, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
