@@ -30,7 +30,7 @@ RUNTIME_STDLIB = {
 
 RUNTIME_EXCEPTIONS = {
     ("src/wherry/runtime/lean.py", "inspect"),  # the stand-in that spares everyone else this import
-    ("src/wherry/runtime/supervisor.py", "traceback"),  # imported when a supervisor fails, before it has a container
+    ("src/wherry/runtime/exits.py", "traceback"),  # imported when a supervisor fails, before it has a container
 }
 
 FORBIDDEN_MODULES = {"utils", "helpers", "helper", "manager", "handler", "misc", "common"}

@@ -1,4 +1,4 @@
-"""docker run flags about the process: who and where it is, its environment, streams, signals, PID 1, health, restarts."""
+"""docker run flags about the process: who and where it is, environment, streams, signals, PID 1, health, restarts."""
 
 from __future__ import annotations
 

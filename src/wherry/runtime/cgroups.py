@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,6 +168,15 @@ class Cgroup:
             cgroup.write(self._unified + "/cgroup.kill", "1")
         if self._layout.version == 1 or not cgroup.exists(self._unified + "/cgroup.kill"):
             self._kill_each()
+
+    def empty(self, seconds: float, *, reap: Callable[[], None]) -> None:
+        """Kill until nobody is left, for a while at most. reap: collects children, which count until then."""
+        deadline = time.monotonic() + seconds
+        self.kill()
+        while self.pids() and time.monotonic() < deadline:
+            reap()
+            time.sleep(0.002)
+            self.kill()
 
     def _kill_each(self) -> None:
         """Signal one by one, with the group freezing meanwhile, so that none can fork out of the list."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from dataclasses import dataclass
 
-from wherry.kernel import const, mountapi, namespaces, pathsafe
+from wherry.kernel import const, mountapi, pathsafe
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_volumes import copy_up, fill_empty
@@ -25,7 +24,6 @@ PROC_ALLOWED = {
 }  # fmt: skip
 """What may be replaced inside /proc: files that say nothing about what is confined how (lxcfs replaces them)."""
 
-_OF_ANOTHER = re.compile(r"/proc/([0-9]+)/root(/.*)", re.ASCII | re.DOTALL)
 _PROC_ROOT_INODE = 1
 _MOUNT_DATA = 4096  # one page
 _MISMATCH = (
@@ -91,56 +89,6 @@ def apply_options(tree: int, options: Options) -> None:
         propagation = 0 if options.propagation_recursive else propagation
     if on or off or propagation:
         mountapi.mount_setattr(tree, on, clear=off, propagation=propagation)
-
-
-@dataclass(slots=True)
-class OpenSources(Operation):
-    """Take detached copies of everything of the host that is mounted into the container, before the root changes.
-
-    Copies taken before our own mounts become slaves still belong to the host's peer groups, which is what a bind
-    with shared propagation needs.
-    """
-
-    sources: tuple[tuple[int, str, str, bool], ...]
-
-    def describe(self) -> str:
-        return "open the sources of mounts"
-
-    def run(self, setup: Setup) -> None:
-        for key, source, target, recursive in self.sources:
-            try:
-                setup.sources[key] = _copy_tree(source, const.AT_RECURSIVE if recursive else 0)
-            except OSError as error:
-                what = "stat" if error.errno == errno.ENOENT else "open_tree"
-                message = f'error mounting "{source}" to rootfs at "{target}": {what} {source}: {reason(error)}'
-                raise SetupError(message, error.errno or 0, source) from error
-
-
-def _copy_tree(source: str, flags: int) -> int:
-    """Return a detached copy of what is mounted at a path of the host.
-
-    "/proc/PID/root/PATH" is a path in the mount namespace of another process, and only there can its mounts be
-    copied: open_tree(2) gives EINVAL for one of another namespace. PATH cannot lead out of that process's root.
-    """
-    other = _OF_ANOTHER.fullmatch(source)
-    if other is None:
-        return mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | flags)
-    process, path = other.groups()
-    here, there, root = (
-        os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        for name in ("/proc/self/ns/mnt", f"/proc/{process}/ns/mnt", f"/proc/{process}/root")
-    )
-    try:
-        place = pathsafe.open_path(root, path)
-        namespaces.setns(there, const.CLONE_NEWNS)
-        try:
-            return mountapi.clone_fd(place, flags)
-        finally:
-            namespaces.setns(here, const.CLONE_NEWNS)
-            os.close(place)
-    finally:
-        for fd in (here, there, root):
-            os.close(fd)
 
 
 @dataclass(slots=True)

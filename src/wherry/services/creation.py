@@ -16,7 +16,7 @@ from msgspec import structs
 from wherry.containers import names, restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import EngineError, InvalidArgument, NotFound, NotImplementedHere, SystemFailure
+from wherry.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
@@ -133,7 +133,7 @@ class Creation:
             shm_size=host.shm_size or self.settings.shm_size,
             ipc_mode=host.ipc_mode or "private",
             cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else self.settings.cgroupns_default),
-            runtime=host.runtime or "wherry",
+            runtime=host.runtime or self.settings.default_runtime,
             memory_swap=host.memory_swap or (2 * host.memory if host.memory > 0 else 0),
             init=host.init if host.init is not None or not self.settings.init_by_default else True,
         )
@@ -143,7 +143,7 @@ class Creation:
 
         Never answered with 404: at create that means "no such image" to the docker CLI, which then tries to pull.
         """
-        if host.runtime not in ("wherry", "runc"):
+        if self.settings.runtime_command(host.runtime) is None:
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
         modes = {name: getattr(host, name) for name in ("network_mode", "ipc_mode", "pid_mode")}
         named = {name: mode for name, mode in modes.items() if mode.removeprefix("container:") not in (mode, "")}

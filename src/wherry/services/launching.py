@@ -98,6 +98,7 @@ class Launching:
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
                 phases=tuple(phases),
                 volumes=volumes,
+                runtime=self._runtime(record),
             )
             reach("start.spec")
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
@@ -116,6 +117,11 @@ class Launching:
         if not file_systems:
             return ()
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
+    def _runtime(self, record: Record) -> tuple[str, ...]:
+        command = self.settings.runtime_command(record.host_config.runtime)
+        if command is None:
+            raise InvalidArgument(f"unknown or invalid runtime name: {record.host_config.runtime}")
+        return command
 
     def _grant_realtime(self, record: Record) -> None:
         """Give the groups above the container's the real-time budget that the engine's configuration allows."""
