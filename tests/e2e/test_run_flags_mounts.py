@@ -36,3 +36,19 @@ def test_tmpfs_flag(engine: Engine):
     assert out.splitlines()[-1] == "700"
     ran = engine.run("run", "--rm", "--tmpfs", "/t:bogus", "busybox", "true")
     assert (ran.returncode, 'invalid tmpfs option "bogus"' in ran.stderr) == (125, True)
+
+
+def test_options_of_a_tmpfs_mount(engine: Engine):
+    """What the API has for a mount of type tmpfs, and the flag for a few of it only."""
+    options = '{"SizeBytes":1048576,"Mode":448,"Options":[["exec"]]}'
+    mount = f'{{"Type":"tmpfs","Target":"/t","TmpfsOptions":{options}}}'
+    words = '["sh","-c","stat -c %a /t; grep \' /t \' /proc/mounts"]'
+    body = f'{{"Image":"busybox","Cmd":{words},"HostConfig":{{"Mounts":[{mount}]}}}}'
+    assert engine.api("POST", "/containers/create?name=aa", body)[0] == 201
+    shown = engine.docker("start", "-a", "aa").splitlines()
+    assert shown[0] == "700"
+    assert "noexec" not in shown[1]
+    assert "size=1024k" in shown[1]
+    bad = body.replace('["exec"]', '["bogus"]')
+    status, text = engine.api("POST", "/containers/create", bad)
+    assert (status, "invalid option: bogus" in text) == (400, True), text

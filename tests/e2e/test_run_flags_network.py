@@ -53,7 +53,8 @@ def test_added_hosts_resolve(engine: Engine):
 
 def test_exposed_ports_are_known_and_open_nothing(engine: Engine):
     engine.docker("run", "-d", "--name", "aa", "--expose", "80", "--expose", "90-91/udp", "busybox", "sleep", "1000")
-    assert engine.docker("ps", "-q", "--filter", "expose=80/tcp") != ""
+    kept = engine.docker("inspect", "-f", "{{json .Config.ExposedPorts}}", "aa")
+    assert kept == '{"80/tcp":{},"90/udp":{},"91/udp":{}}'
     pid = engine.docker("inspect", "-f", "{{.State.Pid}}", "aa")
     assert len(Path(f"/proc/{pid}/net/tcp").read_text().splitlines()) == 1  # nobody listens
 
@@ -74,3 +75,10 @@ def test_what_cannot_be(engine: Engine, flags: tuple[str, ...], text: str):
     ran = engine.run("run", "--rm", *flags, "busybox", "true")
     assert (ran.returncode, text in ran.stderr) == (125, True), ran.stderr
     assert engine.docker("ps", "-aq") == ""
+
+
+def test_a_disabled_network_is_none(engine: Engine):
+    """ContainerConfig.NetworkDisabled, for which the command line has no flag any more."""
+    body = '{"Image":"busybox","Cmd":["ls","/sys/class/net"],"NetworkDisabled":true}'
+    assert engine.api("POST", "/containers/create?name=aa", body)[0] == 201
+    assert engine.docker("start", "-a", "aa") == "lo"

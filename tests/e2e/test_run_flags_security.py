@@ -75,6 +75,17 @@ def test_systempaths_unconfined_hides_nothing(engine: Engine):
     assert "Read-only file system" in engine.docker("run", "--rm", *words)
 
 
+def test_masked_and_read_only_paths_of_the_request(engine: Engine):
+    """There is no flag for them; clients of the API give lists, which replace the engine's own."""
+    paths = '"MaskedPaths":["/proc/uptime"],"ReadonlyPaths":["/proc/sys/net"]'
+    script = "wc -c < /proc/uptime; grep -o ' /proc/[^ ]*' /proc/mounts"
+    body = f'{{"Image":"busybox","Cmd":["sh","-c","{script}"],"HostConfig":{{{paths}}}}}'
+    assert engine.api("POST", "/containers/create?name=aa", body)[0] == 201
+    shown = engine.docker("start", "-a", "aa").split()
+    assert shown[0] == "0"
+    assert sorted(shown[1:]) == ["/proc/sys/net", "/proc/uptime"]
+
+
 def test_writable_cgroups(engine: Engine):
     place = "/sys/fs/cgroup/pids" if Path("/sys/fs/cgroup/pids").exists() else "/sys/fs/cgroup"
     make = ("--cgroupns", "private", "busybox", "mkdir", f"{place}/below")
