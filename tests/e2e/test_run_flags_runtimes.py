@@ -13,7 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.engine import Engine
+from tests.engine import Engine, busybox_tar
 
 pytestmark = [
     pytest.mark.root,
@@ -92,6 +92,8 @@ def test_a_container_of_another_runtime(engine: Engine, name: str):
     pid, full = engine.docker("inspect", "-f", "{{.State.Pid}} {{.Id}}", "aa").split()
     assert f"{engine.cgroup_parent}/{full}" in Path(f"/proc/{pid}/cgroup").read_text()
     engine.docker("update", "-m", "96m", "--memory-swap", "128m", "aa")
+    engine.docker("cp", "-", "aa:/tmp", input=busybox_tar())
+    assert "busybox" in engine.docker("exec", "aa", "ls", "/tmp/bin")
     engine.docker("pause", "aa")
     engine.docker("unpause", "aa")
     engine.docker("stop", "aa")
