@@ -148,7 +148,7 @@ def test_limits_that_cannot_be(engine: Engine, flags: tuple[str, ...], text: str
         (("--cpus", "0.25"), "cpu", "cpu.cfs_quota_us", "cpu.max", ("25000", "25000 100000")),
         (("--cpu-period", "50000"), "cpu", "cpu.cfs_period_us", "cpu.max", ("50000", "max 50000")),
         (("--cpu-quota", "20000"), "cpu", "cpu.cfs_quota_us", "cpu.max", ("20000", "20000 100000")),
-        (("-c", "2048"), "cpu", "cpu.shares", "cpu.weight", ("2048", "170")),
+        (("-c", "2048"), "cpu", "cpu.shares", "cpu.weight", ("2048", "174")),
         (("--cpuset-cpus", "1"), "cpuset", "cpuset.cpus", "cpuset.cpus", ("1", "1")),
         (("--cpuset-mems", "0"), "cpuset", "cpuset.mems", "cpuset.mems", ("0", "0")),
         (("--pids-limit", "77"), "pids", "pids.max", "pids.max", ("77", "77")),

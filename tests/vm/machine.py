@@ -73,7 +73,7 @@ def run(command: str, seconds: float) -> tuple[int, str]:
 def _qemu(initrd: Path) -> list[str]:
     kernel = next((KERNEL / "boot").glob("vmlinuz-*"))
     return [
-        *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "3072"),
+        *("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072"),
         *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
         *("-kernel", str(kernel), "-initrd", str(initrd)),
         *("-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap"),
