@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = ROOT / ".venv" / "vm"
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+LOADED = "loop bfq"
+"""What nobody asks the kernel for by itself: udev would, and there is none."""
 STATUS = "status of the machine's command: "
 _INIT = """#!/bin/busybox sh
 b=/bin/busybox
@@ -40,6 +42,7 @@ exec $b switch_root /root /bin/sh /run/command
 """
 _COMMAND = """export PATH={path} HOME=/root WHERRY_TEST_PATIENCE=240
 ip link set lo up
+for module in {loaded}; do modprobe $module; done
 cd {root}
 (
 {command}
@@ -95,7 +98,7 @@ def _archive(command: str) -> bytes:
     for number, module in enumerate(_in_order(version)):
         archive.add(f"modules/{number:02}.ko", 0o100644, (version / module).read_bytes())
     archive.add("init", 0o100755, _INIT.replace("{modules}", str(version.parent)).encode())
-    text = _COMMAND.format(path=os.environ["PATH"], root=ROOT, command=command, status=STATUS)
+    text = _COMMAND.format(path=os.environ["PATH"], root=ROOT, loaded=LOADED, command=command, status=STATUS)
     archive.add("command", 0o100644, text.encode())
     return archive.end()
 
