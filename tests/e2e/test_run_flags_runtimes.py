@@ -162,6 +162,23 @@ def test_shared_memory_of_a_container_of_ours(engine: Engine, name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_volumes(engine: Engine, name: str):
+    """A folder, a part of one, and a file system that is mounted for containers alone."""
+    engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "memory")
+    engine.docker("run", "-d", "--name", "ours", "-v", "memory:/m", "-v", "kept:/k", "busybox", "sleep", "1000")
+    engine.docker("exec", "ours", "sh", "-c", "echo in memory > /m/file; mkdir /k/part; echo in part > /k/part/file")
+    part = "type=volume,source=kept,target=/p,volume-subpath=part,readonly"
+    flags = ("--runtime", name, "-v", "memory:/m", "-v", "kept:/k", "--mount", part)
+    script = "cat /m/file /p/file; echo back > /k/answer; touch /p/x"
+    ran = engine.run("run", "--rm", *flags, "busybox", "sh", "-c", script)
+    assert ran.stdout == "in memory\nin part\n"
+    assert "Read-only file system" in ran.stderr
+    assert engine.docker("exec", "ours", "cat", "/k/answer") == "back"
+    engine.docker("rm", "-f", "ours")
+    engine.docker("volume", "rm", "memory", "kept")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_over_its_memory_it_is_killed_and_says_so(engine: Engine, name: str):
     flags = ("--runtime", name, "--name", "aa", "-m", "16m", "--memory-swap", "16m")
     assert engine.run("run", *flags, "busybox", "tail", "/dev/zero").returncode == 137

@@ -64,11 +64,7 @@ class Launching:
         async with AsyncExitStack() as undo, AsyncExitStack() as always:
             for attach in attaches:
                 always.callback(os.close, attach.fd)
-            run_dir = self._make_run_dir(record.id)
-            undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
-            reach("start.run-dir")
-            if self.settings.cpu_rt_period or self.settings.cpu_rt_runtime:
-                await asyncio.to_thread(self._grant_realtime, record)
+            run_dir = await self._prepare(record, undo)
             volumes = await self._sources(record, always)
             _begin(phases, "sandbox")
             sandbox = await self._open_sandbox(record)
@@ -117,6 +113,15 @@ class Launching:
         if not file_systems:
             return ()
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
+    async def _prepare(self, record: Record, undo: AsyncExitStack) -> Path:
+        """Make and return the run directory, and give the groups above the container's what it may need of them."""
+        run_dir = self._make_run_dir(record.id)
+        undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        reach("start.run-dir")
+        if self.settings.cpu_rt_period or self.settings.cpu_rt_runtime:
+            await asyncio.to_thread(self._grant_realtime, record)
+        return run_dir
+
     def _runtime(self, record: Record) -> tuple[str, ...]:
         command = self.settings.runtime_command(record.host_config.runtime)
         if command is None:
