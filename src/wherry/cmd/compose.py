@@ -76,6 +76,8 @@ class Engine:
         self.settings.live_restore = fresh.live_restore
         self.settings.labels = fresh.labels
         self.settings.debug = fresh.debug
+        self.settings.runtimes = dict(fresh.runtimes)
+        self.settings.default_runtime = fresh.default_runtime
         attributes = {
             "name": platform.node(),
             "debug": str(fresh.debug).lower(),
@@ -158,6 +160,10 @@ def _settings(config: Config, facts: HostFacts) -> Settings:
         run_root=Path(config.run_root),
         cgroup_parent=config.cgroup_parent,
         cgroupns_default=config.default_cgroupns_mode or ("private" if facts.cgroup_version == 2 else "host"),
+        runtimes=dict(config.runtimes),
+        default_runtime=config.default_runtime,
+        cpu_rt_period=config.cpu_rt_period,
+        cpu_rt_runtime=config.cpu_rt_runtime,
         shm_size=config.default_shm_size,
         log_driver=config.log_driver,
         log_options=dict(config.log_opts),

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,9 +19,13 @@ from wherry.errors import InvalidArgument
 from wherry.models import sizes
 from wherry.models.container import Ulimit
 
+OWN_RUNTIME = "wherry"
+RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DEFAULT_FILE = "/etc/wherry/daemon.json"
 DEFAULT_HOST = "unix:///run/wherry.sock"
-RELOADABLE = frozenset({"debug", "log-level", "labels", "live-restore", "shutdown-timeout"})
+RELOADABLE = frozenset(
+    {"debug", "log-level", "labels", "live-restore", "shutdown-timeout", "runtimes", "default-runtime"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,11 @@ class Config:
     ip_forward: bool = True
     storage_driver: str = ""
     cgroup_parent: str = "/wherry"
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    exec_opts: tuple[str, ...] = ()
+    runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_runtime: str = OWN_RUNTIME
     default_cgroupns_mode: str = ""
     default_shm_size: int = 64 << 20
     default_ulimits: tuple[Ulimit, ...] = ()
@@ -69,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--mtu", type=int)
     add("-s", "--storage-driver", help="overlay2 or vfs")
     add("--cgroup-parent", help="control group under which containers are placed (/wherry)")
+    add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
+    add("--cpu-rt-runtime", type=int, help="real-time budget that containers share, in microseconds (0: none)")
+    add("--exec-opt", action="append", dest="exec_opts", help="native.cgroupdriver=cgroupfs, which is the default")
     add("--default-cgroupns-mode", choices=("private", "host"))
+    add("--add-runtime", action="append", dest="runtimes", metavar="NAME=PATH", help="another OCI runtime")
+    add("--default-runtime", help="runtime of containers that ask for none (wherry)")
     add("--default-shm-size", help="size of /dev/shm (64m)")
     add("--log-driver", help="default log driver (json-file)")
     add("--log-opt", action="append", dest="log_opts", metavar="KEY=VALUE")
@@ -101,9 +117,30 @@ def _ulimits(value: Any) -> tuple[Ulimit, ...]:
     )
 
 
+def _runtimes(value: Any) -> dict[str, tuple[str, ...]]:
+    """Return program and arguments by name, of a mapping as in daemon.json or of NAME=PATH entries."""
+    if not isinstance(value, Mapping):
+        value = {name: {"path": path} for name, _, path in (entry.partition("=") for entry in value)}
+    found = {}
+    for name, entry in value.items():
+        if not RUNTIME_NAME.fullmatch(name) or name == OWN_RUNTIME:
+            raise InvalidArgument(f"runtime name '{name}' is reserved or not a name")
+        unknown = set(entry) - {"path", "runtimeArgs"} if isinstance(entry, Mapping) else {"not an object"}
+        path = entry["path"] if not unknown and isinstance(entry.get("path"), str) else ""
+        if not path:
+            raise InvalidArgument(
+                f"runtime {name}: give the path of an OCI runtime's program, and its arguments as runtimeArgs; "
+                f"{', '.join(sorted(unknown)) or 'no path'} is not understood"
+            )
+        found[name] = (path if path.startswith("/") else shutil.which(path) or path, *entry.get("runtimeArgs", ()))
+    return found
+
+
 CONVERT: Mapping[str, Any] = {
     "hosts": tuple,
     "labels": tuple,
+    "exec_opts": tuple,
+    "runtimes": _runtimes,
     "default_shm_size": _size,
     "default_ulimits": _ulimits,
 }
@@ -181,7 +218,25 @@ def check(config: Config) -> Config:
             raise InvalidArgument(f"--{name.replace('_', '-')} must be an absolute path: {getattr(config, name)}")
     if not config.cgroup_parent.startswith("/") or ".." in config.cgroup_parent.split("/"):
         raise InvalidArgument(f"--cgroup-parent must be an absolute path without '..': {config.cgroup_parent}")
+    _check_exec_opts(config.exec_opts)
+    if config.default_runtime not in (OWN_RUNTIME, *config.runtimes):
+        raise InvalidArgument(f"specified default runtime '{config.default_runtime}' does not exist")
     return config
+
+
+def _check_exec_opts(options: Sequence[str]) -> None:
+    for option in options:
+        name, _, value = option.partition("=")
+        if name != "native.cgroupdriver":
+            raise InvalidArgument(f"invalid option {option!r} of --exec-opt: only native.cgroupdriver is known")
+        if value == "systemd":
+            raise InvalidArgument(
+                "native.cgroupdriver=systemd: this engine does not have that driver; it makes control groups by "
+                "itself (native.cgroupdriver=cgroupfs). Where systemd runs too, give it a delegated group with "
+                "--cgroup-parent"
+            )
+        if value != "cgroupfs":
+            raise InvalidArgument(f"native.cgroupdriver={value}: no such driver; use cgroupfs")
 
 
 def wants_version(argv: Sequence[str]) -> bool:

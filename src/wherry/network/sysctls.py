@@ -43,10 +43,11 @@ def write(path: str, value: str, *, missing_ok: bool = False) -> None:
     """Set a sysctl. Raises OSError; missing_ok is for IPv6, which a kernel may lack."""
     try:
         fd = os.open(f"{ROOT}/{path}", os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         if missing_ok:
             return
-        raise
+        # in lower case, as clients look for it to exit with 127
+        raise FileNotFoundError(error.errno, "no such file or directory", f"{ROOT}/{path}") from error
     try:
         os.write(fd, value.encode())
     except OSError as error:

@@ -132,6 +132,8 @@ def _process(request: SpecRequest, options: security.SecurityOptions) -> Json:
     asked = options.no_new_privileges
     if asked or (asked is None and request.no_new_privileges):
         process["noNewPrivileges"] = True
+    if request.facts.apparmor and options.apparmor not in ("", security.UNCONFINED):
+        process["apparmorProfile"] = options.apparmor
     return process
 
 

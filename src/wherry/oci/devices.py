@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.errors import InvalidArgument, SystemFailure
-from wherry.models.container import DeviceMapping, HostConfig
+from wherry.models.container import DeviceMapping, DeviceRequest, HostConfig
 from wherry.oci.host import Device
 
 Json = dict[str, Any]
@@ -38,12 +38,18 @@ class DevicePlan:
     rules: list[Json]
 
 
+def check_requests(requests: Iterable[DeviceRequest]) -> None:
+    """Raise InvalidArgument for a device request: this engine has no device driver that could serve one."""
+    for request in requests:
+        if request.driver == "cdi":
+            unknown = ", ".join(request.device_ids or ())
+            raise InvalidArgument(f"CDI device injection failed: unresolvable CDI devices {unknown}")
+        wanted = " ".join(f"[{' '.join(group)}]" for group in request.capabilities or ())
+        raise InvalidArgument(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
+
+
 def plan(host: HostConfig, look: Look, walk: Walk) -> DevicePlan:
     """Return nodes and rules; raises InvalidArgument or SystemFailure with dockerd's words."""
-    if host.device_requests:
-        request = host.device_requests[0]
-        wanted = " ".join(f"[{' '.join(group)}]" for group in request.capabilities or ())
-        raise SystemFailure(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
     if host.privileged:
         found = {device.path: device for device in walk("/dev")}
         for mapping in host.devices or ():

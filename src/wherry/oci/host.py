@@ -17,13 +17,16 @@ from wherry.runtime import cgroups
 SKIPPED = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
 """Folders of /dev that a container has its own of, or that other engines keep their things in."""
 
+BFQ = "blkio.bfq.io_service_bytes"
+"""Of that scheduler's files the root group has the counters only: its weights are in all the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
     """cpus, mems: the sets that containers can use, as ranges ("0-3"). capabilities: those the engine itself has.
 
     thermal_throttle: paths to be masked, one per CPU that has one. blkio_weight, swap_limit, oom_kill_disable: whether
-    the kernel has these limits.
+    the kernel has these limits. apparmor: whether that security module is at work.
     """
 
     cgroup_version: int = 1
@@ -42,6 +45,7 @@ class HostFacts:
     realtime: bool = False
     seccomp: bool = True
     recursive_readonly: bool = True
+    apparmor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,12 @@ def _read_facts() -> HostFacts:
         time_namespace=os.path.exists("/proc/self/ns/time"),
         thermal_throttle=tuple(sorted(map(str, Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle")))),
         swap_limit=layout.version == 2 or os.path.exists(f"{memory}/memory.memsw.limit_in_bytes"),
-        blkio_weight=layout.version == 2 or _has_any(block, "blkio.weight", "blkio.bfq.weight"),
-        blkio_weight_device=layout.version == 2 or _has_any(block, "blkio.weight_device", "blkio.bfq.weight_device"),
+        blkio_weight=layout.version == 2 or _has_any(block, "blkio.weight", BFQ),
+        blkio_weight_device=layout.version == 2 or _has_any(block, "blkio.weight_device", BFQ),
         oom_kill_disable=layout.version == 1 and os.path.exists(f"{memory}/memory.oom_control"),
         realtime=layout.version == 1 and os.path.exists(f"{cpu}/cpu.rt_runtime_us"),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp"),
+        apparmor=_read_word("/sys/module/apparmor/parameters/enabled") == "Y",
         recursive_readonly=tuple(map(int, uname.release.split(".")[:2])) >= (5, 12),  # mount_setattr(2)
     )
 
@@ -97,6 +102,14 @@ def _controller(layout: cgroups.Layout, name: str) -> str:
         if not hierarchy.unified and name in hierarchy.controllers:
             return hierarchy.mount
     return "/nonexistent"
+
+
+def _read_word(path: str) -> str:
+    """Return what a file of /sys says; "" when the kernel has not been built with what would say it."""
+    try:
+        return Path(path).read_text().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _has_any(folder: str, *names: str) -> bool:

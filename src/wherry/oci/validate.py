@@ -102,6 +102,11 @@ def _memory(host: HostConfig, facts: HostFacts) -> Iterable[str]:
             "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. "
             "Memory swappiness discarded."
         )
+    if host.kernel_memory:  # gone from the kernel with 6.1 (version 1), never in version 2
+        yield (
+            "Your kernel does not support kernel memory limit capabilities or the cgroup is not mounted. "
+            "Limitation discarded."
+        )
     if host.oom_kill_disable and not facts.oom_kill_disable:
         yield "Your kernel does not support OomKillDisable. OomKillDisable discarded."
     elif host.oom_kill_disable and host.memory == 0:
@@ -197,8 +202,15 @@ def _process(host: HostConfig, facts: HostFacts) -> Iterable[str]:
             )
     capabilities.normalize(host.cap_add or (), "CapAdd", facts.capabilities)
     capabilities.normalize(host.cap_drop or (), "CapDrop")
-    security.parse(host.security_opt or ())
     return ()
+
+
+def _labels(host: HostConfig, facts: HostFacts) -> Iterable[str]:
+    options = security.parse(host.security_opt or ())
+    if options.apparmor not in ("", security.UNCONFINED) and not facts.apparmor:
+        yield f"Your kernel does not support AppArmor or it is not enabled. Profile {options.apparmor} discarded."
+    if any(label != "disable" for label in options.labels):
+        yield "SELinux labels are not supported. Labels discarded."
 
 
 def _places(host: HostConfig, facts: HostFacts) -> Iterable[str]:
@@ -212,10 +224,13 @@ def _places(host: HostConfig, facts: HostFacts) -> Iterable[str]:
         tmpfs_options(options)
     for rule in host.device_cgroup_rules or ():
         devices.parse_rule(rule)
+    devices.check_requests(host.device_requests or ())
     build.cgroups_path(host.cgroup_parent or "/", "x")
-    if host.storage_opt:
-        raise InvalidArgument("--storage-opt size needs a storage driver with quotas, which is not in use")
+    for option in host.storage_opt or {}:
+        if option != "size":
+            raise InvalidArgument(f"Unknown option {option}")
+        raise InvalidArgument("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     return ()
 
 
-CHECKS: tuple[Check, ...] = (_modes, _memory, _cpu, _cpusets, _block, _process, _places)
+CHECKS: tuple[Check, ...] = (_modes, _memory, _cpu, _cpusets, _block, _process, _labels, _places)

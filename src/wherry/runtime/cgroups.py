@@ -14,7 +14,7 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,15 @@ class Cgroup:
         if self._layout.version == 1 or not cgroup.exists(self._unified + "/cgroup.kill"):
             self._kill_each()
 
+    def empty(self, seconds: float, *, reap: Callable[[], None]) -> None:
+        """Kill until nobody is left, for a while at most. reap: collects children, which count until then."""
+        deadline = time.monotonic() + seconds
+        self.kill()
+        while self.pids() and time.monotonic() < deadline:
+            reap()
+            time.sleep(0.002)
+            self.kill()
+
     def _kill_each(self) -> None:
         """Signal one by one, with the group freezing meanwhile, so that none can fork out of the list."""
         freezer = self._by_controller.get("freezer")
@@ -276,7 +285,16 @@ class Cgroup:
             cgroups_tree.cpuset(self._by_controller["cpuset"], cpu.get("cpus"), cpu.get("mems"), fresh=fresh)
         bfq = bool(resources.get("blockIO")) and cgroup.exists(self._file("blkio", "blkio.bfq.weight"))
         for controller, file, text in cgroups_v1.writes(resources, swap_limit=self._swap_limit(fresh), bfq=bfq):
-            cgroup.write(self._file(controller, file), text)
+            self._write_old(self._file(controller, file), text)
+
+    def _write_old(self, path: str, text: str) -> None:
+        try:
+            cgroup.write(path, text)
+        except OSError as error:
+            if error.errno == errno.EINVAL and path.endswith("/cpu.rt_runtime_us"):
+                why = f"write {text!r}: more than the groups above have: see --cpu-rt-runtime of the engine"
+                raise OSError(errno.EINVAL, why, path) from error
+            raise
 
     def _swap_limit(self, fresh: bool) -> int:
         directory = self._by_controller.get("memory", "")
@@ -305,6 +323,25 @@ class Cgroup:
                 cgroup.write(f"{directory}/{other}", *entries)
         else:
             raise OSError(errno.ENOENT, "the devices controller is not mounted", "devices.deny")
+
+
+def grant_realtime(path: str, period: int, runtime: int, *, layout: Layout | None = None) -> None:
+    """Let the real-time processes below a group, and below its parents, run for `runtime` in each `period` (us).
+
+    Version 1 with CONFIG_RT_GROUP_SCHED only: there a group has what its parents have been given. 0 leaves a value.
+    Raises OSError with the path: EINVAL when a parent, at last the kernel's sched_rt_runtime_us, has less.
+    """
+    directory = Cgroup.open(path, layout=layout).directory("cpu")
+    hierarchy = next(each for each in (layout or detect()).hierarchies if "cpu" in each.controllers)
+    if directory is None or not cgroup.exists(f"{hierarchy.mount}/cpu.rt_runtime_us"):
+        raise OSError(errno.ENOENT, "the kernel has no real-time budgets of groups", "cpu.rt_runtime_us")
+    cgroups_tree.make_parents(hierarchy, directory)
+    group = hierarchy.mount
+    for part in checked_path(path).strip("/").split("/"):
+        group = f"{group}/{part}"
+        for name, value in (("cpu.rt_period_us", period), ("cpu.rt_runtime_us", runtime)):
+            if value and int(cgroup.read(f"{group}/{name}")) != value:
+                cgroup.write(f"{group}/{name}", str(value))
 
 
 def remove_empty(path: str, *, layout: Layout | None = None) -> None:

@@ -24,14 +24,15 @@ def make(hierarchy: cgroup.Hierarchy, directory: str) -> None:
         os.rmdir(directory)
         os.mkdir(directory, MODE)
     except FileNotFoundError:
-        _make_parents(hierarchy, os.path.dirname(directory))
+        make_parents(hierarchy, os.path.dirname(directory))
         os.mkdir(directory, MODE)
 
 
-def _make_parents(hierarchy: cgroup.Hierarchy, directory: str) -> None:
+def make_parents(hierarchy: cgroup.Hierarchy, directory: str) -> None:
+    """Make a group that is to have others below it, and its parents; those that are there stay as they are."""
     if len(directory) <= len(hierarchy.mount):
         return
-    _make_parents(hierarchy, os.path.dirname(directory))
+    make_parents(hierarchy, os.path.dirname(directory))
     try:
         os.mkdir(directory, MODE)
     except FileExistsError:

@@ -10,8 +10,7 @@ from typing import Any
 
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.client import Client
-from wherry.runtime.execspare import ExecSpares, StartOf
-from wherry.runtime.init import run_exec
+from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
@@ -20,6 +19,7 @@ from wherry.runtime.wire import ExecLaunch
 EXEC_DRAIN = 2.0  # others may hold an exec's output after its end; dockerd waits for them as long
 
 Tell = Callable[[dict[str, Any]], bool]
+Enter = Callable[[dict[str, Any], "tuple[int, int, int] | None", socket], None]
 
 
 @dataclass(slots=True)
@@ -34,15 +34,16 @@ class _Exec:
 class Execs:
     """Starts execs and tells of their ends; an end that could not be told is kept for the next connection.
 
-    start_of, spares: see `execspare`. tell(message): sends to wherryd, False when nobody listens. others(): the
-    children of ours that are no execs. spawns: whether a child of ours forks the program, or becomes it.
+    enter(process, stdio, sync): become the process, in a child; never returns. spares: see `execspare`.
+    tell(message): sends to wherryd, False when nobody listens. others(): the children of ours that are no execs.
+    spawns: whether a child of ours forks the program, or becomes it.
     """
 
     def __init__(
-        self, poller: Poller, start_of: StartOf, spares: ExecSpares, tell: Tell, others: Callable[[], set[int]]
+        self, poller: Poller, enter: Enter, spares: ExecSpares, tell: Tell, others: Callable[[], set[int]]
     ) -> None:
         self._poller = poller
-        self._start_of = start_of
+        self._enter = enter
         self._spares = spares
         self._tell = tell
         self._others = others
@@ -65,13 +66,11 @@ class Execs:
         process.on_running = lambda process: self._running(launch.exec_id)
         process.on_failed = lambda process: self._failed(launch.exec_id)
         process.on_exit = lambda process: self._exited(launch.exec_id)
-        process.find_orphan = self._find_orphan
+        process.find_orphan = self.find_orphan
         self._execs[launch.exec_id] = _Exec(process, seq)
 
         def child(sync: socket) -> None:
-            start = self._start_of(launch.process, stdio, sync)
-            start.spawn = self.spawns
-            run_exec(start)
+            self._enter(launch.process, stdio, sync)
 
         try:
             if not self.spawns or not self._spares.start(process, launch.process, stdio):
@@ -84,7 +83,7 @@ class Execs:
             for fd in set(stdio or ()):
                 os.close(fd)
 
-    def _find_orphan(self) -> int:
+    def find_orphan(self) -> int:
         """Return a child of ours that is no exec yet: one whose parent was killed before it could tell of it."""
         known = {item.process.pid for item in self._execs.values()} | {self._spares.pid, *self._others()}
         known |= {item.process.spawner for item in self._execs.values()}

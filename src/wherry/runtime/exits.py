@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from typing import Any
 
 from wherry.runtime.wire import Exit
@@ -13,6 +14,7 @@ EXIT = "exit.json"
 SOCKET = "supervisor.sock"
 FAULT = "supervisor.log"
 _LIMIT = 64 * 1024
+_BACKLOG = 8
 
 
 def start_time(pid: int) -> int:
@@ -55,8 +57,22 @@ def read_exit(run_dir: str) -> Exit | None:
     return Exit.from_wire(record) if record is not None else None
 
 
+def listen(directory: int) -> socket.socket:
+    """Return the socket on which a supervisor waits for wherryd, for the owner of the directory alone."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    umask = os.umask(0o177)
+    try:
+        # Through the descriptor: sun_path takes 107 bytes, a run root may be longer (unix(7)).
+        listener.bind(f"/proc/self/fd/{directory}/{SOCKET}")
+    finally:
+        os.umask(umask)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
 def record_fault(run_dir: str) -> None:
-    """Write down the exception that ends a supervisor."""
+    """Keep the traceback of the exception that is being handled, which ends the supervisor."""
     import traceback  # only for the worst case; here we are in the host's file system still
 
     fd = os.open(f"{run_dir}/{FAULT}", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

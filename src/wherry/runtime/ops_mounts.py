@@ -92,30 +92,6 @@ def apply_options(tree: int, options: Options) -> None:
 
 
 @dataclass(slots=True)
-class OpenSources(Operation):
-    """Take detached copies of everything of the host that is mounted into the container, before the root changes.
-
-    Copies taken before our own mounts become slaves still belong to the host's peer groups, which is what a bind
-    with shared propagation needs.
-    """
-
-    sources: tuple[tuple[int, str, str, bool], ...]
-
-    def describe(self) -> str:
-        return "open the sources of mounts"
-
-    def run(self, setup: Setup) -> None:
-        for key, source, target, recursive in self.sources:
-            try:
-                flags = const.OPEN_TREE_CLONE | (const.AT_RECURSIVE if recursive else 0)
-                setup.sources[key] = mountapi.open_tree(const.AT_FDCWD, source, flags)
-            except OSError as error:
-                what = "stat" if error.errno == errno.ENOENT else "open_tree"
-                message = f'error mounting "{source}" to rootfs at "{target}": {what} {source}: {reason(error)}'
-                raise SetupError(message, error.errno or 0, source) from error
-
-
-@dataclass(slots=True)
 class MountRoot(Operation):
     """Mount the root file system at `place`; its descriptor is the root of everything that follows."""
 

@@ -21,7 +21,7 @@ from wherry.kernel import caps, const
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, OpenSources, Pivot
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, Pivot
 from wherry.runtime.ops_namespaces import (
     AwaitHooks,
     EnterContainer,
@@ -59,6 +59,7 @@ from wherry.runtime.ops_rootfs import (
 )
 from wherry.runtime.ops_volumes import OpenParts
 from wherry.runtime.setup import Operation, SetupError
+from wherry.runtime.sources import OpenSources
 
 Spec = dict[str, Any]
 
@@ -110,7 +111,7 @@ def plan_container(
     steps: list[Operation] = [JoinCgroup(), *_opening([each for each in sources if each.held])]
     steps += [*_namespace_steps(spec, given_network), OpenProcfs(), *_procfs_steps(spec, process)]
     steps += _opening([each for each in sources if not each.held])
-    steps += [StopPropagation(), *_root_steps(spec, rootfs)]
+    steps += [StopPropagation(), *root_steps(spec, rootfs)]
     pivot: list[Operation] = [AwaitHooks(), Pivot()] if hooks else [Pivot()]
     steps += [] if hooks else pivot
     steps += mounts
@@ -212,7 +213,8 @@ def _process_writes(process: dict[str, Any]) -> list[Operation]:
     return steps
 
 
-def _root_steps(spec: Spec, rootfs: tuple[Mount, ...]) -> list[Operation]:
+def root_steps(spec: Spec, rootfs: tuple[Mount, ...]) -> list[Operation]:
+    """Return the steps that mount the root file system at root.path of the spec."""
     place = spec["root"]["path"]
     if not rootfs:
         return [MountRoot("bind", place, parse(()), place)]

@@ -18,7 +18,7 @@ from wherry.runtime import channel
 from wherry.runtime.cgroups import Cgroup, MountSources
 from wherry.runtime.logdrivers.containerlog import ContainerLog
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, OpenSources, Pivot
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, Pivot
 from wherry.runtime.ops_namespaces import OpenProcfs, StopPropagation
 from wherry.runtime.ops_process import ChangeDirectory, FindProgram, Identify, InstallStdio
 from wherry.runtime.ops_rootfs import MakeDevices, MakeWorkingDirectory, MaskPaths, ReadonlyPaths
@@ -27,6 +27,7 @@ from wherry.runtime.plan import plan_container, plan_exec
 from wherry.runtime.poller import Poller
 from wherry.runtime.session import Session
 from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError
+from wherry.runtime.sources import OpenSources
 from wherry.runtime.wire import AttachOptions, Exit, Launch, LogTarget
 
 _SAFE = ("nosuid", "noexec", "nodev")

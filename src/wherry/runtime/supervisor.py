@@ -17,7 +17,8 @@ from wherry.runtime.client import Client
 from wherry.runtime.execs import Execs
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
-from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container
+from wherry.runtime.foreign import Foreign
+from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container, run_exec
 from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
 from wherry.runtime.phases import Marks, Phases
 from wherry.runtime.plan import namespaces
@@ -30,7 +31,6 @@ from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit, Launch, SetupFa
 
 NAME = "wherry-super"  # of a supervisor, in ps -e and pstree
 EMPTY = 2.0  # the longest wait for killed processes to be gone
-_BACKLOG = 8
 
 
 def run(text: bytes, fds: Sequence[int], filters: Filters, stem: Stem | None) -> NoReturn:
@@ -87,7 +87,8 @@ class Supervisor:
         self._process.on_failed = self._failed
         self._process.on_exit = self._exited
         self._spares = ExecSpares(self._poller, self._exec_start)
-        self._execs = Execs(self._poller, self._exec_start, self._spares, self._tell, self._own_children)
+        self._foreign = Foreign(launch) if launch.runtime else None
+        self._execs = Execs(self._poller, self._enter, self._spares, self._tell, self._own_children)
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
@@ -134,7 +135,9 @@ class Supervisor:
                 stdio = self._process.session.make_pipes(output=True)
             for fd, options in zip(attaches, self._launch.attaches, strict=True):
                 self._process.session.attach(fd, options)
-            if stem is None or not self._start_stem(stem, text, stdio or (), netns):
+            if self._foreign is not None:
+                self._call_runtime(self._foreign, stem, netns, stdio)
+            elif stem is None or not self._start_stem(stem, text, stdio or (), netns):
                 self._fork(netns, stdio)
             self._record()
             self._listen()
@@ -160,52 +163,42 @@ class Supervisor:
         stem.discard()
         return False
 
-    def _make_cgroup(self) -> Cgroup:
-        linux = self._spec["linux"]
-        self._cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
-        return self._cgroup
-
     def _listen(self) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener = listener
-        umask = os.umask(0o177)
-        try:
-            # Through the descriptor: sun_path takes 107 bytes, a run root may be longer (unix(7)).
-            listener.bind(f"/proc/self/fd/{self._run_dir}/{exits.SOCKET}")
-        finally:
-            os.umask(umask)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
+        self._listener = listener = exits.listen(self._run_dir)
         self._poller.watch(listener.fileno(), READ, lambda events: self._accept())
 
     def _fork(self, netns: int | None, stdio: tuple[int, int, int] | None) -> None:
         launch = self._launch
         marks = self._marks = Marks()
         marks.begin("cgroup")
-        cgroup = self._make_cgroup()
+        linux = self._spec["linux"]
+        cgroup = self._cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
         marks.begin("fork")
         enter_parent(self._spec)
 
         def child(sync: socket.socket) -> None:
-            run_container(
-                ContainerStart(
-                    spec=self._spec,
-                    rootfs=launch.rootfs,
-                    netns_fd=netns,
-                    stdio=stdio,
-                    sync=sync,
-                    cgroup=cgroup,
-                    seccomp=self._seccomp.program if self._seccomp else None,
-                    init_path=launch.init_path,
-                    id=launch.id,
-                    marks=marks,
-                )
-            )
+            program = self._seccomp.program if self._seccomp else None
+            start = ContainerStart(self._spec, launch.rootfs, netns, stdio, sync, cgroup, program)
+            start.init_path, start.id, start.marks = launch.init_path, launch.id, marks
+            run_container(start)
 
         self._process.fork(cgroup, child)
 
+    def _call_runtime(
+        self, foreign: Foreign, stem: Stem | None, netns: int | None, stdio: tuple[int, int, int] | None
+    ) -> None:
+        if stem is not None:
+            stem.discard()
+        set_child_subreaper(True)
+        self._execs.spawns = True
+        self._cgroup = Cgroup.open(self._spec["linux"]["cgroupsPath"])
+        self._process.find_orphan = self._execs.find_orphan
+        self._process.fork(self._cgroup, lambda sync: foreign.make(sync, stdio, netns), spawns=True)
+
     def _record(self) -> None:
-        """Write down what to end if we die."""
+        """Write down what to end if we die; what another runtime makes is known later."""
+        if not self._process.pid:
+            return
         self._start_time = exits.start_time(self._process.pid)
         record = {"pid": self._process.pid, "start_time": self._start_time, "at": time.time_ns()}
         exits.write_record(self._run_dir, exits.TASK, {**record, "cgroup": self._spec["linux"]["cgroupsPath"]})
@@ -214,7 +207,11 @@ class Supervisor:
         if self._marks is not None:
             self._phases = [*self._launch.phases, *self._marks.read(), ("running", time.monotonic_ns())]
             self._marks.close()
+        if self._foreign is not None:
+            self._record()
         self._tell({"type": "running", **self._started()})
+        if self._foreign is not None:
+            return
         if "pid" in namespaces(self._spec) and (self._seccomp is None or self._seccomp.can_spawn):
             leave_parent(self._spec)
             set_child_subreaper(True)
@@ -241,7 +238,7 @@ class Supervisor:
         assert process.exit is not None
         self._spares.close()
         if namespaces(self._spec).get("pid") != "":
-            self._kill_rest(cgroup)
+            cgroup.empty(EMPTY, reap=self._execs.conclude_all)
         self._execs.conclude_all()
         process.session.drain()
         clients = process.session.finish()
@@ -251,14 +248,6 @@ class Supervisor:
         self._lingering = [*clients, *self._execs.lingering]
         self._release()
 
-    def _kill_rest(self, cgroup: Cgroup) -> None:
-        deadline = time.monotonic() + EMPTY
-        cgroup.kill()
-        while cgroup.pids() and time.monotonic() < deadline:
-            self._execs.conclude_all()  # zombies count until they are reaped
-            time.sleep(0.002)
-            cgroup.kill()
-
     def _release(self) -> None:
         """Give back the cgroup, then show by EOF that nothing is left."""
         if self._listener is not None:
@@ -267,6 +256,8 @@ class Supervisor:
             self._listener = None
             os.unlink(exits.SOCKET, dir_fd=self._run_dir)
         if self._cgroup is not None:
+            if self._foreign is not None and (failure := self._foreign.delete()):
+                self._tell({"type": "log-failed", "errno": 0, "message": f"the runtime cannot delete it: {failure}"})
             self._cgroup.kill()
             self._cgroup.remove()
             self._cgroup = None
@@ -367,6 +358,13 @@ class Supervisor:
         assert self._cgroup is not None
         launch = ExecLaunch.from_wire(message)
         self._execs.start(message["seq"], launch, self._cgroup, os.dup(fds[0]) if fds else None)
+
+    def _enter(self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket) -> NoReturn:
+        if self._foreign is not None:
+            self._foreign.execute(sync, stdio, process, self._process.pid)
+        start = self._exec_start(process, stdio, sync)
+        start.spawn = self._execs.spawns
+        run_exec(start)
 
     def _exec_start(
         self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket

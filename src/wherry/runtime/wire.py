@@ -133,6 +133,7 @@ class Launch:
     seccomp: key of the compiled filter in the zygote; Supervision moves spec.linux.seccomp there.
     phases: the start so far, see `runtime.phases`; the supervisor adds its own and tells them all with "running".
     volumes: mounted by the supervisor for the spec's mounts of type "volume", see runtime/volumes.py.
+    runtime: program and arguments of another OCI runtime that makes the container, see `foreign`; empty for ours.
     """
 
     id: str
@@ -148,6 +149,7 @@ class Launch:
     seccomp: str = ""
     phases: tuple[tuple[str, int], ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
+    runtime: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
         """Return the message's fields."""
@@ -165,6 +167,7 @@ class Launch:
             "seccomp": self.seccomp,
             "phases": self.phases,
             "volumes": [volume.to_wire() for volume in self.volumes],
+            "runtime": self.runtime,
         }
 
     @classmethod
@@ -184,6 +187,7 @@ class Launch:
             seccomp=fields["seccomp"],
             phases=tuple((each[0], each[1]) for each in fields["phases"]),
             volumes=tuple(VolumeMount(*each) for each in fields["volumes"]),
+            runtime=tuple(fields["runtime"]),
         )
 
 
@@ -241,7 +245,8 @@ class SetupFailure:
     def from_oserror(cls, phase: str, operation: str, error: OSError) -> SetupFailure:
         """Describe a system call's failure."""
         path = str(error.filename or "")
-        return cls(phase, operation, error.errno or 0, path, f"{operation}: {error.strerror or error}")
+        where = f" [{path}]" if path else ""
+        return cls(phase, operation, error.errno or 0, path, f"{operation}: {error.strerror or error}{where}")
 
 
 @dataclass(frozen=True, slots=True)

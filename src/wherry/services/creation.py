@@ -71,17 +71,16 @@ class Creation:
     def _plan(
         self, request: CreateContainer, image: Image, name: str, platform: str
     ) -> tuple[Record, tuple[Wanted, ...], list[str]]:
-        _check_platform(image, platform)
+        _check_platform(image, request.config.image, platform)
         notyet.check(request.host_config)
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
-        host = self._host_defaults(request.host_config, config)
+        host = self._with_references(self._host_defaults(request.host_config, config))
         if config.stop_signal:
             signals.parse(config.stop_signal)
         check_mode(config, host)
         config = self._with_hostname(config, host, container_id)
         warnings = validate.validate(config, host)
-        self._check_references(host)
         path, args = merge.command_line(config)
         wanted = binds.resolve(host, config, self._inherited(host))
         record = Record(
@@ -126,21 +125,21 @@ class Creation:
             shm_size=host.shm_size or self.settings.shm_size,
             ipc_mode=host.ipc_mode or "private",
             cgroupns_mode=host.cgroupns_mode or ("host" if host.privileged else self.settings.cgroupns_default),
-            runtime=host.runtime or "wherry",
+            runtime=host.runtime or self.settings.default_runtime,
             memory_swap=host.memory_swap or (2 * host.memory if host.memory > 0 else 0),
             init=host.init if host.init is not None or not self.settings.init_by_default else True,
         )
 
-    def _check_references(self, host: HostConfig) -> None:
-        """Other containers that the request names must be there.
+    def _with_references(self, host: HostConfig) -> HostConfig:
+        """Return the modes with the ids of the containers that they name, which outlive a rename.
 
         Never answered with 404: at create that means "no such image" to the docker CLI, which then tries to pull.
         """
-        for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
-            if mode.startswith("container:"):
-                self._other(mode)
-        if host.runtime not in ("wherry", "runc"):
+        if self.settings.runtime_command(host.runtime) is None:
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
+        modes = {name: getattr(host, name) for name in ("network_mode", "ipc_mode", "pid_mode")}
+        named = {name: mode for name, mode in modes.items() if mode.removeprefix("container:") not in (mode, "")}
+        return structs.replace(host, **{name: f"container:{self._other(mode).id}" for name, mode in named.items()})
 
     def _other(self, mode: str) -> Container:
         try:
@@ -219,12 +218,13 @@ def attributes(record: Record) -> dict[str, str]:
     return {**(record.config.labels or {}), "image": record.config.image, "name": record.name}
 
 
-def _check_platform(image: Image, platform: str) -> None:
+def _check_platform(image: Image, reference: str, platform: str) -> None:
     if not platform:
         return
     system, _, rest = platform.partition("/")
     wanted = rest.partition("/")[0]
     if system != image.os or (wanted and image.architecture and wanted != image.architecture):
         raise InvalidArgument(
-            f"image with reference {image.id} was found but does not provide the specified platform ({platform})"
+            f"image with reference {reference} was found but its platform ({image.os}/{image.architecture}) "
+            f"does not match the specified platform ({platform})"
         )

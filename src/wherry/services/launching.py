@@ -15,14 +15,15 @@ from typing import Any
 
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import Conflict, NotFound, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.failpoints import reach
 from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
-from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
+from wherry.oci.build import SpecRequest, build_process, build_spec, cgroups_path, exec_process
 from wherry.oci.host import HostFacts
+from wherry.runtime.cgroups import grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
@@ -58,9 +59,7 @@ class Launching:
         async with AsyncExitStack() as undo, AsyncExitStack() as always:
             for attach in attaches:
                 always.callback(os.close, attach.fd)
-            run_dir = self._make_run_dir(record.id)
-            undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
-            reach("start.run-dir")
+            run_dir = await self._prepare(record, undo)
             volumes = await self._sources(record, always)
             _begin(phases, "sandbox")
             sandbox = await self._open_sandbox(record)
@@ -90,6 +89,7 @@ class Launching:
                 init_path=str(self.settings.init_path) if record.host_config.init else "",
                 phases=tuple(phases),
                 volumes=volumes,
+                runtime=self._runtime(record),
             )
             reach("start.spec")
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
@@ -108,6 +108,31 @@ class Launching:
         if not file_systems:
             return ()
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
+    async def _prepare(self, record: Record, undo: AsyncExitStack) -> Path:
+        """Make and return the run directory, and give the groups above the container's what it may need of them."""
+        run_dir = self._make_run_dir(record.id)
+        undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        reach("start.run-dir")
+        if self.settings.cpu_rt_period or self.settings.cpu_rt_runtime:
+            await asyncio.to_thread(self._grant_realtime, record)
+        return run_dir
+
+    def _runtime(self, record: Record) -> tuple[str, ...]:
+        command = self.settings.runtime_command(record.host_config.runtime)
+        if command is None:
+            raise InvalidArgument(f"unknown or invalid runtime name: {record.host_config.runtime}")
+        return command
+
+    def _grant_realtime(self, record: Record) -> None:
+        """Give the groups above the container's the real-time budget that the engine's configuration allows."""
+        settings, parent = self.settings, record.host_config.cgroup_parent or self.settings.cgroup_parent
+        path = cgroups_path(parent, record.id).rpartition("/")[0]
+        if not path:
+            return
+        try:
+            grant_realtime(path, settings.cpu_rt_period, settings.cpu_rt_runtime)
+        except OSError as error:
+            raise SystemFailure(f"cannot give {path} a real-time budget: {error}") from error
 
     def _make_run_dir(self, container_id: str) -> Path:
         run_dir = self.settings.run_dir(container_id)
@@ -210,15 +235,28 @@ class Launching:
             if not mode.startswith("container:"):
                 continue
             other = self.catalog.resolve(mode.removeprefix("container:"))
-            if not other.record.state.alive:
-                verb = {"network": "network", "ipc": "IPC", "pid": "PID"}[kind]
-                raise Conflict(f"cannot join {verb} namespace of a non running container: {other.id}")
+            _check_joinable(kind, other.record)
             paths[kind] = f"/proc/{other.record.state.pid}/ns/{'net' if kind == 'network' else kind}"
         return paths
 
 
 def _begin(phases: Phases, name: str) -> None:
     phases.append((name, time.monotonic_ns()))
+
+
+def _check_joinable(kind: str, other: Record) -> None:
+    """Raise, in dockerd's words, when a container's namespace of that kind cannot be shared with another one."""
+    if not other.state.alive and kind == "network":
+        raise Conflict(
+            f"cannot join network namespace of a non running container: container {other.name} is {other.state.status}"
+        )
+    if not other.state.alive:
+        raise Conflict(f"failed to join {kind.upper()} namespace: container {other.id} is not running")
+    if kind == "ipc" and other.host_config.ipc_mode in ("private", "none", ""):
+        raise InvalidArgument(
+            f"failed to join IPC namespace: container {other.id}: "
+            "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+        )
 
 
 async def _abort(task: Task) -> None:

@@ -10,9 +10,6 @@ def _wanted(host: HostConfig) -> list[tuple[bool, str]]:
     return [
         (bool(host.port_bindings) or host.publish_all_ports, "publishing ports (-p, -P)"),
         (bool(host.links), "links (--link)"),
-        (host.ipc_mode.startswith("container:"), "another container's IPC namespace (--ipc container:)"),
-        (bool(host.device_requests), "device requests (--gpus)"),
-        (bool(host.storage_opt), "storage options (--storage-opt)"),
     ]
 
 

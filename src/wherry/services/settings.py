@@ -17,6 +17,10 @@ class Settings:
     run_root: Path
     cgroup_parent: str = "/wherry"
     cgroupns_default: str = "host"
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
+    runtimes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default_runtime: str = "wherry"
     shm_size: int = 64 << 20
     stop_timeout: int = 10
     log_driver: str = "json-file"
@@ -27,6 +31,15 @@ class Settings:
     live_restore: bool = True
     labels: tuple[str, ...] = ()
     debug: bool = False
+
+    def runtime_command(self, name: str) -> tuple[str, ...] | None:
+        """Return program and arguments of a runtime, () for our own, None for an unknown one.
+
+        Unless they are configured, the names that dockerd's own runtime has are ours: they stand in many scripts.
+        """
+        if name in self.runtimes:
+            return self.runtimes[name]
+        return () if name in ("wherry", "runc", "io.containerd.runc.v2") else None
 
     def container_root(self, container_id: str) -> Path:
         """Return the container's folder in the data root: its log and its hosts, hostname and resolv.conf."""

@@ -87,8 +87,8 @@ class SystemService:
             **self._features(),
             **self._host(),
             "LoggingDriver": self.settings.log_driver,
-            "DefaultRuntime": "wherry",
-            "Runtimes": {"wherry": {"path": "wherry-runtime"}, "runc": {"path": "wherry-runtime"}},
+            "DefaultRuntime": self.settings.default_runtime,
+            "Runtimes": self._runtimes(),
             "LiveRestoreEnabled": self.settings.live_restore,
             "InitBinary": "docker-init",
             "SecurityOptions": ["name=seccomp,profile=builtin"],
@@ -97,6 +97,14 @@ class SystemService:
             "ServerVersion": release.COMPATIBLE,
             "Warnings": list(self.warnings) or None,
         }
+
+    def _runtimes(self) -> Json:
+        own: Json = {name: {"path": "wherry-runtime"} for name in ("runc", "wherry")}
+        others = {
+            name: {"path": path, **({"runtimeArgs": arguments} if arguments else {})}
+            for name, (path, *arguments) in self.settings.runtimes.items()
+        }
+        return {**own, **others}
 
     def _storage(self) -> Json:
         status = [list(line) for line in self.snapshotter.status()]

@@ -52,7 +52,8 @@ class Supervision:
         The descriptors are duplicated: the caller closes its own.
         """
         linux = dict(launch.spec["linux"])
-        profile = linux.pop("seccomp", None)
+        # another runtime compiles the profile itself
+        profile = linux.pop("seccomp", None) if not launch.runtime else None
         key = self._key(profile) if profile else ""
         launch = replace(launch, spec={**launch.spec, "linux": linux}, seccomp=key, netns=netns_fd is not None)
         for _ in range(RETRIES):

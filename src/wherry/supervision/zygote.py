@@ -21,7 +21,7 @@ from wherry.supervision.connection import Connection
 
 log = logging.getLogger(__name__)
 
-START_PATIENCE = 20.0
+START_PATIENCE = 60.0  # of a machine that is emulated, or busy to the brim
 STOP_PATIENCE = 5.0
 RESTART_PAUSE = 1.0
 FILTERS = 32  # compiled seccomp filters that the zygote keeps; more profiles than this are rare

@@ -96,6 +96,17 @@ REFUSED = [
     ({"Tmpfs": {"/": ""}}, "invalid specification: destination can't be '/'"),
     ({"Tmpfs": {"/x": "foo"}}, 'invalid tmpfs option "foo"'),
     ({"Annotations": {"": "x"}}, "invalid Annotations: the empty string is not permitted as an annotation key"),
+    ({"StorageOpt": {"size": "1G"}}, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"),
+    ({"StorageOpt": {"foo": "1"}}, "Unknown option foo"),
+    ({"DeviceRequests": [{"Driver": "nvidia"}]}, 'could not select device driver "nvidia" with capabilities: []'),
+    (
+        {"DeviceRequests": [{"Capabilities": [["gpu", "compute"]]}]},
+        'could not select device driver "" with capabilities: [[gpu compute]]',
+    ),
+    (
+        {"DeviceRequests": [{"Driver": "cdi", "DeviceIDs": ["a.b/c=d"]}]},
+        "CDI device injection failed: unresolvable CDI devices a.b/c=d",
+    ),
     ({"DeviceCgroupRules": ["x 1:1 rwm"]}, "invalid device cgroup rule format: 'x 1:1 rwm'"),
     ({"DeviceCgroupRules": ["c 1:1 rwmz"]}, "invalid device cgroup rule format: 'c 1:1 rwmz'"),
 ]
@@ -119,7 +130,6 @@ def test_refused(host, text):
         {"UsernsMode": "foo"},
         {"Tmpfs": {"/x": "size"}},
         {"Tmpfs": {"/x": "lowerdir=/etc"}},
-        {"StorageOpt": {"size": "1G"}},
     ],
 )
 def test_refused_at_create_where_dockerd_fails_later_or_not_at_all(host):
@@ -147,7 +157,7 @@ def test_refused_at_create_where_dockerd_fails_later_or_not_at_all(host):
         {"Ulimits": [{"Name": "NOFILE", "Soft": 1, "Hard": -1}]},
         {"CapAdd": ["net_admin", "CAP_SYS_ADMIN", "all"], "CapDrop": ["ALL"]},
         {"CapDrop": ["SYS_RESOURCE"]},
-        {"SecurityOpt": ["seccomp:unconfined", "no-new-privileges", "label=disable", "apparmor=x", "disable"]},
+        {"SecurityOpt": ["seccomp:unconfined", "no-new-privileges", "label=disable", "apparmor=unconfined", "disable"]},
         {"PidMode": "container:x", "IpcMode": "container:y"},
         {"IpcMode": "none"},
         {"Tmpfs": {"/x": "size=10m,exec,uid=5,mode=1777,nr_inodes=5k"}},

@@ -8,12 +8,13 @@ from tests.kernel.boxes import default_spec, mount
 from wherry.kernel import const
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, OpenSources
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem
 from wherry.runtime.ops_namespaces import JoinGivenNetwork, JoinNamespaces, NewNamespaces, SetOomScore
 from wherry.runtime.ops_process import Execute
 from wherry.runtime.ops_rootfs import FinishRoot, MakeDevices, MakeTerminal
 from wherry.runtime.plan import clean, plan_container, plan_exec, sysctl_path
 from wherry.runtime.setup import SetupError
+from wherry.runtime.sources import OpenSources
 
 ROOTFS = (Mount("overlay", "overlay", "", ("lowerdir=/l", "upperdir=/u", "workdir=/w")),)
 V1 = MountSources(1, (("cpu,cpuacct", "/h/cpu,cpuacct/x"), ("memory", "/h/memory/x")), (("cpu", "cpu,cpuacct"),))

@@ -1,0 +1,67 @@
+"""Sources of bind mounts: copied from the host, or from another container, before the root of this one changes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+
+from wherry.kernel import const, mountapi, namespaces, pathsafe
+from wherry.runtime.setup import Operation, Setup, SetupError, reason
+
+
+@dataclass(slots=True)
+class OpenSources(Operation):
+    """Take detached copies of everything of the host that is mounted into the container, before the root changes.
+
+    Copies taken before our own mounts become slaves still belong to the host's peer groups, which is what a bind
+    with shared propagation needs.
+    """
+
+    sources: tuple[tuple[int, str, str, bool], ...]
+
+    def describe(self) -> str:
+        return "open the sources of mounts"
+
+    def run(self, setup: Setup) -> None:
+        for key, source, target, recursive in self.sources:
+            try:
+                setup.sources[key] = copy_tree(source, const.AT_RECURSIVE if recursive else 0)
+            except OSError as error:
+                what = "stat" if error.errno == errno.ENOENT else "open_tree"
+                message = f'error mounting "{source}" to rootfs at "{target}": {what} {source}: {reason(error)}'
+                raise SetupError(message, error.errno or 0, source) from error
+
+
+def of_another(source: str) -> tuple[str, str]:
+    """Return PID and PATH of "/proc/PID/root/PATH", which is in another mount namespace; two "" for other paths."""
+    top, proc, process, root, *rest = [*source.split("/", 4), "", "", ""][:5]
+    if (top, proc, root) == ("", "proc", "root") and process.isascii() and process.isdigit() and rest[0]:
+        return process, "/" + rest[0]
+    return "", ""
+
+
+def copy_tree(source: str, flags: int) -> int:
+    """Return a detached copy of what is mounted at a path of the host.
+
+    "/proc/PID/root/PATH" is a path in the mount namespace of another process, and only there can its mounts be
+    copied: open_tree(2) gives EINVAL for one of another namespace. PATH cannot lead out of that process's root.
+    """
+    process, path = of_another(source)
+    if not process:
+        return mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | flags)
+    here, there, root = (
+        os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        for name in ("/proc/self/ns/mnt", f"/proc/{process}/ns/mnt", f"/proc/{process}/root")
+    )
+    try:
+        place = pathsafe.open_path(root, path)
+        namespaces.setns(there, const.CLONE_NEWNS)
+        try:
+            return mountapi.clone_fd(place, flags)
+        finally:
+            namespaces.setns(here, const.CLONE_NEWNS)
+            os.close(place)
+    finally:
+        for fd in (here, there, root):
+            os.close(fd)

@@ -1,0 +1,23 @@
+"""The tests of control groups and resource flags once more, on a kernel with version 2 alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vm import machine
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+PYTEST = ".venv/bin/python -m pytest -q -p no:cacheprovider -p no:xdist"
+
+
+def test_control_groups_of_version_2() -> None:
+    """Those that only version 1 can have are skipped; the one that measures time would measure the emulator."""
+    status, output = machine.run(f"{PYTEST} tests/kernel/test_cgroups.py -k 'not cost'", 400)
+    assert (status, " passed" in output) == (0, True), output[-6000:]
+    assert "failed" not in output
+
+
+def test_resource_flags_of_version_2() -> None:
+    status, output = machine.run(f"{PYTEST} tests/e2e/test_run_flags_resources.py", 1500)
+    assert (status, " passed" in output) == (0, True), output[-6000:]
