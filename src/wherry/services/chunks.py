@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Generator
 from contextlib import AsyncExitStack
 
+from wherry.services.pace import at_their_pace
+
 
 class Chunks:
     """An async iterator over a blocking generator; the next chunk is made while the last one is being sent.
@@ -32,7 +34,7 @@ class Chunks:
         return chunk
 
     def _advance(self) -> None:
-        self._next = asyncio.get_running_loop().run_in_executor(None, next, self._made, None)
+        self._next = at_their_pace(next, self._made, None)
 
     async def aclose(self) -> None:
         """End; a chunk that is being made is waited for, since a generator cannot be closed while it runs."""
