@@ -47,39 +47,49 @@ class Connection(http.client.HTTPConnection):
         return answer.status, answer.read()
 
 
-def _move(source: Path, target: Path) -> None:
-    """Rename; what a copy has made at the target meanwhile gives way."""
-    while os.path.lexists(source):
-        try:
-            os.rename(source, target)
-        except OSError:
-            shutil.rmtree(target, ignore_errors=True)
+def _fill(folder: Path) -> None:
+    (folder / "e").mkdir(parents=True, exist_ok=True)
+    (folder / "f").write_bytes(b"belongs to the container")
+    (folder / "e/f").write_bytes(b"belongs to the container")
+
+
+def _clear(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class Swapper(threading.Thread):
     """Puts a link in the place of a directory, and the directory back, as fast as it goes."""
 
-    def __init__(self, folder: Path, link: Path) -> None:
-        super().__init__()
-        self.folder, self.link = folder, link
+    def __init__(self, folder: Path, target: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.target = folder, target
         self.turns = 0
         self.stop = False
 
     def run(self) -> None:
-        """Swap until told to stop."""
+        """Swap until told to stop; a copy may have made something at the place meanwhile, which gives way."""
         aside = self.folder.with_name("aside")
         while not self.stop:
-            _move(self.folder, aside)
-            _move(self.link, self.folder)
-            _move(self.folder, self.link)
-            _move(aside, self.folder)
-            self.turns += 1
+            try:
+                os.rename(self.folder, aside)
+                os.symlink(self.target, self.folder)
+                self.turns += 1
+                time.sleep(0)
+                _clear(self.folder)
+                os.rename(aside, self.folder)
+            except OSError:
+                _clear(self.folder)
+                _clear(aside)
+                _fill(self.folder)
             time.sleep(0)
 
 
 @contextmanager
-def swapping(folder: Path, link: Path) -> Iterator[Swapper]:
-    swapper = Swapper(folder, link)
+def swapping(folder: Path, target: Path) -> Iterator[Swapper]:
+    swapper = Swapper(folder, target)
     swapper.start()
     try:
         yield swapper
@@ -97,21 +107,18 @@ def canary(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def volume(engine: Engine, tmp_path: Path, canary: Path) -> Path:
-    """A volume at /v of the running container aa, with a directory in it and a link to the canary."""
+def volume(engine: Engine, tmp_path: Path) -> Path:
+    """A volume at /v of the running container aa, with a directory in it."""
     made = tmp_path / "v"
-    (made / "d/e").mkdir(parents=True)
-    (made / "d/f").write_bytes(b"belongs to the container")
-    (made / "d/e/f").write_bytes(b"belongs to the container")
-    (made / "l").symlink_to(canary)
+    _fill(made / "d")
     engine.docker("run", "-d", "--name", "aa", "-v", f"{made}:/v", "busybox", "sleep", "1000")
     return made
 
 
 @pytest.mark.parametrize("path", ["/v/d", "/v/d/f", "/v/d/.", "/v"])
-def test_nothing_of_the_host_comes_out(engine: Engine, volume: Path, path: str) -> None:
+def test_nothing_of_the_host_comes_out(engine: Engine, volume: Path, canary: Path, path: str) -> None:
     statuses = set()
-    with closing(Connection(engine)) as connection, swapping(volume / "d", volume / "l") as swapper:
+    with closing(Connection(engine)) as connection, swapping(volume / "d", canary) as swapper:
         for _ in range(ROUNDS):
             status, data = connection.ask("GET", f"/containers/aa/archive?path={path}")
             statuses.add(status)
@@ -134,7 +141,7 @@ def test_nothing_of_the_host_is_written(engine: Engine, volume: Path, canary: Pa
     )
     before = canary.stat()
     statuses = set()
-    with closing(Connection(engine)) as connection, swapping(volume / "d", volume / "l") as swapper:
+    with closing(Connection(engine)) as connection, swapping(volume / "d", canary) as swapper:
         for _ in range(ROUNDS):
             statuses.add(connection.ask("PUT", f"/containers/aa/archive?path={path}", data)[0])
     assert swapper.turns > 100

@@ -120,7 +120,7 @@ class Copying:
 
 def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:
     state, host = container.record.state, container.record.host_config
-    pidfd = remains.open_process(state.pid, state.start_time)
+    pidfd = remains.open_process(state.pid, state.start_time) if state.pid else None  # it may end as we come here
     ended = Conflict(f"container {container.id} ended just now; try again")
     if pidfd is None:
         raise ended
