@@ -19,6 +19,7 @@ class Chunks:
         self._made = made
         self._held = held
         self._next: asyncio.Future[bytes | None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Chunks:
         return self
@@ -37,7 +38,15 @@ class Chunks:
         self._next = at_their_pace(next, self._made, None)
 
     async def aclose(self) -> None:
-        """End; a chunk that is being made is waited for, since a generator cannot be closed while it runs."""
+        """End; a chunk that is being made is waited for, since a generator cannot be closed while it runs.
+
+        A client that goes away may cancel its request more than once; what has begun to end ends all the same.
+        """
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end(), name="end of an archive")
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         if self._next is not None:
             await asyncio.wait([self._next])
             self._next.exception()  # nobody will read it: the client has gone, or has got the error before
