@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import tarfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -170,6 +172,21 @@ def test_a_slow_reader_holds_up_nobody(engine: Engine) -> None:
     reader.kill()
     reader.wait()
     reader.stdout.close()
+
+
+def test_many_slow_clients_hold_up_nobody(engine: Engine) -> None:
+    """More bodies that do not end than the event loop has threads."""
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    head = b"%b HTTP/1.1\r\nHost: e\r\nContent-Type: application/x-tar\r\nContent-Length: 99999\r\n\r\nbegin"
+    with ExitStack() as clients:
+        for what in (b"PUT /containers/aa/archive?path=/tmp", b"POST /images/load"):
+            for _ in range(40):
+                client = clients.enter_context(socket.socket(socket.AF_UNIX))
+                client.connect(str(engine.socket))
+                client.sendall(head % what)
+        assert "busybox" in engine.docker("images", timeout=20)
+        assert tar_of(engine, "cp", "aa:/etc/passwd", "-")
+        engine.docker("rm", "-f", "aa", timeout=20)
 
 
 def test_a_start_waits_for_a_copy_of_a_stopped_container(engine: Engine) -> None:

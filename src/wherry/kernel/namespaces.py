@@ -1,11 +1,14 @@
-"""unshare(2) and setns(2)."""
+"""unshare(2), setns(2) and ioctl_ns(2)."""
 
 from __future__ import annotations
+
+import fcntl
 
 from wherry.kernel.libc import bind, c_int, check
 
 _unshare = bind("unshare", c_int)
 _setns = bind("setns", c_int, c_int)
+_NS_GET_USERNS = 0xB701  # linux/nsfs.h: _IO(0xb7, 1)
 
 
 def unshare(flags: int) -> None:
@@ -24,3 +27,11 @@ def setns(fd: int, flags: int) -> None:
     EINVAL (not of that type; threads), EPERM, ESRCH (the process of the pidfd is gone).
     """
     check(_setns(fd, flags), "setns")
+
+
+def owner(fd: int) -> int:
+    """Return a descriptor, close-on-exec, of the user namespace that a namespace (fd of its file) belongs to.
+
+    NS_GET_USERNS, Linux 4.9. Raises OSError: EPERM when that is none of ours or below ours.
+    """
+    return fcntl.ioctl(fd, _NS_GET_USERNS)

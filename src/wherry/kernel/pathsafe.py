@@ -86,7 +86,12 @@ def _enter(root: int, parent: int, path: str, mode: int, links: int) -> int:
     except FileNotFoundError:
         if links == 0:
             raise OSError(errno.ELOOP, "too many levels of dangling links", path) from None
-        link = os.readlink(name, dir_fd=parent)
+        try:
+            link = os.readlink(name, dir_fd=parent)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise OSError(errno.ESTALE, "it was replaced while it was looked at", path) from error
         return _walk(root, link if link.startswith("/") else f"{path.rpartition('/')[0]}/{link}", mode, links - 1)
 
 

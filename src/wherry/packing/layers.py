@@ -54,7 +54,8 @@ class LayerUnpacker(Unpacker):
     def _make_root(self, entry: Entry) -> None:
         if entry.type != tar.DIRECTORY:
             raise TarError("the root of a layer must be a directory")
-        self._late[b""] = entry, os.fstat(self._root).st_ino
+        root = os.fstat(self._root)
+        self._late[b""] = entry, (root.st_dev, root.st_ino)
 
     def _replaced(self, path: bytes, state: os.stat_result) -> None:
         """Removed below and made anew in one layer: what was in it stays removed."""

@@ -50,8 +50,8 @@ class Unpacker:
         self._folders: dict[bytes, int] = {}
         self._ours: set[int] = set()
         """Open directories of group 0, in which a file of root's is root:root without being told."""
-        self._late: dict[bytes, tuple[Entry, int]] = {}
-        """Directories that are finished at the end, with their inodes: somebody may put another one there."""
+        self._late: dict[bytes, tuple[Entry, tuple[int, int]]] = {}
+        """Directories that are finished at the end, with their device and inode: somebody may put another one there."""
         self._reserve = Reserve(root)
         self._open_mode = ~_umask()
 
@@ -66,8 +66,8 @@ class Unpacker:
                 self._unpack(entry, reader)
             while source.read(tar.CHUNK):
                 pass
-            for path, (entry, inode) in self._late.items():
-                self._finish_folder(path, entry, inode)
+            for path, (entry, made) in self._late.items():
+                self._finish_folder(path, entry, made)
         finally:
             for path in list(self._folders):
                 self._forget(path)
@@ -155,7 +155,7 @@ class Unpacker:
                 os.mkdir(name, 0o700, dir_fd=parent)
                 self._replaced(path, state)
                 state = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        self._late[path] = entry, state.st_ino
+        self._late[path] = entry, (state.st_dev, state.st_ino)
 
     def _replaced(self, path: bytes, state: os.stat_result) -> None:
         """A directory stands where something else, of `state`, was."""
@@ -234,7 +234,7 @@ class Unpacker:
             for each in stale:
                 self._forget(each)
 
-    def _finish_folder(self, path: bytes, entry: Entry, inode: int) -> None:
+    def _finish_folder(self, path: bytes, entry: Entry, made: tuple[int, int]) -> None:
         try:
             fd = pathsafe.openat2(self._root, os.fsdecode(path), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except (FileNotFoundError, NotADirectoryError):
@@ -244,7 +244,8 @@ class Unpacker:
                 return
             raise
         try:
-            if os.fstat(fd).st_ino != inode:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) != made:
                 return  # not the one that was made
             os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, entry.mode & 0o7777)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.kernel import const, mountapi, pathsafe
-from wherry.kernel.namespaces import setns, unshare
+from wherry.kernel.namespaces import owner, setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import mount_root
@@ -72,7 +72,7 @@ def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
 
     nested: take what is mounted below its mounts too; not for a container that can mount, for it could put a file
     system there whose server is itself. Raises OSError: ESRCH when the process is gone, EPERM when the container has
-    replaced its root.
+    replaced its root or its mount namespace.
     """
 
     def job() -> View:
@@ -81,6 +81,7 @@ def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
         try:
             unshare(const.CLONE_FS)
             setns(pidfd, const.CLONE_NEWNS)
+            _check_owner(thread)
             unshare(const.CLONE_NEWNS)
             taken = _taken(kept, nested=nested)
             return _attach(taken, os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
@@ -134,6 +135,23 @@ def _aside(job: Callable[[], View]) -> View:
     thread.start()
     thread.join()
     return result.result()
+
+
+def _check_owner(thread: int) -> None:
+    """Raise EPERM when the mount namespace that this thread is in belongs to a user namespace that is not ours.
+
+    A process can make itself one where no seccomp profile forbids it, and in there may mount what it likes.
+    """
+    mounts = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread)
+    try:
+        theirs = owner(mounts)
+    finally:
+        os.close(mounts)
+    try:
+        if not os.path.samestat(os.fstat(theirs), os.stat("ns/user", dir_fd=thread)):
+            raise OSError(errno.EPERM, "the container has moved to a user namespace of its own")
+    finally:
+        os.close(theirs)
 
 
 def _sorted(kept: Iterable[Kept]) -> list[Kept]:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Generator
 from contextlib import AsyncExitStack
 
+from wherry.services.pace import at_their_pace
+
 
 class Chunks:
     """An async iterator over a blocking generator; the next chunk is made while the last one is being sent.
@@ -17,6 +19,7 @@ class Chunks:
         self._made = made
         self._held = held
         self._next: asyncio.Future[bytes | None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Chunks:
         return self
@@ -32,10 +35,18 @@ class Chunks:
         return chunk
 
     def _advance(self) -> None:
-        self._next = asyncio.get_running_loop().run_in_executor(None, next, self._made, None)
+        self._next = at_their_pace(next, self._made, None)
 
     async def aclose(self) -> None:
-        """End; a chunk that is being made is waited for, since a generator cannot be closed while it runs."""
+        """End; a chunk that is being made is waited for, since a generator cannot be closed while it runs.
+
+        A client that goes away may cancel its request more than once; what has begun to end ends all the same.
+        """
+        if self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self._end(), name="end of an archive")
+        await asyncio.shield(self._ending)
+
+    async def _end(self) -> None:
         if self._next is not None:
             await asyncio.wait([self._next])
             self._next.exception()  # nobody will read it: the client has gone, or has got the error before

@@ -6,7 +6,6 @@ that runs is looked at through a copy of its own mounts, see `rootfs.view`, and 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import posixpath
@@ -29,6 +28,7 @@ from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import SetupError
 from wherry.services.chunks import Chunks
 from wherry.services.lifecycle import Lifecycle
+from wherry.services.pace import at_their_pace
 from wherry.supervision import remains
 
 Result = TypeVar("Result")
@@ -68,7 +68,8 @@ class Copying:
     async def put(self, container: Container, ref: str, query: ExtractQuery, body: BinaryIO) -> None:
         """Unpack a tar, compressed or not, in a directory of the container."""
         async with self._view(container) as tree:
-            await _work(_put, tree.root, container.record.config.user, query, body, f"in container {ref}")
+            # A descriptor of its own: when the engine stops, the view is closed while this still waits for the client
+            await _work(_put, os.dup(tree.root), container.record.config.user, query, body, f"in container {ref}")
         self.lifecycle.publish(container, "extract-to-dir")
 
     async def export(self, container: Container) -> Chunks:
@@ -96,7 +97,7 @@ class Copying:
             try:
                 yield tree
             finally:
-                await asyncio.to_thread(tree.close)
+                await at_their_pace(tree.close)
 
     def _kept(self, container: Container) -> tuple[Kept, ...]:
         record = container.record
@@ -119,12 +120,15 @@ class Copying:
 
 def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:
     state, host = container.record.state, container.record.host_config
-    pidfd = remains.open_process(state.pid, state.start_time)
+    pidfd = remains.open_process(state.pid, state.start_time) if state.pid else None  # it may end as we come here
+    ended = Conflict(f"container {container.id} ended just now; try again")
     if pidfd is None:
-        raise Conflict(f"container {container.id} ended just now; try again")
+        raise ended
     may_mount = host.privileged or not _MOUNTERS.isdisjoint(each.upper() for each in host.cap_add or ())
     try:
         return view.of_running(pidfd, kept, nested=not may_mount)
+    except ProcessLookupError as error:
+        raise ended from error
     finally:
         os.close(pidfd)
 
@@ -132,7 +136,7 @@ def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:
 async def _work(job: Callable[..., Result], *arguments: object) -> Result:
     """Run blocking work; what the kernel says of it becomes the engine's error."""
     try:
-        return await asyncio.to_thread(job, *arguments)
+        return await at_their_pace(job, *arguments)
     except (TarError, CompressionError) as error:
         raise InvalidArgument(f"cannot unpack the archive: {error}") from error
     except SetupError as error:
@@ -172,9 +176,11 @@ def _exported(root: int) -> Generator[bytes, None, None]:
 
 
 def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str) -> None:
-    path = paths.clean(query.path)
-    folder = paths.open_at(root, path, const.O_PATH, where=where)
+    """Unpack; closes `root`."""
+    folder = -1
     try:
+        path = paths.clean(query.path)
+        folder = paths.open_at(root, path, const.O_PATH, where=where)
         if not paths.is_folder(folder):
             raise InvalidArgument("extraction point is not a directory")
         if os.fstatvfs(folder).f_flag & os.ST_RDONLY:
@@ -190,4 +196,6 @@ def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str) 
         except KindMismatch as error:
             raise InvalidArgument(f'{error} "{path}"') from error
     finally:
-        os.close(folder)
+        for fd in (folder, root):
+            if fd >= 0:
+                os.close(fd)

@@ -12,6 +12,7 @@ from wherry.errors import NotImplementedHere
 from wherry.events import Bus
 from wherry.images.images import Images
 from wherry.models.queries import Filters
+from wherry.services.pace import at_their_pace
 
 Json = Any
 Work = Callable[[Callable[[Json], None]], list[str]]
@@ -113,7 +114,7 @@ class ImageService:
         def report(entry: Json) -> None:
             loop.call_soon_threadsafe(reports.put_nowait, entry)
 
-        done = loop.run_in_executor(None, work, report)
+        done = at_their_pace(work, report)
         done.add_done_callback(lambda _: reports.put_nowait(None))
         while (entry := await reports.get()) is not None:
             yield entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from wherry.runtime.wire import AttachOptions
 from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
 from wherry.services.lifecycle import Lifecycle
+from wherry.services.pace import at_their_pace
 from wherry.services.settings import Settings
 
 DETACH_KEYS = "ctrl-p,ctrl-q"
@@ -67,9 +67,8 @@ class Streams:
 
     async def _replay(self, container: Container, query: AttachQuery, stream: ClientStream) -> None:
         wanted = LogsQuery(stdout=query.stdout, stderr=query.stderr)
-        loop = asyncio.get_running_loop()
         async for chunk in self.logs(container, wanted).chunks:
-            await loop.run_in_executor(None, _send_all, stream.fd, chunk)
+            await at_their_pace(_send_all, stream.fd, chunk)
 
     def logs(self, container: Container, query: LogsQuery) -> LogsAnswer:
         """Return the container's log as a stream of bytes."""
