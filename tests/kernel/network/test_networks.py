@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.kernel.isolation import command, inside, ip, isolated
@@ -98,12 +100,11 @@ def test_networks_are_isolated_from_each_other(engine):
 def test_an_internal_network_has_no_way_out(engine):
     command("ip", "link", "add", "wire", "up", "type", "bridge")
     command("ip", "addr", "add", "192.0.2.1/24", "dev", "wire")
-    command("ip", "netns", "add", "outside")
-    command(
-        "ip", "link", "add", "port", "master", "wire", "up", "type", "veth", "peer", "name", "eth9", "netns", "outside"
-    )
+    outside = f"outside-{os.getpid()}"  # /run/netns is the machine's
+    command("ip", "netns", "add", outside)
+    command("ip", "link", "add", "port", "master", "wire", "up", "type", "veth", "peer", "eth9", "netns", outside)
     for words in ("addr add 192.0.2.2/24 dev eth9", "link set eth9 up", "route add default via 192.0.2.1"):
-        command("ip", "-n", "outside", *words.split())
+        command("ip", "-n", outside, *words.split())
     networks = engine()
     make(networks, "open", "10.1.0.0/24")
     make(networks, "closed", "10.2.0.0/24", internal=True)
@@ -115,7 +116,7 @@ def test_an_internal_network_has_no_way_out(engine):
     assert not ping(shut.netns_fd, "10.1.0.2")
     outgoing.close()
     shut.close()
-    command("ip", "netns", "del", "outside")
+    command("ip", "netns", "del", outside)
 
 
 @isolated
