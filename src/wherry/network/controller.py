@@ -110,6 +110,10 @@ class Networks:
         self._naming.close()
         self._directory.close(remove=remove)
 
+    def renew_rules(self) -> None:
+        """Bring the rules of all networks back, when an administrator flushed them. Raises SystemFailure."""
+        self._directory.renew_rules()
+
     # Looking
 
     def names(self) -> list[str]:
