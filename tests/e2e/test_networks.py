@@ -296,3 +296,17 @@ def test_everything_outlives_the_engine(own_engine: Engine):
     while Path(f"/proc/{server}").exists():
         assert time.monotonic() < deadline, "it serves nobody any more"
         time.sleep(0.02)
+
+
+def test_rules_that_were_flushed_come_back_with_a_reload(own_engine: Engine):
+    own_engine.start()
+    table = ["table", "ip", f"wherry-{own_engine.bridge}"]
+    before = subprocess.run(["nft", "list", *table], check=True, capture_output=True, text=True).stdout
+    subprocess.run(["nft", "delete", *table], check=True)
+    assert own_engine.process is not None
+    own_engine.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    while (ran := subprocess.run(["nft", "list", *table], capture_output=True, text=True)).returncode:
+        assert time.monotonic() < deadline, "the rules come back"
+        time.sleep(0.02)
+    assert ran.stdout == before

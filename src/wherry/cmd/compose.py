@@ -46,7 +46,7 @@ from wherry.services.xray import XrayService
 from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
-from wherry.supervision.background import settle
+from wherry.supervision.background import settle, spawn
 from wherry.supervision.remains import open_namespace
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
@@ -87,6 +87,13 @@ class Engine:
             "shutdown-timeout": str(fresh.shutdown_timeout),
         }
         self.lifecycle.bus.publish("daemon", "reload", self.engine_id, attributes)
+        spawn(self._renew_rules(), "rules of the networks")
+
+    async def _renew_rules(self) -> None:
+        try:
+            await asyncio.to_thread(self.networks.renew_rules)
+        except EngineError as error:
+            log.error("rules not renewed", extra={"error": error.message})
 
     async def restore(self) -> None:
         """Join what the store says with what runs: adopt the living, record the ended, tidy up after a crash."""

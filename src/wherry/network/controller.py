@@ -18,7 +18,7 @@ from wherry.models.network import CreateNetwork
 from wherry.network import definition, requests, sandbox, sysctls, views
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
-from wherry.network.directory import BRIDGE, NONE, Directory, why
+from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
 from wherry.network.ipam.pool import WAITING
 from wherry.network.naming import Naming, OpenNamespace, concerns
 from wherry.network.reaper import Reaper
@@ -109,6 +109,10 @@ class Networks:
         self._reaper.stop()
         self._naming.close()
         self._directory.close(remove=remove)
+
+    def renew_rules(self) -> None:
+        """Bring the rules of all networks back, when an administrator flushed them. Raises SystemFailure."""
+        self._directory.renew_rules()
 
     # Looking
 
@@ -310,7 +314,10 @@ class Networks:
         try:
             self._show(container, held, (*kept, fresh))
         except BaseException:
-            self._reaper.submit([fresh])
+            try:
+                self._workshop.run(lambda netlink: self._part(netlink, netns_fd, fresh, kept))
+            finally:
+                self._reaper.submit([fresh])
             raise
         self._record(container, (fresh,))
         for each in held:
@@ -336,6 +343,7 @@ class Networks:
         except BaseException as error:
             self._reaper.submit([Attached(plan.endpoint, "")])
             if isinstance(error, OSError):
+                self.resolve(plan.network.id)  # NotFound: removed meanwhile, and our link with it
                 raise SystemFailure(f"failed to set up container networking: {why(error)}") from error
             raise
 
@@ -365,10 +373,18 @@ class Networks:
             self._reaper.submit([found])
 
     def _part(self, netlink: NetlinkSocket, netns_fd: int, found: Attached, rest: Sequence[Attached]) -> None:
-        entry = self._directory.get(found.endpoint.network_id)
-        if entry is not None and found.host_link:
-            entry.driver.detach(netlink, [found.host_link])
+        self._unlink(netlink, found.endpoint.network_id, [found])
         sandbox.reroute(netns_fd, [each.endpoint for each in rest])
+
+    def _unlink(self, netlink: NetlinkSocket, network_id: str, group: Iterable[Attached]) -> Entry | None:
+        """Delete the links of endpoints in one network; return None when it was removed meanwhile."""
+        links = [each.host_link for each in group if each.host_link]
+        entry = self._directory.get(network_id)
+        if entry is None:
+            netlink.apply(*(link.delete_link(name) for name in links))
+        elif links:
+            entry.driver.detach(netlink, links)
+        return entry
 
     def rename(self, container: str, names: Mapping[str, tuple[str, ...]]) -> None:
         """Give a running container other names, by network id."""
@@ -456,14 +472,8 @@ class Networks:
         for each in ended:
             by_network.setdefault(each.endpoint.network_id, []).append(each)
         for network, group in by_network.items():
-            links = [each.host_link for each in group if each.host_link]
-            entry = self._directory.get(network)
-            if entry is None:  # removed meanwhile, with all its addresses
-                netlink.apply(*(link.delete_link(name) for name in links))
-                continue
-            if links:
-                entry.driver.detach(netlink, links)
-            if entry.pool is not None:
+            entry = self._unlink(netlink, network, group)
+            if entry is not None and entry.pool is not None:  # a network that was removed took its addresses along
                 entry.pool.release(each.endpoint.ipv4 for each in group if each.endpoint.ipv4)
 
 

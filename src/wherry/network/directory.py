@@ -159,6 +159,14 @@ class Directory:
         except OSError as error:
             raise SystemFailure(f"cannot take down network {entry.network.name}: {why(error)}") from error
 
+    def renew_rules(self) -> None:
+        """Bring the rules of all networks back. Raises SystemFailure."""
+        try:
+            if self._firewall is not None:
+                self._firewall.renew()
+        except OSError as error:
+            raise SystemFailure(f"cannot install the rules of the networks: {why(error)}") from error
+
     # Networks of the user
 
     def create(self, wanted: Network) -> Network:

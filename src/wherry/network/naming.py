@@ -50,11 +50,18 @@ class Naming:
             return
         sandbox_id = group[0].sandbox_id
         with self._telling:
-            if sandbox_id in self._served:
-                self._server.place(_client(group))
-            else:
-                self._place(group, netns_fd)
-            self._show(each.endpoint.network_id for each in group)
+            try:
+                self._admit(sandbox_id, group, netns_fd)
+            except Unavailable:  # it has died or hangs, and has forgotten whom it served: a fresh one will answer
+                self._served = set()
+                self._admit(sandbox_id, group, netns_fd)
+
+    def _admit(self, sandbox_id: str, group: Group, netns_fd: int) -> None:
+        if sandbox_id in self._served:
+            self._server.place(_client(group))
+        else:
+            self._place(group, netns_fd)
+        self._show(each.endpoint.network_id for each in group)
 
     def _place(self, group: Group, netns_fd: int) -> None:
         try:
@@ -118,7 +125,11 @@ class Naming:
         with self._telling:
             served = self._server.resume()
             self._served = served
-            self._server.drop(served - {each.sandbox_id for group in self._concerned().values() for each in group})
+            strangers = served - {each.sandbox_id for group in self._concerned().values() for each in group}
+            try:
+                self._server.drop(strangers)
+            except Unavailable as error:
+                log.warning("names are not up to date", extra={"error": error.message})
         self._serve_all()
 
     def _lost(self) -> None:

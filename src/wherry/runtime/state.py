@@ -23,6 +23,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wherry.kernel.pidfd import pidfd_open
 from wherry.runtime import exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.faults import Refused
@@ -160,7 +161,7 @@ class Container:
     def pidfd(self) -> int:
         """Return a descriptor of the first process, which is checked to be the recorded one after the open."""
         try:
-            descriptor = os.pidfd_open(self.record.pid)
+            descriptor = pidfd_open(self.record.pid)
         except ProcessLookupError:
             raise Refused("container not running") from None
         if not self.alive():

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from wherry.kernel.pidfd import has_ended
+from wherry.kernel.pidfd import has_ended, pidfd_open
 from wherry.runtime import exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.wire import Exit
@@ -20,7 +20,7 @@ KILLED = 128 + signal.SIGKILL
 def open_process(pid: int, start_time: int) -> int | None:
     """Return a pidfd of exactly this process, or None when it is gone. The caller closes it."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = pidfd_open(pid)
     except ProcessLookupError:
         return None
     try:
@@ -62,7 +62,7 @@ def kill(pidfd: int, patience: float = PATIENCE) -> None:
 def kill_supervisor(pid: int) -> None:
     """Kill a supervisor that does not answer."""
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = pidfd_open(pid)
     except ProcessLookupError:
         return
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.kernel.isolation import command, inside, ip, isolated
@@ -9,6 +11,7 @@ from wherry.errors import Conflict, EngineError, Forbidden, InvalidArgument, Not
 from wherry.kernel.netlink import link as link_module
 from wherry.models.network import CreateNetwork, Ipam, IpamPool
 from wherry.network import directory as directory_module
+from wherry.network import sandbox as sandbox_module
 from wherry.network.api import EndpointRequest, SandboxRequest
 from wherry.network.drivers import bridge as bridge_module
 
@@ -97,12 +100,11 @@ def test_networks_are_isolated_from_each_other(engine):
 def test_an_internal_network_has_no_way_out(engine):
     command("ip", "link", "add", "wire", "up", "type", "bridge")
     command("ip", "addr", "add", "192.0.2.1/24", "dev", "wire")
-    command("ip", "netns", "add", "outside")
-    command(
-        "ip", "link", "add", "port", "master", "wire", "up", "type", "veth", "peer", "name", "eth9", "netns", "outside"
-    )
+    outside = f"outside-{os.getpid()}"  # /run/netns is the machine's
+    command("ip", "netns", "add", outside)
+    command("ip", "link", "add", "port", "master", "wire", "up", "type", "veth", "peer", "eth9", "netns", outside)
     for words in ("addr add 192.0.2.2/24 dev eth9", "link set eth9 up", "route add default via 192.0.2.1"):
-        command("ip", "-n", "outside", *words.split())
+        command("ip", "-n", outside, *words.split())
     networks = engine()
     make(networks, "open", "10.1.0.0/24")
     make(networks, "closed", "10.2.0.0/24", internal=True)
@@ -114,7 +116,7 @@ def test_an_internal_network_has_no_way_out(engine):
     assert not ping(shut.netns_fd, "10.1.0.2")
     outgoing.close()
     shut.close()
-    command("ip", "netns", "del", "outside")
+    command("ip", "netns", "del", outside)
 
 
 @isolated
@@ -232,6 +234,52 @@ def test_a_connection_that_fails_leaves_nothing(engine, monkeypatch):
     assert networks.connect("c1", box.netns_fd, EndpointRequest("n")).ipv4 == "10.1.0.2"
     with pytest.raises(Conflict, match="has no network sandbox"):
         networks.connect("nobody", box.netns_fd, EndpointRequest("n"))
+    box.close()
+
+
+@isolated
+def test_a_network_removed_while_a_container_comes_into_it(engine, monkeypatch):
+    """Before its link is up, and after: what the container had, its default route too, is there again."""
+    networks = engine()
+    make(networks, "z", "10.1.0.0/24")
+    box = opened(networks, "c1", EndpointRequest("z"))
+    before = inside(box.netns_fd, lambda: command("sh", "-c", "ip link; ip route; ip addr"))
+    for module, name in ((networks, "_show"), (sandbox_module, "_set_sysctls")):
+        network = make(networks, "a", "10.2.0.0/24")
+        run = getattr(module, name)
+
+        def removed_first(*args, run=run, network=network, **more):
+            networks._directory.take_down(networks._directory.forget(network))
+            return run(*args, **more)
+
+        monkeypatch.setattr(module, name, removed_first)
+        with pytest.raises(NotFound, match=r"network \w+ not found"):
+            networks.connect("c1", box.netns_fd, EndpointRequest("a"))
+        monkeypatch.undo()
+        assert inside(box.netns_fd, lambda: command("sh", "-c", "ip link; ip route; ip addr")) == before
+    assert networks.settle()
+    box.close()
+
+
+@isolated
+def test_a_network_removed_while_a_container_leaves_it(engine, monkeypatch):
+    networks = engine()
+    network = make(networks, "a", "10.1.0.0/24")
+    make(networks, "z", "10.2.0.0/24")
+    box = opened(networks, "c1", EndpointRequest("a"), EndpointRequest("z"))
+    part = networks._part
+
+    def forgotten_first(*args):
+        entry = networks._directory.forget(network)
+        part(*args)
+        networks._directory.take_down(entry)
+
+    monkeypatch.setattr(networks, "_part", forgotten_first)
+    networks.disconnect("c1", box.netns_fd, network.id)
+    routes = inside(box.netns_fd, lambda: ip("route"))
+    assert [each["gateway"] for each in routes if each["dst"] == "default"] == ["10.2.0.1"]
+    assert [each["ifname"] for each in inside(box.netns_fd, lambda: ip("link"))] == ["lo", "eth1"]
+    assert networks.settle()
     box.close()
 
 

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 
 import pytest
 
 from tests.forked import forked
 from wherry.kernel import caps, fds, libc, pidfd, process, terminal
+from wherry.supervision import remains
 
 
 def status(field):
@@ -139,3 +141,20 @@ def test_oom_score():
             return process.oom_score(), file.read()
 
     assert forked(work) == "(77, '77\\n')"
+
+
+def test_a_process_id_that_is_a_threads_now_is_no_process():
+    """Ids of processes that ended are given to threads too: an engine that looks for what it ran must see "gone"."""
+    ready, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (ready.set(), done.wait()))
+    thread.start()
+    try:
+        ready.wait()
+        assert thread.native_id is not None
+        with pytest.raises(ProcessLookupError, match="pidfd_open"):
+            pidfd.pidfd_open(thread.native_id)
+        assert remains.open_process(thread.native_id, 1) is None
+        remains.kill_supervisor(thread.native_id)
+    finally:
+        done.set()
+        thread.join()

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import wherry
 from wherry.errors import Unavailable
+from wherry.kernel.pidfd import pidfd_open, pidfd_send_signal
 from wherry.runtime import channel
 
 log = logging.getLogger(__name__)
@@ -24,14 +26,29 @@ log = logging.getLogger(__name__)
 VERSION = 1
 LISTENER = 3
 PATIENCE = 10.0
+NAME = "wherry-names"
+_NO_ANSWER = (OSError, EOFError, ValueError)
 BOOTSTRAP = """
-import os, sys
-os.fork() and os._exit(0)
+import os, socket, sys
+reader, writer = os.pipe()
+if os.fork():
+    os.close(writer)
+    os.read(reader, 1)
+    os._exit(0)
+os.close(reader)
+listening = socket.socket(fileno={listener})
+listening.listen()
+listening.detach()
+os.close(writer)
 sys.path.insert(0, {packages!r})
 from wherry.network.dns.server import main
 main()
 """
-"""The first process ends at once: the one that stays is init's child and not ours, as it will be after our own end."""
+"""The first process ends at once: the one that stays is init's child and not ours, as it will be after our own end.
+
+It is that one which listens: whoever did is named by SO_PEERCRED to those who connect (unix(7)), which is how an engine
+knows whom to kill when there is no answer, also one of a later start.
+"""
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
@@ -58,8 +75,9 @@ class NameServer:
     `lost` is called, on a thread of its own, when the process has died and all it knew is to be told anew.
     """
 
-    def __init__(self, run_root: Path, lost: Callable[[], None]) -> None:
-        """Be without a process until one is needed or `resume` finds one."""
+    def __init__(self, run_root: Path, lost: Callable[[], None], patience: float = PATIENCE) -> None:
+        """Be without a process until one is needed or `resume` finds one. patience: seconds to wait for an answer."""
+        self._patience = patience
         self._path = run_root / "dns.sock"
         self._log = run_root / "dns.log"
         self._lost = lost
@@ -77,7 +95,10 @@ class NameServer:
         with self._lock:
             if not self._connect():
                 return set()
-            answer = self._exchange({"type": "hello"})
+            try:
+                answer = self._exchange({"type": "hello"})
+            except _NO_ANSWER:
+                return set()
             served = set(answer["sandboxes"])
             if answer.get("version") == VERSION:
                 return served
@@ -107,13 +128,23 @@ class NameServer:
                 self._start()
             try:
                 self._exchange(order, fds)
-            except (OSError, EOFError, ValueError) as error:
+            except _NO_ANSWER as error:
+                if not self._closing:
+                    threading.Thread(target=self._lost, name="wherry-dns-lost", daemon=True).start()
                 raise Unavailable(f"the name server of the networks does not answer: {error}") from error
 
     def _exchange(self, order: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+        """Return the answer to an order; without one the process is ended, for it would be one answer behind."""
         assert self._connection is not None, "the caller has seen to it"
-        channel.send(self._connection, order, fds)
-        answer, received = channel.receive(self._connection)
+        try:
+            channel.send(self._connection, order, fds)
+            answer, received = channel.receive(self._connection)
+        except _NO_ANSWER as error:
+            log.error("the name server does not answer and is replaced", extra={"error": str(error)})
+            _kill_peer(self._connection)
+            self._forget_locked()
+            self._path.unlink(missing_ok=True)
+            raise
         channel.close_all(received)
         return answer
 
@@ -127,7 +158,6 @@ class NameServer:
         try:
             listener.bind(str(self._path))
             os.chmod(self._path, 0o600)
-            listener.listen()
             os.waitpid(self._spawn(listener), 0)
         except OSError as error:
             raise Unavailable(f"cannot start the name server of the networks: {error}") from error
@@ -138,7 +168,7 @@ class NameServer:
 
     def _spawn(self, listener: socket.socket) -> int:
         packages = str(Path(next(iter(wherry.__path__))).parent)
-        command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP.format(packages=packages)]
+        command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP.format(packages=packages, listener=LISTENER)]
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         actions: list[Any] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
@@ -154,7 +184,7 @@ class NameServer:
     def _connect(self) -> bool:
         """Connect with the process at the path; False when nobody listens there."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        sock.settimeout(PATIENCE)
+        sock.settimeout(self._patience)
         try:
             sock.connect(str(self._path))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -201,6 +231,22 @@ class NameServer:
             return self._log.read_text(errors="replace").strip()[-2000:]
         except FileNotFoundError:
             return ""
+
+
+def _kill_peer(sock: socket.socket) -> None:
+    """Kill the name server at the other end, when it is there still and is one."""
+    pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        pidfd = pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if Path(f"/proc/{pid}/comm").read_text() == f"{NAME}\n":
+            pidfd_send_signal(pidfd, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    finally:
+        os.close(pidfd)
 
 
 def upstreams(given: Sequence[str], hosts: Sequence[str], *, way_out: bool) -> tuple[str, ...]:

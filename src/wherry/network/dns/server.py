@@ -25,13 +25,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wherry.kernel.process import set_name
+from wherry.kernel.process import set_name, set_no_new_privileges
 from wherry.network.dns import forward, message
 from wherry.network.dns.zone import Sandbox, Table, Zone
 from wherry.runtime import channel
 from wherry.supervision.background import spawn
 
 VERSION = 1
+NAME = "wherry-names"
 LISTENER = 3
 """The descriptor of the socket on which engines are taken."""
 
@@ -212,10 +213,11 @@ async def _run() -> None:
 
 def main() -> None:
     """The process. What containers send is read without any right: the sockets are there already."""
-    set_name("wherry-names")
+    set_name(NAME)
     os.chdir("/")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # two descriptors per container, and one per question
+    set_no_new_privileges()
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)

@@ -40,6 +40,10 @@ class Firewall(Protocol):
         """Take the rules of a bridge away; none there is fine."""
         ...
 
+    def renew(self) -> None:
+        """Bring all rules back, whatever somebody else made of them."""
+        ...
+
     def guard(self, outside: Collection[str]) -> None:
         """Drop packets forwarded between these interfaces: the host was no router between them before."""
         ...

@@ -67,6 +67,12 @@ class Nftables:
                 _drop(self._table)
             self._rules = wanted
 
+    def renew(self) -> None:
+        """Replace the table by one with the same rules; it may have been flushed or deleted."""
+        with self._lock:
+            if self._rules:
+                self._replace(self._rules.values())
+
     def _replace(self, wanted: Collection[BridgeRules]) -> None:
         table = self._table
         change = nft.Ruleset()
