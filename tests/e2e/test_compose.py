@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,6 +181,10 @@ def test_waiting_for_a_service(project: Project):
         stdout=subprocess.PIPE,
         text=True,
     )
+    deadline = time.monotonic() + 20
+    while project.engine.log.read_text().count('operation="POST /containers/{id}/wait"') == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     project("kill", "-s", "TERM", "db")
     out, _ = waiting.communicate(timeout=20)
     assert waiting.returncode == 0

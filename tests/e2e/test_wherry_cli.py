@@ -152,7 +152,7 @@ def test_events_come_as_they_happen(engine: Engine) -> None:
         time.sleep(0.5)
         out(engine, "run", "--rm", "busybox", "true")
         actions = [process.stdout.readline().strip() for _ in range(5)]
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # SIGINT may be ignored: a shell that runs us in the background has it so
     assert actions[0] == "create"
     assert {"start", "die", "destroy"} <= set(actions)
 

@@ -21,7 +21,7 @@ from wherry.supervision.task import LaunchFailed
 pytestmark = pytest.mark.root
 
 LOOK = """
-sed -n '/^Groups\\|^Uid\\|^Gid\\|^Cap\\|^Sig\\|^NoNew\\|^Seccomp/p' /proc/self/status
+sed -n '/^Groups\\|^Uid\\|^Gid\\|^Cap\\|^Sig[BIC]\\|^NoNew\\|^Seccomp/p' /proc/self/status
 ls -l /proc/self/fd | sed 's/.* \\([0-9]* -> [a-z/]*\\).*/\\1/' | grep -v proc
 for kind in pid mnt net uts ipc cgroup time; do readlink /proc/self/ns/$kind; done
 cat /proc/self/cgroup /proc/self/oom_score_adj; ulimit -a; pwd; env; umask
