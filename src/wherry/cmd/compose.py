@@ -35,6 +35,7 @@ from wherry.services.lifecycle import Lifecycle, delete_folder
 from wherry.services.looks import Looks
 from wherry.services.networks import NetworkService
 from wherry.services.population import Population
+from wherry.services.ports import Ports
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
@@ -46,7 +47,7 @@ from wherry.services.xray import XrayService
 from wherry.snapshots.api import Snapshotter
 from wherry.snapshots.choice import choose
 from wherry.store.database import Database
-from wherry.supervision.background import settle
+from wherry.supervision.background import settle, spawn
 from wherry.supervision.remains import open_namespace
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
@@ -87,6 +88,14 @@ class Engine:
             "shutdown-timeout": str(fresh.shutdown_timeout),
         }
         self.lifecycle.bus.publish("daemon", "reload", self.engine_id, attributes)
+        spawn(self._refresh_firewall(), "firewall refresh")
+
+    async def _refresh_firewall(self) -> None:
+        """Put back what somebody may have flushed; the administrator who did says so with SIGHUP."""
+        try:
+            await asyncio.to_thread(self.networks.refresh_firewall)
+        except EngineError as error:
+            log.error("firewall not restored", extra={"error": error.message})
 
     async def restore(self) -> None:
         """Join what the store says with what runs: adopt the living, record the ended, tidy up after a crash."""
@@ -274,4 +283,5 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
+        ports=Ports(life.catalog, life.networks, life.bus),
     )
