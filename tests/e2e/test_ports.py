@@ -231,14 +231,23 @@ def test_nothing_but_the_published_port_is_open_to_the_outside(ports: Engine, ou
 
     def attack() -> None:
         command("ip", "route", "add", own.rpartition(".")[0] + ".0/24", "via", "198.51.100.1")
-        command("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1", "net.ipv4.conf.wan1.route_localnet=1")
-        command("ip", "route", "add", "127.9.0.0/16", "via", "198.51.100.1", "src", "198.51.100.2")
-        for target, port in ((own, 80), ("127.9.0.1", 18080), ("198.51.100.1", 18081)):
-            with contextlib.suppress(TimeoutError), socket.create_connection((target, port), timeout=0.5):
+        command("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")  # so that 127.0.0.1 is somewhere else
+        command("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+        command("ip", "route", "add", "127.0.0.0/8", "via", "198.51.100.1", "src", "198.51.100.2")
+        for target, port in ((own, 80), ("198.51.100.1", 18081), ("127.0.0.1", 18080)):
+            refused = contextlib.suppress(TimeoutError, ConnectionRefusedError)
+            with refused, socket.create_connection((target, port), timeout=0.5):
                 raise AssertionError(f"{target}:{port} is open")
 
-    with contextlib.suppress(ConnectionRefusedError):
-        inside(outside, attack)
+    inside(outside, attack)
+    assert dropped(ports, "daddr") > 0
+
+
+def dropped(engine: Engine, field: str) -> int:
+    """How many packets of 127.0.0.0/8 came by a link: that an attack was tried at all."""
+    chain = command("nft", "list", "chain", "ip", f"wherry-{engine.bridge}", "raw")
+    (line,) = [each for each in chain.splitlines() if f"{field} 127.0.0.0/8" in each]
+    return int(line.split("packets ")[1].split()[0])
 
 
 def test_a_container_cannot_reach_what_listens_on_the_hosts_loopback(ports: Engine):
@@ -248,13 +257,14 @@ def test_a_container_cannot_reach_what_listens_on_the_hosts_loopback(ports: Engi
     with socket.create_server(("127.0.0.1", 18070)) as secret:
         secret.settimeout(0.8)
         script = (
-            f"ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.1 via {gateway} src {own};"
-            "ip route del local 127.0.0.0/8;"
+            "mount -o remount,rw /proc/sys; echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet;"
+            f"ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.0/8 via {gateway} src {own};"
             "nc -w 1 127.0.0.1 18070 </dev/null"
         )
         ports.run("exec", "--privileged", "web", "sh", "-c", script, timeout=20)
         with pytest.raises(TimeoutError):
             secret.accept()
+    assert dropped(ports, "daddr") > 0
 
 
 def listener(engine: Engine, name: str) -> socket.socket:
