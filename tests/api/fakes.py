@@ -308,6 +308,19 @@ class FakeNetworks:
         raise NotFound(f"network {ref} not found")
 
 
+class FakePorts:
+    """PortsBackend."""
+
+    async def listing(self, ref):
+        return {}
+
+    async def add(self, ref, bindings):
+        return {}
+
+    async def remove(self, ref, bindings):
+        return {}
+
+
 class FakeXray:
     """XrayBackend."""
 
@@ -326,6 +339,7 @@ def backends() -> Backends:
         images=FakeImages(),
         networks=FakeNetworks(),
         volumes=FakeVolumes(),
+        ports=FakePorts(),
         xray=FakeXray(),
     )
 

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +120,21 @@ def test_volumes_and_copies(project: Project, engine: Engine, tmp_path: Path):
     assert project("exec", "-T", "web", "cat", "/shared/file") == "precious\n"
     project("down", "-v", "-t", "0")
     assert engine.docker("volume", "ls", "-q") == ""
+
+
+def test_a_published_port(project: Project):
+    project("up", "-d", "--wait", "web")
+    place = project("port", "web", "80").strip()
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{place}/index.html", timeout=5) as answer:
+                assert answer.read() == b"hi\n"
+            break
+        except urllib.error.URLError:
+            assert time.monotonic() < deadline
+    (publisher,) = [each for each in project.containers()["demo-web-1"]["Publishers"] if each["PublishedPort"]]
+    assert place == f"127.0.0.1:{publisher['PublishedPort']}"
 
 
 def test_scaling(project: Project):

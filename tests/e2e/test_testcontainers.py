@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import time
+
 import pytest
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
@@ -44,3 +47,17 @@ def test_containers_find_each_other_in_a_network(engine: Engine, host: None):
             assert code == 0
             assert engine.docker("network", "ls", "-q", "--filter", f"name={network.name}")
     assert engine.docker("network", "ls", "-q", "--filter", "type=custom") == ""
+
+
+def test_an_exposed_port_is_reached_where_it_is_said_to_be(engine: Engine, host: None):
+    container = DockerContainer("busybox").with_exposed_ports(80)
+    with container.with_command(["sh", "-c", "while true; do nc -l -p 80 -e echo hello; done"]):
+        place = (container.get_container_host_ip(), int(container.get_exposed_port(80)))
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                with socket.create_connection(place, timeout=5) as client:
+                    assert client.recv(100) == b"hello\n"
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline

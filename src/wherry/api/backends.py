@@ -6,7 +6,7 @@ Answers are JSON-ready values in Docker's wire names (dicts, lists, Models), sha
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -17,6 +17,7 @@ from wherry.models.container import (
     ExecConfig,
     ExecStart,
     HostConfig,
+    PortBinding,
 )
 from wherry.models.network import CreateNetwork
 from wherry.models.queries import (
@@ -130,6 +131,14 @@ class NetworksBackend(Protocol):
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None: ...
 
 
+class PortsBackend(Protocol):
+    """Published ports of containers that exist."""
+
+    async def listing(self, ref: str) -> Json: ...
+    async def add(self, ref: str, bindings: Mapping[str, Sequence[PortBinding] | None]) -> Json: ...
+    async def remove(self, ref: str, bindings: Mapping[str, Sequence[PortBinding] | None]) -> Json: ...
+
+
 class XrayBackend(Protocol):
     """What of a container is in the kernel: not Docker's, under our own prefix."""
 
@@ -156,4 +165,5 @@ class Backends:
     images: ImagesBackend
     networks: NetworksBackend
     xray: XrayBackend
+    ports: PortsBackend
     volumes: VolumesBackend

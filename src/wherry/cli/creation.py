@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wherry.cli import values
+from wherry.cli import ports, values
 from wherry.cli.failures import Rejected, UsageError
 from wherry.cli.flags import Flag, Parsed
 
@@ -90,14 +90,8 @@ CREATE_FLAGS = (
     Flag("--volume-driver", "Optional volume driver for the container", "text"),
     Flag("--volumes-from", "Mount volumes from the specified container(s)", "list"),
     Flag("-w --workdir", "Working directory inside the container", "text"),
-    Flag("-p --publish", "Publish a container's port(s) to the host (not there yet)", "list"),
-    Flag("-P --publish-all", "Publish all exposed ports to random ports (not there yet)"),
+    *ports.FLAGS,
 )
-
-_NOT_YET = {
-    "publish": "publishing ports is not there yet; reach the container at its own address, see 'wherry inspect'",
-    "publish-all": "publishing ports is not there yet; reach the container at its own address, see 'wherry inspect'",
-}
 
 
 def checked(flags: Parsed, key: str, convert: Callable[[str], Any]) -> Any:
@@ -111,13 +105,6 @@ def checked(flags: Parsed, key: str, convert: Callable[[str], Any]) -> Any:
         names = next(flag.names for flag in CREATE_FLAGS if flag.key == key)
         shown = given[0] if isinstance(given, list) else given
         raise UsageError(f'invalid argument "{shown}" for "{", ".join(names.split())}" flag: {error}') from error
-
-
-def refuse_what_is_not_there(flags: Parsed) -> None:
-    """A flag that would be ignored is refused."""
-    for key, reason in _NOT_YET.items():
-        if key in flags.given:
-            raise Rejected(f"--{key}: {reason}", 125)
 
 
 def attached(flags: Parsed, *, detach: bool = False) -> tuple[bool, bool, bool]:
@@ -160,11 +147,18 @@ def _config(flags: Parsed, image: str, command: list[str], detach: bool) -> dict
         "Labels": values.pairs(labels + flags["label"]),
         "StopSignal": flags["stop-signal"] or None,
         "StopTimeout": flags["stop-timeout"],
-        "ExposedPorts": {port if "/" in port else f"{port}/tcp": {} for port in flags["expose"]} or None,
+        "ExposedPorts": _exposed(flags) or None,
         "Healthcheck": _health(flags),
         "Volumes": {each: {} for each in flags["volume"] if ":" not in each} or None,
     }
     return {key: value for key, value in config.items() if value is not None}
+
+
+def _exposed(flags: Parsed) -> dict[str, Any]:
+    named = checked(flags, "expose", lambda each: ports.exposed([each])) or []
+    published = checked(flags, "publish", ports.parse) or []
+    keys = [key for each in named for key in each] + [key for each in published for key, _ in each]
+    return {key: {} for key in keys}
 
 
 def _health(flags: Parsed) -> dict[str, Any] | None:
@@ -242,6 +236,8 @@ def _host_config(flags: Parsed) -> dict[str, Any]:
         "AutoRemove": flags["rm"],
         "RestartPolicy": restart_policy(flags["restart"]),
         "LogConfig": {"Type": flags["log-driver"], "Config": values.pairs(flags["log-opt"])},
+        "PortBindings": ports.bindings(flags["publish"]),
+        "PublishAllPorts": flags["publish-all"],
         "Dns": flags["dns"],
         "DnsOptions": flags["dns-option"],
         "DnsSearch": flags["dns-search"],
@@ -269,7 +265,6 @@ def _endpoints(flags: Parsed) -> dict[str, Any] | None:
 
 def create_body(flags: Parsed, *, detach: bool = False) -> dict[str, Any]:
     """The whole body; flags.words are the image and the command."""
-    refuse_what_is_not_there(flags)
     if flags["rm"] and flags["restart"] not in ("", "no"):
         raise Rejected("conflicting options: cannot specify both --restart and --rm", 125)
     body = _config(flags, flags.words[0], flags.words[1:], detach)

@@ -29,6 +29,9 @@ COMMANDS = {
     "unpause": "lifecycle:UNPAUSE",
     "top": "lifecycle:TOP",
     "logs": "lifecycle:LOGS",
+    "port": "ports:PORT",
+    "port add": "ports:ADD",
+    "port rm": "ports:REMOVE",
     "ps": "listing:PS",
     "images": "listing:IMAGES",
     "inspect": "listing:INSPECT",
@@ -52,7 +55,8 @@ COMMANDS = {
 }
 
 _GROUPS = {
-    "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs ls inspect xray",
+    "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs port ls inspect "
+    "xray",
     "image": "import load tag rm ls inspect",
     "volume": "list remove",
 }

@@ -35,6 +35,7 @@ from wherry.services.lifecycle import Lifecycle, delete_folder
 from wherry.services.looks import Looks
 from wherry.services.networks import NetworkService
 from wherry.services.population import Population
+from wherry.services.ports import Ports
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
@@ -87,13 +88,14 @@ class Engine:
             "shutdown-timeout": str(fresh.shutdown_timeout),
         }
         self.lifecycle.bus.publish("daemon", "reload", self.engine_id, attributes)
-        spawn(self._renew_rules(), "rules of the networks")
+        spawn(self._refresh_firewall(), "firewall refresh")
 
-    async def _renew_rules(self) -> None:
+    async def _refresh_firewall(self) -> None:
+        """Put back what somebody may have flushed; the administrator who did says so with SIGHUP."""
         try:
-            await asyncio.to_thread(self.networks.renew_rules)
+            await asyncio.to_thread(self.networks.refresh_firewall)
         except EngineError as error:
-            log.error("rules not renewed", extra={"error": error.message})
+            log.error("firewall not restored", extra={"error": error.message})
 
     async def restore(self) -> None:
         """Join what the store says with what runs: adopt the living, record the ended, tidy up after a crash."""
@@ -281,4 +283,5 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
+        ports=Ports(life.catalog, life.networks, life.bus),
     )

@@ -45,6 +45,8 @@ class Config:
     mtu: int = 0
     ip_masq: bool = True
     ip_forward: bool = True
+    ip: str = ""
+    userland_proxy: bool = False
     storage_driver: str = ""
     cgroup_parent: str = "/wherry"
     cpu_rt_period: int = 0
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-b", "--bridge", help="name of the default bridge (wherry0); none: no default network")
     add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
     add("--mtu", type=int)
+    add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
     add("-s", "--storage-driver", help="overlay2 or vfs")
     add("--cgroup-parent", help="control group under which containers are placed (/wherry)")
     add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
@@ -91,12 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-opt", action="append", dest="log_opts", metavar="KEY=VALUE")
     add("--label", action="append", dest="labels")
     add("--shutdown-timeout", type=int)
-    for name in ("ip-masq", "ip-forward", "init", "no-new-privileges", "live-restore"):
+    for name in ("ip-masq", "ip-forward", "userland-proxy", "init", "no-new-privileges", "live-restore"):
         add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
     add("-v", "--version", action="store_true", default=None)
     return parser
 
 
+_SWITCHES = ("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore")
 KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}
 KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
 
@@ -185,7 +189,7 @@ def _typed(name: str, value: Any, path: str) -> Any:
 
 def _from_flags(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in vars(arguments).items() if value is not None and name != "version"}
-    for name in ("ip_masq", "ip_forward", "init", "no_new_privileges", "live_restore"):
+    for name in _SWITCHES:
         if name in given:
             given[name] = given[name] == "true"
     if "log_opts" in given:

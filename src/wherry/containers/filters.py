@@ -72,7 +72,7 @@ def accepts(record: Record, filters: Mapping[str, Sequence[str]]) -> bool:
     """Return whether a container passes the filters that its own record decides; labels must all hold."""
     if not all(holds(record.config.labels or {}, value) for value in filters.get("label", ())):
         return False
-    if any(filters.get(name) for name in ("publish", "expose")) or not _may_be_no_task(filters):
+    if not _may_be_no_task(filters):
         return False
     return all(
         any(TESTS[name](record, value) for value in values)

@@ -62,7 +62,9 @@ def mount(record: MountRecord) -> Json:
     return entry | driver | {"Mode": record.mode, "RW": record.rw, "Propagation": record.propagation}
 
 
-def summary(record: Record, *, image: str, networks: Mapping[str, Json], health: Health | None = None) -> Json:
+def summary(
+    record: Record, *, image: str, networks: Mapping[str, Json], ports: Sequence[Json], health: Health | None = None
+) -> Json:
     """Return the entry of GET /containers/json."""
     return {
         "Id": record.id,
@@ -71,7 +73,7 @@ def summary(record: Record, *, image: str, networks: Mapping[str, Json], health:
         "ImageID": record.image_id,
         "Command": command(record),
         "Created": record.created // 1_000_000_000,
-        "Ports": [],
+        "Ports": list(ports),
         "Labels": record.config.labels or {},
         "State": record.state.status,
         "Status": status(record, time.time_ns(), health),
@@ -125,14 +127,14 @@ def host_config(record: Record) -> Json:
     return wire
 
 
-def network_settings(networks: Mapping[str, Json], *, sandbox: str, key: str) -> Json:
+def network_settings(networks: Mapping[str, Json], *, ports: Mapping[str, Any], sandbox: str, key: str) -> Json:
     """Return NetworkSettings with the top-level fields that end at API 1.51, taken from the default bridge."""
     bridge = networks.get("bridge", {})
     settings = {
         "Bridge": "",
         "SandboxID": sandbox,
         "SandboxKey": key,
-        "Ports": {},
+        "Ports": dict(ports),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
@@ -151,12 +153,11 @@ def inspect(
     record: Record,
     *,
     root: Path,
-    networks: Mapping[str, Json],
-    sandbox: tuple[str, str],
+    network: Json,
     graph: Mapping[str, str],
     exec_ids: Sequence[str],
 ) -> Json:
-    """Return the answer of GET /containers/ID/json. root: the container's folder; sandbox: id and path of its netns."""
+    """Return the answer of GET /containers/ID/json. root: the container's folder; network: from `network_settings`."""
     config = _section(record.config, "Config")
     config["Labels"] = config["Labels"] or {}
     return {
@@ -182,5 +183,5 @@ def inspect(
         "GraphDriver": {"Data": {"ID": record.id, **graph}, "Name": record.driver},
         "Mounts": [mount(each) for each in record.mounts],
         "Config": config,
-        "NetworkSettings": network_settings(networks, sandbox=sandbox[0], key=sandbox[1]),
+        "NetworkSettings": network,
     }

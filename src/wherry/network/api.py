@@ -12,9 +12,12 @@ process or an open descriptor holds its namespace, so nothing has to be undone w
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from wherry.network.ports import PortRequest, Published
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,15 @@ class EndpointRequest:
 class SandboxRequest:
     """What a container asks of networking: its own namespace with these endpoints (none: loopback only).
 
-    nameservers: its own (--dns), for names that are not of the networks.
+    nameservers: its own (--dns), for names that are not of the networks. name: for errors. ports: to be published.
     """
 
     container_id: str
     endpoints: tuple[EndpointRequest, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     nameservers: tuple[str, ...] = ()
+    name: str = ""
+    ports: tuple[PortRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,11 @@ class Sandbox(Protocol):
     sandbox_id: str
     netns_fd: int
     endpoints: tuple[Endpoint, ...]
+    held: Mapping[Published, socket.socket]
+    """What keeps the published ports; for the supervisor."""
 
     def close(self) -> None:
-        """Close netns_fd; the namespace goes on while a process is in it."""
+        """Close netns_fd and the sockets; the namespace goes on while a process is in it."""
         ...
 
 

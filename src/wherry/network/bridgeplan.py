@@ -55,7 +55,7 @@ def of_default(config: NetworkConfig) -> BridgePlan:
             options.DEFAULT_BRIDGE: "true",
             options.ICC: "true",
             options.MASQUERADE: "true" if config.masquerade else "false",
-            options.HOST_BINDING: "0.0.0.0",
+            options.HOST_BINDING: config.binding or "0.0.0.0",
             options.NAME: config.bridge,
             options.MTU: str(config.mtu),
         },

@@ -8,19 +8,22 @@ from wherry.errors import NotFound, NotImplementedHere
 from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
-from wherry.network.firewall.api import BridgeRules, Firewall
+from wherry.network.firewall.api import BridgeRules, Firewall, Forward
 
 
-def firewall(config: NetworkConfig, owner: str, known: Iterable[BridgeRules]) -> Firewall:
+def firewall(
+    config: NetworkConfig, owner: str, known: Iterable[BridgeRules], forwards: Iterable[Forward] = ()
+) -> Firewall:
     """Return the firewall backend of an engine; raises NotImplementedHere for one that does not exist.
 
     known: the rules of the bridges that will be installed one after the other; the first transaction has all of them.
+    forwards: the ports of containers that may still run, so that none is closed while an engine takes over.
     """
     if config.firewall != "nftables":
         raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables")
     from wherry.network.firewall.nftables import Nftables
 
-    return Nftables(owner, known)
+    return Nftables(owner, known, forwards)
 
 
 def driver(name: str, plan: BridgePlan, firewall: Firewall) -> Driver:

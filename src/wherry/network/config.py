@@ -27,18 +27,22 @@ class DaemonSettings(Protocol):
     @property
     def ip_masq(self) -> bool: ...
     @property
+    def ip(self) -> str: ...
+    @property
     def ip_forward(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
-    """bridge "": no default bridge. bip "": choose a subnet. stock: sandboxes kept ready, 0 for none."""
+    """bridge "": no default bridge. bip "": choose a subnet. binding: the address on which ports are published
+    that name none, "" for all. stock: sandboxes kept ready, 0 for none."""
 
     bridge: str = DEFAULT_BRIDGE
     bip: str = ""
     mtu: int = DEFAULT_MTU
     masquerade: bool = True
     ip_forward: bool = True
+    binding: str = ""
     firewall: str = "nftables"
     stock: int = 4
 
@@ -52,6 +56,7 @@ class NetworkConfig:
             mtu=settings.mtu or DEFAULT_MTU,
             masquerade=settings.ip_masq,
             ip_forward=settings.ip_forward,
+            binding="" if settings.ip == "0.0.0.0" else settings.ip,
         )
 
     def __post_init__(self) -> None:
@@ -61,6 +66,11 @@ class NetworkConfig:
             raise InvalidArgument(f"invalid MTU {self.mtu}: must be between 68 and 65535")
         if self.bip:
             self.bridge_address()
+        if self.binding:
+            try:
+                ipaddress.IPv4Address(self.binding)
+            except ValueError:
+                raise InvalidArgument(f"invalid default address {self.binding!r} of published ports (ip)") from None
 
     def bridge_address(self) -> ipaddress.IPv4Interface:
         """Return `bip` as a value; raises InvalidArgument."""

@@ -6,7 +6,6 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,13 @@ from wherry.network import definition, requests, sandbox, sysctls, views
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
+from wherry.network.endpointstore import EndpointStore
 from wherry.network.ipam.pool import WAITING
 from wherry.network.naming import Naming, OpenNamespace, concerns
+from wherry.network.ports import PortRequest, Published
+from wherry.network.publishing import Group, Held, Publishing, ports_of
 from wherry.network.reaper import Reaper
-from wherry.network.records import Attached, Network, decode_attached, new_id
+from wherry.network.records import Attached, Network, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
 from wherry.network.stock import Stock
 from wherry.network.workshop import Job, Workshop
@@ -39,6 +41,7 @@ class Networks:
     def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
         """Know the networks of the store; touch nothing yet."""
         self._database = database
+        self._endpoints = EndpointStore(database)
         self._directory = Directory(database, config, run_root)
         self._lock = threading.Lock()
         self._attached: dict[str, tuple[Attached, ...]] = {}
@@ -48,6 +51,7 @@ class Networks:
         }
         self._workshop = Workshop(self._next_chore)
         self._reaper = Reaper(self._reap)
+        self._publishing = Publishing(self._directory, config.binding)
         self._naming = Naming(self._directory, self._workshop, run_root, self._groups)
 
     # The life of the controller
@@ -65,7 +69,7 @@ class Networks:
         """
         alive = set(running)
         with self._lock:
-            self._load(alive)
+            self._attached = self._endpoints.load(alive, self._directory, self._attached)
             kept = [each for group in self._attached.values() for each in group]
         links = {each.host_link for each in kept if each.host_link}
         held: dict[str, set[str]] = {}
@@ -77,6 +81,7 @@ class Networks:
         for entry in self._directory:
             if entry.pool is not None:
                 entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
+        self._publishing.restore(self._groups())
         self._naming.restore(open_namespace)
         for stock in self._stocks.values():
             stock.open()
@@ -86,21 +91,6 @@ class Networks:
         with self._lock:
             return dict(self._attached)
 
-    def _load(self, alive: set[str]) -> None:
-        groups: dict[str, list[Attached]] = {}
-        with self._database.transaction():
-            for container, network, record in self._database.query("SELECT container, network, record FROM endpoints"):
-                if container in self._attached:
-                    continue
-                if container in alive and network in self._directory:
-                    groups.setdefault(container, []).append(decode_attached(record))
-                else:
-                    self._database.execute(
-                        "DELETE FROM endpoints WHERE container = ? AND network = ?", (container, network)
-                    )
-        for container, group in groups.items():
-            self._attached[container] = tuple(sorted(group, key=lambda each: each.endpoint.interface))
-
     def stop(self, *, remove: bool) -> None:
         """Empty the stocks and end the threads; with remove take bridges and rules away (no container runs)."""
         for stock in self._stocks.values():
@@ -109,12 +99,6 @@ class Networks:
         self._reaper.stop()
         self._naming.close()
         self._directory.close(remove=remove)
-
-    def renew_rules(self) -> None:
-        """Bring the rules of all networks back, when an administrator flushed them. Raises SystemFailure."""
-        self._directory.renew_rules()
-
-    # Looking
 
     def names(self) -> list[str]:
         """Return the names of all networks."""
@@ -216,25 +200,30 @@ class Networks:
                 raise Conflict(f"container {container} has a network sandbox already")
             self._attached[container] = ()
         built: Built | None = None
+        held: Held = {}
         try:
             built = self._take_patiently(container, asked, settings)
             if request.nameservers:
                 built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
+            built.attached, held = self._publishing.publish(container, request.name, built.attached, request.ports)
             self._show(container, (), built.attached)
-            self._record(container, built.attached)
+            self._endpoints.write(container, built.attached)
             self._naming.admit(built.attached, built.netns_fd)
         except BaseException as error:
             with self._lock:
                 self._attached.pop(container, None)
             if built is not None:
-                self._database.execute("DELETE FROM endpoints WHERE container = ?", (container,))
+                self._endpoints.delete(container)
+                self._publishing.release(container, built.attached)
                 self._discard(built)
+            for each_socket in held.values():
+                each_socket.close()
             if isinstance(error, OSError):
                 raise SystemFailure(f"failed to set up container networking: {why(error)}") from error
             raise
         self._workshop.poke()
         endpoints = tuple(each.endpoint for each in built.attached)
-        return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints)
+        return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints, held)
 
     def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
         return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
@@ -262,12 +251,6 @@ class Networks:
                 raise
         return built
 
-    def _record(self, container: str, attached: tuple[Attached, ...]) -> None:
-        """Write down whose the endpoints are, before a process can use them. One statement is its own transaction."""
-        with self._database.transaction() if len(attached) > 1 else nullcontext():
-            for each in attached:
-                self._write(container, each)
-
     def _show(self, container: str, before: tuple[Attached, ...], attached: tuple[Attached, ...]) -> None:
         """Make endpoints visible. Raises NotFound when a network was removed meanwhile, Conflict when the sandbox was.
 
@@ -286,14 +269,52 @@ class Networks:
         with self._lock:
             attached = self._attached.pop(container_id, ())
         if attached:
-            self._database.execute("DELETE FROM endpoints WHERE container = ?", (container_id,))
+            self._endpoints.delete(container_id)
+            self._publishing.release(container_id, attached)
             self._reaper.submit(attached)
 
     def settle(self, timeout: float = DRAIN) -> bool:
         """Wait until all that was closed is gone; False when the time is over first."""
         return self._reaper.drained(timeout)
 
-    # Endpoints of a container that runs
+    # Published ports
+
+    def published(self, container_id: str) -> tuple[Published, ...]:
+        """Return the ports that a running container publishes; none while it is in no network with a way out."""
+        group = self._attached.get(container_id, ())
+        return tuple(each for owner in group if owner.endpoint.ipv4 for each in owner.published)
+
+    def publish(self, container: str, name: str, asked: Sequence[PortRequest]) -> Held:
+        """Publish more ports of a running container; returns the sockets for its supervisor. All or nothing."""
+        held = self._attached.get(container)
+        if not held:
+            raise Conflict(f"container {container} has no network sandbox")
+        group, sockets = self._publishing.publish(container, name, held, asked)
+        self._change(container, held, group)
+        return sockets
+
+    def retract(self, container: str, gone: Sequence[Published]) -> None:
+        """Publish ports of a running container no more."""
+        held = self._attached.get(container, ())
+        self._change(container, held, self._publishing.retract(container, held, gone))
+
+    def _change(self, container: str, before: Group, after: Group) -> None:
+        if after == before:
+            return
+        try:
+            self._show(container, before, after)
+        except BaseException:
+            known = ports_of(before)
+            self._publishing.retract(container, after, [each for each in ports_of(after) if each not in known])
+            raise
+        self._endpoints.write(container, after)
+
+    def refresh_firewall(self) -> None:
+        """Bring the packet filter to what it should be: somebody may have flushed it."""
+        try:
+            self._directory.firewall.refresh()
+        except OSError as error:
+            raise SystemFailure(f"cannot restore the firewall's rules: {why(error)}") from error
 
     def connect(self, container: str, netns_fd: int, asked: EndpointRequest) -> Endpoint:
         """Put a link of one more network into a running container's namespace. All or nothing.
@@ -319,10 +340,12 @@ class Networks:
             finally:
                 self._reaper.submit([fresh])
             raise
-        self._record(container, (fresh,))
+        self._endpoints.write(container, (fresh,))
         for each in held:
             if each not in kept:  # the network none, which stands for none at all
-                self._delete(container, each.endpoint.network_id)
+                self._endpoints.delete(container, each.endpoint.network_id)
+        now = self._attached.get(container, ())
+        self._change(container, now, self._publishing.follow(held, now))
         self._naming.admit((*kept, fresh), netns_fd)
         return fresh.endpoint
 
@@ -358,12 +381,13 @@ class Networks:
             if found is None:
                 raise NotFound(f"endpoint {container} not found")
             rest = tuple(each for each in held if each is not found)
-            nowhere = replace(found, endpoint=_nowhere(self.resolve(NONE)), host_link="")
-            self._attached[container] = rest = rest or (nowhere,)
+            nowhere = replace(found, endpoint=_nowhere(self.resolve(NONE)), host_link="", published=())
+            rest = rest or (nowhere,)
+            self._attached[container] = rest = self._publishing.follow(held, rest)
         with self._database.transaction():
-            self._delete(container, network_id)
+            self._endpoints.delete(container, network_id)
             for each in rest:
-                self._write(container, each)
+                self._endpoints.put(container, each)
         try:
             self._workshop.run(lambda netlink: self._part(netlink, netns_fd, found, rest))
         except OSError as error:
@@ -397,19 +421,8 @@ class Networks:
             if not held:
                 return
             self._attached[container] = fresh
-        for each in fresh:
-            self._database.execute(
-                "UPDATE endpoints SET record = ? WHERE container = ? AND network = ?",
-                (each.encode(), container, each.endpoint.network_id),
-            )
+        self._endpoints.write(container, fresh)
         self._naming.update(names, fresh)
-
-    def _write(self, container: str, attached: Attached) -> None:
-        row = (container, attached.endpoint.network_id, attached.encode())
-        self._database.execute("INSERT OR REPLACE INTO endpoints VALUES (?, ?, ?)", row)
-
-    def _delete(self, container: str, network_id: str) -> None:
-        self._database.execute("DELETE FROM endpoints WHERE container = ? AND network = ?", (container, network_id))
 
     # Work of the other threads
 
@@ -468,6 +481,7 @@ class Networks:
 
     def _reap(self, netlink: NetlinkSocket, ended: Sequence[Attached]) -> None:
         self._naming.leave(ended)
+        self._publishing.forget(ended)
         by_network: dict[str, list[Attached]] = {}
         for each in ended:
             by_network.setdefault(each.endpoint.network_id, []).append(each)

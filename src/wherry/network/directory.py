@@ -26,10 +26,10 @@ from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
 from wherry.network.drivers.bridge import strays
-from wherry.network.firewall.api import Firewall
+from wherry.network.firewall.api import Firewall, Forward
 from wherry.network.ipam.pool import AddressPool
 from wherry.network.ipam.subnets import Subnet
-from wherry.network.records import Network, decode_network, new_id
+from wherry.network.records import Network, decode_attached, decode_network, new_id
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,10 @@ class Directory:
     """All networks. Thread-safe: making and removing take turns, looking needs no lock."""
 
     def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
-        """Know nothing yet. table: the name of the engine's rules in the packet filter."""
+        """Know nothing yet. table: the name of the engine's rules in the packet filter.
+
+        inherited: the published ports of the engine before, from `open` on.
+        """
         self._database = database
         self._config = config
         self._owner = hashlib.sha256(str(run_root).encode()).hexdigest()[:12]
@@ -60,8 +63,15 @@ class Directory:
         self._changing = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._firewall: Firewall | None = None
+        self.inherited: tuple[Forward, ...] = ()
 
     # Looking
+
+    @property
+    def firewall(self) -> Firewall:
+        """The engine's rules; only after `open`."""
+        assert self._firewall is not None, "open() comes first"
+        return self._firewall
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(tuple(self._entries.values()))
@@ -96,7 +106,8 @@ class Directory:
         known = {name: decode_network(record) for name, record in rows}
         ours = [network for name, network in known.items() if name not in DEFAULTS]
         rules = [self._plan(network).rules(network.subnet) for network in ours]
-        self._firewall = choice.firewall(self._config, self.table, rules)
+        self.inherited = self._forwards()
+        self._firewall = choice.firewall(self._config, self.table, rules, self.inherited)
         self._sweep_bridges({network.id for network in ours})
         with ExitStack() as undo:
             for name, kind in DEFAULTS.items():
@@ -111,6 +122,14 @@ class Directory:
             undo.pop_all()
         for network in ours:
             self._reopen(network, self._firewall)
+
+    def _forwards(self) -> tuple[Forward, ...]:
+        """Return the published ports of the engine before: what of it still runs is not known yet."""
+        rows = self._database.query("SELECT record FROM endpoints")
+        attached = [decode_attached(record) for (record,) in rows]
+        return tuple(
+            each.forward(owner.endpoint.ipv4) for owner in attached if owner.endpoint.ipv4 for each in owner.published
+        )
 
     def _reopen(self, network: Network, firewall: Firewall) -> None:
         """Bring a user's network up again; one that cannot be is no reason to leave all others down."""
@@ -159,22 +178,11 @@ class Directory:
         except OSError as error:
             raise SystemFailure(f"cannot take down network {entry.network.name}: {why(error)}") from error
 
-    def renew_rules(self) -> None:
-        """Bring the rules of all networks back. Raises SystemFailure."""
-        try:
-            if self._firewall is not None:
-                self._firewall.renew()
-        except OSError as error:
-            raise SystemFailure(f"cannot install the rules of the networks: {why(error)}") from error
-
-    # Networks of the user
-
     def create(self, wanted: Network) -> Network:
         """Bring a new network up; raises Conflict (its name), Forbidden (its subnet or bridge), SystemFailure."""
         with self._changing:
             self._check_free(wanted)
-            assert self._firewall is not None, "open() comes first"
-            driver = choice.driver(wanted.driver, self._plan(wanted), self._firewall)
+            driver = choice.driver(wanted.driver, self._plan(wanted), self.firewall)
             with ExitStack() as undo:
                 network = self._opened(driver, wanted, self._subnets())
                 undo.callback(driver.close, network, remove=True)

@@ -11,6 +11,7 @@ from msgspec import field, json
 from wherry.models.base import Model
 from wherry.models.network import IpamPool
 from wherry.network.api import Endpoint
+from wherry.network.ports import Published
 
 PREDEFINED = ("bridge", "host", "none")
 """The networks that every engine has."""
@@ -54,12 +55,15 @@ class Network(Model, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """An endpoint as the store keeps it: with its sandbox, that one's --dns, and the name of its link on the host."""
+    """An endpoint as the store keeps it: with its sandbox, that one's --dns, the name of its link on the host,
+    and the ports of its container when it has the way out.
+    """
 
     endpoint: Endpoint
     sandbox_id: str
     host_link: str = ""
     nameservers: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
 
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""

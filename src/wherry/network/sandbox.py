@@ -25,6 +25,7 @@ from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import sysctls
 from wherry.network.api import Endpoint
 from wherry.network.driver import Driver, Port
+from wherry.network.ports import Published
 from wherry.network.records import Attached, Network, new_id
 
 DEFAULT_SYSCTLS = {
@@ -60,9 +61,12 @@ class OpenSandbox:
     sandbox_id: str
     netns_fd: int
     endpoints: tuple[Endpoint, ...]
+    held: Mapping[Published, socket.socket] = field(default_factory=dict)
 
     def close(self) -> None:
-        """Close the descriptor; a second time it does nothing."""
+        """Close the descriptors; a second time it does nothing."""
+        for each in self.held.values():
+            each.close()
         if self.netns_fd >= 0:
             os.close(self.netns_fd)
             self.netns_fd = -1

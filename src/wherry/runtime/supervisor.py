@@ -18,6 +18,7 @@ from wherry.runtime.execs import Execs
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.foreign import Foreign
+from wherry.runtime.holding import Holding
 from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container, run_exec
 from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
 from wherry.runtime.phases import Marks, Phases
@@ -89,12 +90,14 @@ class Supervisor:
         self._spares = ExecSpares(self._poller, self._exec_start)
         self._foreign = Foreign(launch) if launch.runtime else None
         self._execs = Execs(self._poller, self._enter, self._spares, self._tell, self._own_children)
+        self._holding = Holding()
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
             "resize": self._resize,
             "stdin-close": self._close_stdin,
             "signal": self._signal,
+            **self._holding.handlers,
             "state": lambda message, fds: self._state(),
         }
         self._adopt(control)
@@ -237,6 +240,7 @@ class Supervisor:
         assert cgroup is not None
         assert process.exit is not None
         self._spares.close()
+        self._holding.close()
         if namespaces(self._spec).get("pid") != "":
             cgroup.empty(EMPTY, reap=self._execs.conclude_all)
         self._execs.conclude_all()
@@ -337,8 +341,7 @@ class Supervisor:
                 os.close(fd)
 
     def _started(self) -> dict[str, Any]:
-        process = self._process
-        at = {"pid": process.pid, "start_time": self._start_time, "at": process.started_at}
+        at = {"pid": self._process.pid, "start_time": self._start_time, "at": self._process.started_at}
         return {**at, "phases": self._phases}
 
     def _state(self) -> dict[str, Any]:

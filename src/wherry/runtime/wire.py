@@ -9,7 +9,7 @@ All sockets are AF_UNIX SOCK_SEQPACKET; a message is one JSON object with a "typ
        |                            |                            | -- fork, plan, execve --> |
        | <------------ running {pid, start_time, at, phases} --- |   (sync socket EOF)
        |           or  failed {phase, operation, errno, ...} --- |   then the supervisor ends
-       | -- attach | exec | resize | stdin-close | signal ----->  |
+       | -- attach | exec | resize | signal | hold | ... ------>  |
        | <------------ reply {seq, ok | error} ----------------- |
        | <------------ exec-exited {exec, code, signal, at} ---- |
        | <------------ exited {code, signal, oom, at} ---------- |   exit.json is on disk before this is sent
@@ -33,6 +33,8 @@ Daemon to supervisor: every message has "seq" (int), answered by one reply
                  reply ok carries {pid, at}; error carries the fields of `SetupFailure`
     resize       {exec: id or "", height, width}     rows and columns, TIOCSWINSZ
     stdin-close  {exec: id or ""}
+    hold         {keys: [text]}                      keep descriptors open until the end: ports   fds: one per key
+    release      {keys: [text]}                      close them; what is not held needs no closing
     signal       {exec: id or "", signal: int}       to the exec's process, or to the container's first process
 
 Supervisor to daemon, unasked

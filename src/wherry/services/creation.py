@@ -27,7 +27,7 @@ from wherry.models.container import (
     RestartPolicy,
 )
 from wherry.models.image import Image
-from wherry.network import etcfiles
+from wherry.network import etcfiles, ports
 from wherry.network.controller import Networks
 from wherry.network.requests import check_mode, check_settings
 from wherry.oci import validate
@@ -81,6 +81,9 @@ class Creation:
         check_mode(config, host)
         config = self._with_hostname(config, host, container_id)
         warnings = validate.validate(config, host)
+        ports.requests(host.port_bindings or {})
+        if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
+            warnings.append("Published ports are discarded when using host network mode")
         path, args = merge.command_line(config)
         wanted = binds.resolve(host, config, self._inherited(host))
         record = Record(

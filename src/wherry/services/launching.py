@@ -27,7 +27,7 @@ from wherry.runtime.cgroups import grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
-from wherry.services import binds, containerlogs, endpoints
+from wherry.services import binds, containerlogs, endpoints, ports
 from wherry.services.attachments import Attachments
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
@@ -95,6 +95,7 @@ class Launching:
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
             task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=streams)
             undo.push_async_callback(_abort, task)
+            await task.hold(ports.descriptors(sandbox))
             reach("start.launched")
             undo.pop_all()
             return task
@@ -150,13 +151,21 @@ class Launching:
             return None
         asked = endpoints.requests(record)
         host = record.host_config
-        request = SandboxRequest(record.id, asked, host.sysctls or {}, etcfiles.Options.of(host).nameservers)
+        request = SandboxRequest(
+            container_id=record.id,
+            endpoints=asked,
+            sysctls=host.sysctls or {},
+            nameservers=etcfiles.Options.of(host).nameservers,
+            name=record.name,
+            ports=ports.wanted(record),
+        )
         try:
-            if self.networks.at_hand(asked):
+            if self.networks.at_hand(asked) and not request.ports:
                 return self.networks.open_sandbox(request)
             return await asyncio.to_thread(self.networks.open_sandbox, request)
-        except (Conflict, NotFound) as error:
-            raise type(error)(f"failed to set up container networking: {error.message}") from error
+        except (Conflict, NotFound, SystemFailure) as error:
+            text = error.message.removeprefix("failed to set up container networking: ")
+            raise type(error)(f"failed to set up container networking: {text}") from error
 
     def _write_files(self, record: Record, sandbox: Sandbox | None) -> tuple[Mount, ...]:
         """Write hosts, hostname and resolv.conf and return their mounts, or those of the container shared with."""

@@ -16,7 +16,7 @@ from wherry.images.images import Images
 from wherry.models import prune
 from wherry.models.queries import Filters, ListQuery
 from wherry.network.controller import Networks
-from wherry.services import endpoints
+from wherry.services import endpoints, ports
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 
@@ -47,7 +47,11 @@ class Looks:
         for container in found:
             networks = endpoints.shown(container.record, self.networks)
             entry = present.summary(
-                container.record, image=self._image_name(container), networks=networks, health=container.health
+                container.record,
+                image=self._image_name(container),
+                networks=networks,
+                ports=ports.listed(container.record, self.networks.published(container.id)),
+                health=container.health,
             )
             if query.size:
                 entry |= await self._sizes(container)
@@ -60,16 +64,24 @@ class Looks:
         ancestors = self._ancestors(query.filters.get("ancestor", ()))
         newest, oldest = self._limits(query.filters)
         healths = query.filters.get("health", ())
+        published = [ports.parse_filter(each) for each in query.filters.get("publish", ())]
+        exposed = [ports.parse_filter(each) for each in query.filters.get("expose", ())]
         return [
             container
             for container in self.catalog
             if (everything or container.record.state.active)
             and container_filters.accepts(container.record, filters)
             and (not healths or (container.health.status if container.health else "none") in healths)
+            and (not published or self._publishes(container, published))
+            and (not exposed or ports.exposes(container.record, exposed))
             and (ancestors is None or container.record.image_id in ancestors)
             and (newest is None or container.record.created < newest)
             and (oldest is None or container.record.created > oldest)
         ]
+
+    def _publishes(self, container: Container, wanted: Sequence[ports.Span]) -> bool:
+        found = [(each.host_port, each.protocol) for each in self.networks.published(container.id)]
+        return any(ports.within(each, wanted) for each in found)
 
     def _by_network_name(self, filters: Filters) -> Filters:
         """Return the filters with the names of networks in place of their ids, by which the records know them."""
@@ -119,12 +131,15 @@ class Looks:
         """Return the answer of docker inspect."""
         record = container.record
         pid = record.state.pid
-        sandbox = (self.networks.sandbox(container.id)[0], f"/proc/{pid}/ns/net" if pid else "")
         answer = present.inspect(
             record,
             root=self.settings.container_root(container.id),
-            networks=endpoints.shown(record, self.networks),
-            sandbox=sandbox,
+            network=present.network_settings(
+                endpoints.shown(record, self.networks),
+                ports=ports.shown(record, self.networks.published(container.id)),
+                sandbox=self.networks.sandbox(container.id)[0],
+                key=f"/proc/{pid}/ns/net" if pid else "",
+            ),
             graph=self.snapshotter.graph_data(container.id),
             exec_ids=self.exec_ids(container.id),
         )

@@ -8,7 +8,6 @@ from wherry.models.container import HostConfig
 
 def _wanted(host: HostConfig) -> list[tuple[bool, str]]:
     return [
-        (bool(host.port_bindings) or host.publish_all_ports, "publishing ports (-p, -P)"),
         (bool(host.links), "links (--link)"),
     ]
 

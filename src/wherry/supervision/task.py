@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 REPLY_PATIENCE = 30.0  # an exec's set-up may have to wait for a slow disk
 STATE_PATIENCE = 5.0
+FDS = 200
+"""Descriptors in one message; SCM_MAX_FD is 253."""
 
 
 class LaunchFailed(Exception):
@@ -217,6 +219,17 @@ class Task:
     async def attach(self, fd: int, options: AttachOptions) -> None:
         """Connect a client's stream; the caller closes its own `fd`."""
         await self._request("attach", options.to_wire(), [fd])
+
+    async def hold(self, sockets: Mapping[str, int]) -> None:
+        """Have the supervisor keep these descriptors open; the caller closes its own. Raises Conflict, Unavailable."""
+        keys = list(sockets)
+        for start in range(0, len(keys), FDS):
+            part = keys[start : start + FDS]
+            await self._request("hold", {"keys": part}, [sockets[key] for key in part])
+
+    async def release(self, keys: Sequence[str]) -> None:
+        """Have the supervisor close what it holds under these keys."""
+        await self._request("release", {"keys": list(keys)})
 
     async def exec(self, launch: ExecLaunch, stream_fd: int | None) -> ExecTask:
         """Run one more process; raises LaunchFailed. The caller closes its own `stream_fd`."""

@@ -12,10 +12,10 @@ import pytest
 
 from tests.kernel.isolation import command, in_thread, inside, ip, isolated
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
-from wherry.network import controller as controller_module
 from wherry.network import sandbox as sandbox_module
 from wherry.network import sysctls
 from wherry.network.api import EndpointRequest, SandboxRequest
+from wherry.network.endpointstore import EndpointStore
 
 pytestmark = pytest.mark.root
 
@@ -208,7 +208,7 @@ def test_bad_requests_leave_nothing(engine):
     assert len(networks.endpoints("c1")) == 1
 
 
-@pytest.mark.parametrize("place", ["_set_sysctls", "_configuration", "_record"])
+@pytest.mark.parametrize("place", ["_set_sysctls", "_configuration", "write"])
 @isolated
 def test_each_step_is_undone_when_a_later_one_fails(engine, monkeypatch, place):
     networks = engine()
@@ -220,7 +220,7 @@ def test_each_step_is_undone_when_a_later_one_fails(engine, monkeypatch, place):
     def fail(*_args, **_kwargs):
         raise OSError(5, "Input/output error", "somewhere")
 
-    monkeypatch.setattr(controller_module.Networks if place == "_record" else sandbox_module, place, fail)
+    monkeypatch.setattr(EndpointStore if place == "write" else sandbox_module, place, fail)
     with pytest.raises(SystemFailure, match=r"failed to set up container networking: Input/output error \[somewhere\]"):
         networks.open_sandbox(SandboxRequest("c1", BRIDGE))
     wait_for(lambda: ports() == [])

@@ -166,7 +166,9 @@ def test_every_flag_arrives_in_its_place(engine: FakeEngine) -> None:
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["run", "-p", "80:80", "busybox"], "publishing ports is not there yet"),
+        (["run", "-p", "80-81:80-82", "busybox"], "invalid ranges specified for container and host Ports"),
+        (["run", "-p", "80:99999", "busybox"], "invalid port in 80:99999: 99999"),
+        (["run", "-p", "80:80/icmp", "busybox"], "invalid proto: icmp"),
         (["run", "-m", "1x", "busybox"], 'invalid argument "1x" for "-m, --memory" flag: invalid suffix: \'x\''),
         (["run", "--rm", "--restart", "always", "busybox"], "cannot specify both --restart and --rm"),
         (["ps", "--nope"], "unknown flag: --nope"),

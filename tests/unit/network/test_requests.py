@@ -126,7 +126,7 @@ def test_other_sysctls_are_somebody_elses():
 
 
 class Settings:
-    bridge, bip, mtu, ip_masq, ip_forward = "", "", 0, True, False
+    bridge, bip, mtu, ip_masq, ip, ip_forward = "", "", 0, True, "", False
 
 
 def test_configuration_of_the_daemon():

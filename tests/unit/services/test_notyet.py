@@ -3,15 +3,13 @@
 import pytest
 
 from wherry.errors import NotImplementedHere
-from wherry.models.container import HostConfig, PortBinding, RestartPolicy
+from wherry.models.container import HostConfig, RestartPolicy
 from wherry.services import notyet
 
 
 @pytest.mark.parametrize(
     ("host", "text"),
     [
-        (HostConfig(port_bindings={"80/tcp": [PortBinding(host_port="80")]}), "publishing ports"),
-        (HostConfig(publish_all_ports=True), "publishing ports"),
         (HostConfig(links=["a:b"]), "--link"),
     ],
 )

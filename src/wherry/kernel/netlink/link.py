@@ -45,6 +45,7 @@ IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
 IFLA_BR_FORWARD_DELAY = 1
 IFLA_BRPORT_ISOLATED = 33
+IFLA_BRPORT_MODE = 4
 IFLA_BR_STP_STATE = 5
 IFLA_BR_MCAST_SNOOPING = 23
 
@@ -168,6 +169,12 @@ def master(index: int) -> bytes:
 def isolated() -> bytes:
     """Return the attribute of a bridge's port that keeps it from other ports that have it (Linux 4.18)."""
     data = nested(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_ISOLATED, 1))
+    return nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
+
+
+def hairpin() -> bytes:
+    """Return the attribute of a bridge's port that lets a packet go out where it came in (Linux 2.6.32)."""
+    data = nested(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_MODE, 1))
     return nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
 
 

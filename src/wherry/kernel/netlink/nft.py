@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from wherry.kernel.netlink.addr import packed
 from wherry.kernel.netlink.codec import (
@@ -43,13 +43,16 @@ PRIORITY_RAW, PRIORITY_DSTNAT, PRIORITY_FILTER, PRIORITY_SRCNAT = -300, -100, 0,
 NF_DROP, NF_ACCEPT = 0, 1
 NFT_JUMP, NFT_RETURN = -3, -5
 
-IFNAME_TYPE, IPV4_TYPE = 41, 7
+IFNAME_TYPE, IPV4_TYPE, PROTOCOL_TYPE, PORT_TYPE = 41, 7, 12, 13
 """How nft(8) displays a set's keys; the kernel only stores these numbers."""
 
 SET_INTERVAL, SET_MAP = 0x4, 0x8
 META_IIFNAME, META_OIFNAME, META_L4PROTO = 6, 7, 16
 CMP_EQ, CMP_NEQ = 0, 1
-CT_STATE = 0
+CT_STATE, CT_STATUS = 0, 2
+CT_DNAT = 1 << 5
+"""IPS_DST_NAT: the destination of the connection was changed."""
+RTN_LOCAL = 2
 CT_RELATED, CT_ESTABLISHED = 1 << 2, 1 << 1
 LOOKUP_INVERT = 1
 IFNAMSIZ = 16
@@ -57,6 +60,10 @@ IFNAMSIZ = 16
 _LIST_ELEMENT = 1
 _DATA_VALUE, _DATA_VERDICT = 1, 2
 _REGISTER, _SECOND_REGISTER = 1, 2
+_WORD = 8
+"""NFT_REG32_00: the first of the 4-byte registers that make up the others, for keys and data of several parts."""
+_ELEMENTS = 500
+"""Elements in one message: the attribute that holds them has a length of 16 bits."""
 _VERDICT_REGISTER = 0
 
 
@@ -108,6 +115,20 @@ class Ruleset:
         body += be32(6, 0xFFFFFF00) + be32(7, 16)  # NFT_DATA_VERDICT; the length is not looked at
         self._add(NEWSET, "NFT_MSG_NEWSET", f"{table} {name}", body + self._set_id(), NLM_F_CREATE)
 
+    def data_map(self, table: str, name: str, key: tuple[int, int], data: tuple[int, int]) -> None:
+        """Make a map from keys to data, each as (type, length); see `joined_type` for several parts."""
+        body = text(1, table) + text(2, name) + be32(3, SET_MAP) + _key(*key)
+        body += be32(6, data[0]) + be32(7, data[1])
+        self._add(NEWSET, "NFT_MSG_NEWSET", f"{table} {name}", body + self._set_id(), NLM_F_CREATE)
+
+    def add_data(self, table: str, name: str, entries: Mapping[bytes, bytes]) -> None:
+        """Put keys with their data into a map. EEXIST when a key is there with other data."""
+        elements = [
+            nested(_LIST_ELEMENT, nested(1, attribute(_DATA_VALUE, key)), nested(2, attribute(_DATA_VALUE, value)))
+            for key, value in entries.items()
+        ]
+        self._elements(NEWSETELEM, "NFT_MSG_NEWSETELEM", table, name, elements)
+
     def _set_id(self) -> bytes:
         return be32(10, len(self._requests) + 1)
 
@@ -130,8 +151,8 @@ class Ruleset:
         self._elements(DELSETELEM, "NFT_MSG_DELSETELEM", table, name, elements)
 
     def _elements(self, kind: int, operation: str, table: str, name: str, elements: list[bytes]) -> None:
-        if elements:
-            body = text(1, table) + text(2, name) + nested(3, *elements)
+        for start in range(0, len(elements), _ELEMENTS):
+            body = text(1, table) + text(2, name) + nested(3, *elements[start : start + _ELEMENTS])
             self._add(kind, operation, f"{table} {name}", body, NLM_F_CREATE if kind == NEWSETELEM else 0)
 
     def commit(self) -> None:
@@ -179,6 +200,60 @@ def expression(name: str, *parameters: bytes) -> bytes:
 def interface_key(name: str) -> bytes:
     """Return an interface name as it stands in a register: padded with NUL to 16 bytes."""
     return name.encode().ljust(IFNAMSIZ, b"\0")
+
+
+def joined_type(*types: int) -> int:
+    """Return the type of a key or data of several parts, each of which takes 4 bytes (nft(8): 6 bits per part)."""
+    found = 0
+    for each in types:
+        found = found << 6 | each
+    return found
+
+
+def port_key(address: str, protocol: int, port: int) -> bytes:
+    """Return address . protocol . port, or without an address protocol . port, as `load_port_key` loads it."""
+    return (packed(address) if address else b"") + bytes((protocol, 0, 0, 0)) + struct.pack("!HH", port, 0)
+
+
+def address_and_port(address: str, port: int) -> bytes:
+    """Return address . port as data of a map, in network order, each part 4 bytes."""
+    return packed(address) + struct.pack("!HH", port, 0)
+
+
+def load_port_key(*, address: bool) -> tuple[bytes, ...]:
+    """Load the IPv4 packet's destination (address . protocol . port, or the last two) as the key of a map."""
+    first = _WORD + (1 if address else 0)
+    destination = expression("payload", be32(1, _WORD), be32(2, 1), be32(3, 16), be32(4, 4))
+    return (
+        *((destination,) if address else ()),
+        expression("meta", be32(2, META_L4PROTO), be32(1, first)),
+        expression("payload", be32(1, first + 1), be32(2, 2), be32(3, 2), be32(4, 2)),
+    )
+
+
+def destination_from(name: str) -> tuple[bytes, ...]:
+    """Look the loaded key up in a map to address . port, and send the packet there. Only in a nat chain."""
+    lookup = expression("lookup", text(1, name), be32(2, _WORD), be32(3, _WORD))
+    nat = expression("nat", be32(1, 1), be32(2, NFPROTO_IPV4), be32(3, _WORD), be32(5, _WORD + 1))
+    return lookup, nat
+
+
+def to_this_host() -> tuple[bytes, ...]:
+    """Match packets to an address of this host (fib daddr type local)."""
+    fib = expression("fib", be32(1, _REGISTER), be32(2, 3), be32(3, 1 << 1))
+    return fib, compared(struct.pack("=I", RTN_LOCAL))
+
+
+def of_changed_destination() -> tuple[bytes, ...]:
+    """Match packets of connections whose destination was changed (ct status dnat)."""
+    mask = struct.pack("=I", CT_DNAT)
+    return load_ct(CT_STATUS), masked(mask), compared(bytes(4), equal=False)
+
+
+def to_subnet4(network: str, prefix: int) -> tuple[bytes, ...]:
+    """Match packets whose IPv4 destination is in a subnet (offset 16 of the header, RFC 791)."""
+    mask = (0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF).to_bytes(4, "big")
+    return load_network(16, 4), masked(mask), compared(packed(network))
 
 
 def load_meta(key: int) -> bytes:

@@ -23,6 +23,7 @@ META = {
 }  # fmt: skip
 CT = {0: "ct state", 1: "ct direction", 2: "ct status", 3: "ct mark"}
 CT_STATES = {1: "invalid", 2: "established", 4: "related", 8: "new", 64: "untracked"}
+CT_STATUS = {1: "expected", 2: "seen-reply", 4: "assured", 8: "confirmed", 16: "snat", 32: "dnat", 512: "dying"}
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "ipv6-icmp", 132: "sctp"}
 VERDICTS = {0: "drop", 1: "accept", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto", -5: "return"}
 OPERATORS = ("", "!= ", "< ", "<= ", "> ", ">= ")
@@ -111,8 +112,8 @@ class Words:
         register, operator = as_be32(fields.get(1)), as_be32(fields.get(2))
         raw = attributes(fields.get(3, b"")).get(1, b"")
         name, mask = self._loaded(register), self._masks.get(_wide(register))
-        if mask is not None and name == "ct state":
-            states = _states(mask)
+        if mask is not None and name in ("ct state", "ct status"):
+            states = _flags(mask, CT_STATES if name == "ct state" else CT_STATUS)
             self._words.append(f"{name} {states}" if operator == 1 and not any(raw) else f"{name} & {states}")
             return
         if name in ("meta l4proto", "ip protocol", "ip6 nexthdr") and raw:
@@ -217,9 +218,9 @@ def _host(raw: bytes) -> int:
     return int.from_bytes(raw, "little" if sys.byteorder == "little" else "big")
 
 
-def _states(mask: bytes) -> str:
+def _flags(mask: bytes, names: dict[int, str]) -> str:
     bits = _host(mask[:4])
-    return ",".join(name for bit, name in CT_STATES.items() if bits & bit) or "0"
+    return ",".join(name for bit, name in names.items() if bits & bit) or "0"
 
 
 def _address(name: str, raw: bytes, mask: bytes | None) -> str:

@@ -50,6 +50,7 @@ class BridgeDriver:
         self._firewall = firewall
         self._index = 0
         self._ours = True
+        self._exposed = False
         self._claim: Claim | None = None
         digest = hashlib.sha256(plan.name.encode()).digest()
         self._group = 1 << 30 | int.from_bytes(digest[:4], "big") >> 3 << 1
@@ -160,6 +161,20 @@ class BridgeDriver:
             return name
         raise AssertionError("unreachable: the last attempt raises")
 
+    def expose(self, name: str) -> None:
+        """Let a container of a link reach its own published ports, and the host all from 127.0.0.1.
+
+        Where br_netfilter is loaded, a packet that a container sends to its own published port is bridged back to the
+        port that it came from (net/bridge/br_netfilter_hooks.c, bridged-dnat), which only happens with hairpin on.
+        route_localnet (ip-sysctl.rst) lets packets of 127.0.0.1 out by the bridge, from the first that needs it on. The
+        firewall's chain "raw" is there by then, and keeps containers from sending to 127.0.0.1 of the host.
+        """
+        with NetlinkSocket() as netlink:
+            netlink.apply(link.set_attributes(name, link.hairpin()))
+        if not self._exposed:
+            sysctls.write(f"net/ipv4/conf/{self._plan.name}/route_localnet", "1")
+            self._exposed = True
+
     def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
         """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine."""
         into = link.group(self._doomed)
@@ -188,6 +203,8 @@ class BridgeDriver:
                 self._firewall.uninstall(self._plan.name)
                 if self._ours:
                     netlink.apply(link.delete_link(self._plan.name))
+                elif self._exposed:
+                    sysctls.write(f"net/ipv4/conf/{self._plan.name}/route_localnet", "0", missing_ok=True)
                 forwarding.disable(netlink, self._firewall, self._plan.name)
             self._claim.close()
             self._claim = None

@@ -28,6 +28,9 @@ class HostDriver:
         """Raise InvalidArgument: a container with a namespace of its own cannot be in the host's."""
         raise InvalidArgument("container cannot be connected to host network: it has a network namespace of its own")
 
+    def expose(self, name: str) -> None:
+        """There are no containers of ours in it with a way in."""
+
     def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
         """There are no links."""
 

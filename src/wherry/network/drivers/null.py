@@ -27,6 +27,9 @@ class NullDriver:
         """Make no link."""
         return ""
 
+    def expose(self, name: str) -> None:
+        """Nothing leads to it."""
+
     def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
         """There are no links."""
 

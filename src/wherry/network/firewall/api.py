@@ -2,7 +2,7 @@
 
 One `BridgeRules` value says everything about one bridge. A backend holds those of one engine and brings the kernel to
 all of them in one transaction, from whatever was there before: starting after a crash and adding a network are the
-same call. Published ports will be one more field of the value and a map element each.
+same call. A published port is a `Forward`: one element of a map, whatever the number of ports and networks.
 
 Every engine has a table of its own. Forwarding in general is shared by all engines of a network namespace: see
 `Firewall.guard`.
@@ -10,7 +10,7 @@ Every engine has a table of its own. Forwarding in general is shared by all engi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,25 @@ class BridgeRules:
     internal: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A port of the host that leads to one of a container. address "": every address of the host.
+
+    protocol: the number of IANA's (6 tcp, 17 udp, 132 sctp).
+    """
+
+    protocol: int
+    address: str
+    port: int
+    to_address: str
+    to_port: int
+
+    @property
+    def place(self) -> tuple[int, str, int]:
+        """What of the host it takes; only one forward can have it."""
+        return self.protocol, self.address, self.port
+
+
 class Firewall(Protocol):
     """A packet filter backend. Methods block; they raise OSError, or NotImplementedHere when the kernel lacks it."""
 
@@ -40,8 +59,15 @@ class Firewall(Protocol):
         """Take the rules of a bridge away; none there is fine."""
         ...
 
-    def renew(self) -> None:
-        """Bring all rules back, whatever somebody else made of them."""
+    def forward(self, gone: Iterable[Forward], fresh: Iterable[Forward]) -> None:
+        """Take forwards away and make others, in one transaction. A fresh one takes the place that another has.
+
+        One that is not there, or whose place another has by now, need not be taken away.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Bring the kernel to all rules again: somebody else may have flushed them."""
         ...
 
     def guard(self, outside: Collection[str]) -> None:
