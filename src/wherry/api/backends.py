@@ -112,6 +112,10 @@ class ImagesBackend(Protocol):
         """Yield progress records ({"stream": ...}, {"status": ...}); body is read in a worker thread."""
         ...
 
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+        """Return a tar; it has to be closed."""
+        ...
+
     def import_(
         self, body: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
     ) -> AsyncIterator[Json]: ...

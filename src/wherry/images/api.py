@@ -8,8 +8,8 @@ spelled out in the store, short on the wire) means one image at a time; an image
                        names visible; before it nothing can be seen, and a failure or a kill leaves nothing behind
     remove, prune  ->  one transaction takes names and images away, then layers that no image needs are removed
 
-A layer that a container still needs stays until `collect` finds it free; `collect` runs after every removal and at
-start. All methods block and may be called from several threads.
+A layer that a container still needs stays, with its archive in content/, until `collect` finds it free; `collect` runs
+after every removal and at start. All methods block and may be called from several threads.
 
     resolve(ref) -> Image                     NotFound "No such image: REF"; InvalidArgument for a malformed one
     listing(all, filters) -> [dict]           GET /images/json, newest first
@@ -20,6 +20,7 @@ start. All methods block and may be called from several threads.
     load(stream, progress) -> [image id]      tar of `docker save` or an OCI layout, compressed or not
     import_(stream, repo, tag, message, changes, platform) -> image id
     commit(chunks, wanted) -> image id        a layer's tar on top of a container's layers
+    saved(refs, platform)                     context: (image ids, tar as docker save writes it)
     prune(filters, users) -> dict             POST /images/prune
     collect() -> [chain ID]                   frees layers nobody needs
 """

@@ -66,6 +66,31 @@ class Content:
             raise SystemFailure(f"cannot write {target}: {error}") from error
         return f"sha256:{digest}"
 
+    def adopt(self, file: Path, digest: str) -> None:
+        """Take in a file whose bytes are known to be the digest's; no row refers to it yet. Leaves it when it is here.
+
+        The caller holds the lock under which blobs are deleted.
+        """
+        target = self.path(digest)
+        try:
+            if target.exists():
+                return
+            with open(file, "rb", buffering=0) as written:
+                os.fsync(written.fileno())
+            file.rename(target)
+            fsync_directory(self._blobs)
+        except OSError as error:
+            raise SystemFailure(f"cannot write {target}: {error}") from error
+
+    def has(self, digest: str) -> bool:
+        """Return whether a blob is here and official."""
+        return bool(self._database.query("SELECT 1 FROM content WHERE digest = ?", (digest,)))
+
+    def sizes(self, media_type: str) -> dict[str, int]:
+        """Return the bytes of each official blob of a type, by digest."""
+        rows = self._database.query("SELECT digest, size FROM content WHERE media_type = ?", (media_type,))
+        return {str(digest): int(size) for digest, size in rows}
+
     def record(self, digest: str, size: int, media_type: str) -> None:
         """Make a blob official; the caller's transaction makes the reference to it."""
         self._database.execute("INSERT OR IGNORE INTO content VALUES (?, ?, ?)", (digest, size, media_type))

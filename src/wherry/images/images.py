@@ -5,31 +5,35 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wherry.errors import InvalidArgument, NotFound
+from wherry.errors import NotFound
 from wherry.images import changes as instructions
 from wherry.images import config as configs
-from wherry.images import listing, references
+from wherry.images import listing, references, save
 from wherry.images.api import Filters, Report, Users
+from wherry.images.choice import choose
 from wherry.images.commit import EMPTY, Commit, Joined, commit_config
 from wherry.images.config import ImageConfig, chain_ids
 from wherry.images.content import Content
 from wherry.images.layers import Layers
 from wherry.images.listing import Known
-from wherry.images.load import import_config, ingest, opened
-from wherry.images.manifest import OCI_CONFIG, Candidate, candidates, host_architecture
+from wherry.images.load import import_config, opened, plain
+from wherry.images.manifest import OCI_CONFIG, OCI_LAYER, Candidate, candidates, parse_platform
 from wherry.images.references import Reference
 from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
-from wherry.images.spool import Spool
+from wherry.images.spool import Member, Spool
 from wherry.models.image import Image
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
+
+Archives = dict[str, Member]
+"""diff id -> the uncompressed tar of a layer that is to be kept."""
 
 _CACHED = 256  # parsed configs; each may be as large as JSON_LIMIT
 
@@ -57,7 +61,7 @@ class Images:
             for chain in self._rows.layers():
                 if chain not in present:
                     self._rows.drop_layer(chain)
-        self._layers.collect()
+        self._collect()
         self._content.sweep()
 
     # Looking up
@@ -162,8 +166,9 @@ class Images:
         }
 
     def layers_size(self) -> int:
-        """Return the bytes of all layers."""
-        return sum(layer.size for layer in self._rows.layers().values())
+        """Return the bytes of all layers: unpacked, and as the archives that docker save gives back."""
+        archives = self._content.sizes(OCI_LAYER)
+        return sum(layer.size for layer in self._rows.layers().values()) + sum(archives.values())
 
     def _limits(self, filters: Filters) -> tuple[int | None, int]:
         before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
@@ -216,12 +221,22 @@ class Images:
             self._content.delete(digest)
 
     def _freed(self) -> list[Step]:
-        return [{"Deleted": f"sha256:{chain}"} for chain in self._layers.collect()]
+        return [{"Deleted": f"sha256:{chain}"} for chain in self._collect()]
 
     def collect(self) -> list[str]:
         """Remove layers that no image and no container needs any more; return their chain IDs."""
+        return self._collect()
+
+    def _collect(self) -> list[str]:
         with self._changing:
-            return self._layers.collect()
+            removed = self._layers.collect()
+            with self._database.transaction():
+                unneeded = self._content.sizes(OCI_LAYER).keys() - self._rows.diff_ids()
+                for digest in unneeded:
+                    self._content.forget(digest)
+            for digest in unneeded:
+                self._content.delete(digest)
+        return removed
 
     def prune(self, filters: Filters, *, users: Users) -> dict[str, Any]:
         """Remove unused images: dangling ones, or with dangling=false all of them."""
@@ -250,15 +265,27 @@ class Images:
             found = candidates(spool)
             chains = [chain for each in found for chain in chain_ids(each.config.rootfs.diff_ids)]
             with self._kept(chains):
-                layers = [ingest(self._layers, each, progress) for each in found]
-                spool.clear()
-                loaded = self._commit(found, layers, progress)
+                archives: Archives = {}
+                layers = [self._ingest(each, spool, archives, progress) for each in found]
+                spool.clear(keep=archives.values())
+                loaded = self._commit(found, layers, archives, progress)
         for image_id, names in loaded:
             for name in names or ():
                 progress({"stream": f"Loaded image: {name.familiar}\n"})
             if not names:
                 progress({"stream": f"Loaded image ID: {image_id}\n"})
         return [image_id for image_id, _ in loaded]
+
+    def _ingest(self, image: Candidate, spool: Spool, archives: Archives, progress: Report) -> list[LayerRow]:
+        """Unpack the layers that are not there yet, and note the archives to keep."""
+        diff_ids = image.config.rootfs.diff_ids
+        for member, diff_id, chain in zip(image.layers, diff_ids, chain_ids(diff_ids), strict=True):
+            here = self._layers.is_present(chain) and self._content.has(diff_id)
+            if diff_id not in archives and not here:
+                archives[diff_id] = plain(spool, member, diff_id)
+        return self._layers.ingest(
+            diff_ids, lambda index: opened(archives[diff_ids[index]], diff_ids[index], progress)
+        )
 
     @contextmanager
     def _kept(self, chains: list[str]) -> Iterator[None]:
@@ -267,18 +294,22 @@ class Images:
             with self._layers.lease(chains):
                 yield
         except BaseException:
-            self._layers.collect()
+            self._collect()
             raise
 
     def _commit(
-        self, found: list[Candidate], layers: list[list[LayerRow]], progress: Report
+        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives, progress: Report
     ) -> list[tuple[str, tuple[Reference, ...]]]:
         """Make images visible: their content is on the disk before anything refers to it."""
         self._snapshotter.flush()
         loaded: list[tuple[str, tuple[Reference, ...]]] = []
         with self._changing:
+            for digest, member in archives.items():
+                self._content.adopt(member.path, digest)
             blobs = [(self._content.put(each.config_bytes), self._put_manifest(each)) for each in found]
             with self._database.transaction(power_safe=True):
+                for digest, member in archives.items():
+                    self._content.record(digest, member.size, OCI_LAYER)
                 for candidate, rows, (image_id, manifest) in zip(found, layers, blobs, strict=True):
                     self._put(candidate, rows, image_id, manifest)
                     self._name(candidate.names, image_id, progress)
@@ -325,8 +356,7 @@ class Images:
             candidate = Candidate(data, configs.parse(data), (member,), names)
             with self._kept(chain_ids([member.digest])):
                 rows = self._layers.ingest([member.digest], lambda _: opened(member, member.digest, _quiet))
-                spool.clear()
-                return self._commit([candidate], [rows], _quiet)[0][0]
+                return self._commit([candidate], [rows], {member.digest: member}, _quiet)[0][0]
 
     def commit(self, chunks: Iterator[bytes], wanted: Commit) -> str:
         """Make an image of a layer's tar on top of the layers that a container has; return its id."""
@@ -349,8 +379,27 @@ class Images:
             candidate = Candidate(data, configs.parse(data), (), names, parent=parent.id if parent else "")
             with self._kept(chain_ids(diff_ids)):
                 rows = self._layers.ingest(diff_ids, lambda _: opened(member, member.digest, _quiet))
-                spool.clear()
-                return self._commit([candidate], [rows], _quiet)[0][0]
+                archives = {} if empty else {member.digest: member}
+                return self._commit([candidate], [rows], archives, _quiet)[0][0]
+
+    # Out
+
+    @contextmanager
+    def saved(self, refs: list[str], platform: str = "") -> Iterator[tuple[list[str], Generator[bytes, None, None]]]:
+        """Give the ids of images and a tar of them. They stay whole while it is read, also when they are removed."""
+        with ExitStack() as held:
+            held.callback(self._collect)
+            with self._changing:
+                images = [self._outgoing(*each, platform) for each in choose(self._rows, self._find, refs)]
+                for image in images:
+                    held.enter_context(self._layers.lease(chain_ids([diff_id for diff_id, _ in image.layers])))
+            paths = {diff_id: self._content.path(diff_id) for image in images for diff_id, _ in image.layers}
+            yield [image.id for image in images], save.archive(save.members(images, paths))
+
+    def _outgoing(self, row: ImageRow, names: tuple[Reference, ...], platform: str) -> save.Saved:
+        save.check_platform(self._config(row.id), platform)
+        layers = save.with_sizes(self._diff_ids(row.chain_id), self._content.sizes(OCI_LAYER))
+        return save.Saved(row.id, self._content.read(row.id), row.created, names, layers)
 
     def _diff_ids(self, chain_id: str) -> list[str]:
         """Return the digests of a chain of layers, lowest first."""
@@ -370,16 +419,3 @@ def _quiet(_: dict[str, Any]) -> None:
 
 def _is_hex(text: str) -> bool:
     return 0 < len(text) <= 64 and not set(text) - set("0123456789abcdef")
-
-
-def parse_platform(text: str) -> dict[str, str]:
-    """Return os, architecture and variant of an os[/arch[/variant]] specifier, "" meaning this machine."""
-    parts = text.lower().split("/") if text else ["linux"]
-    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
-        raise InvalidArgument(f'"{text[:100]}": cannot parse platform specifier: invalid argument')
-    if parts[0] != "linux":
-        raise InvalidArgument(f'operating system "{parts[0]}" is not supported')
-    system = {"architecture": parts[1] if len(parts) > 1 else host_architecture(), "os": parts[0]}
-    if len(parts) > 2:
-        system["variant"] = parts[2]
-    return system

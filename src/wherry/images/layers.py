@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from io import RawIOBase
 from typing import BinaryIO, cast
 
 from wherry.archive.tar import Source
-from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.errors import Conflict, NotFound
 from wherry.images.config import chain_ids
 from wherry.images.rows import LayerRow, Rows
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
 OpenLayer = Callable[[int], AbstractContextManager[Source]]
-
-
-class Verified(RawIOBase):
-    """A source that raises InvalidArgument at its end when its bytes are not those of the digest."""
-
-    def __init__(self, source: Source, digest: str, what: str) -> None:
-        super().__init__()
-        self._source = source
-        self._wanted = digest
-        self._what = what
-        self._hash = hashlib.sha256()
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return up to `size` bytes."""
-        data = self._source.read(size)
-        if data:
-            self._hash.update(data)
-        elif f"sha256:{self._hash.hexdigest()}" != self._wanted:
-            raise InvalidArgument(f"{self._what} is not what its digest says: expected {self._wanted}, got other bytes")
-        return data
 
 
 class Layers:

@@ -6,15 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import RawIOBase
-from typing import Any
+from typing import Any, cast
 
-from wherry.archive.compression import decompressed
 from wherry.archive.tar import Source
+from wherry.errors import InvalidArgument
 from wherry.images.api import Report
-from wherry.images.layers import Layers, Verified
-from wherry.images.manifest import Candidate
-from wherry.images.rows import LayerRow
-from wherry.images.spool import Member
+from wherry.images.spool import Member, Spool
 
 _INTERVAL = 0.1
 
@@ -43,22 +40,22 @@ class Counted(RawIOBase):
         return data
 
 
+def plain(spool: Spool, member: Member, diff_id: str) -> Member:
+    """Return the uncompressed tar of a layer, as a file of the spool. Raises InvalidArgument when it is another."""
+    if member.digest == diff_id:
+        return member
+    with open(member.path, "rb", buffering=0) as file:
+        unpacked = spool.take_whole(file)
+    if unpacked.digest != diff_id:
+        raise InvalidArgument(f"a layer is not what its digest says: expected {diff_id}, got other bytes")
+    return unpacked
+
+
 @contextmanager
 def opened(member: Member, diff_id: str, report: Report) -> Iterator[Source]:
-    """Give the uncompressed tar of a layer; its digest is checked by the time it has been read."""
+    """Give the uncompressed tar of a layer, whose digest was computed when the file was written."""
     with open(member.path, "rb", buffering=0) as file:
-        counted = Counted(file, member.size, report, diff_id[7:19])
-        source, compression = decompressed(counted)
-        if not compression and member.digest == diff_id:
-            yield source  # the digest was computed when the file was written
-        else:
-            yield Verified(source, diff_id, "a layer")
-
-
-def ingest(layers: Layers, candidate: Candidate, report: Report) -> list[LayerRow]:
-    """Unpack the layers of an image that are not there yet."""
-    diff_ids = candidate.config.rootfs.diff_ids
-    return layers.ingest(diff_ids, lambda index: opened(candidate.layers[index], diff_ids[index], report))
+        yield cast(Source, Counted(file, member.size, report, diff_id[7:19]))
 
 
 def import_config(run: dict[str, Any], diff_id: str, *, created: str, comment: str, system: dict[str, str]) -> dict[

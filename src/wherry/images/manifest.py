@@ -21,6 +21,7 @@ from wherry.images.spool import Member, Spool
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -80,6 +81,19 @@ def host_architecture() -> str:
     """Return this machine's architecture under the name that images use."""
     machine = platform.machine()
     return ARCHITECTURES.get(machine, machine)
+
+
+def parse_platform(text: str) -> dict[str, str]:
+    """Return os, architecture and variant of an os[/arch[/variant]] specifier, "" meaning this machine."""
+    parts = text.lower().split("/") if text else ["linux"]
+    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
+        raise InvalidArgument(f'"{text[:100]}": cannot parse platform specifier: invalid argument')
+    if parts[0] != "linux":
+        raise InvalidArgument(f'operating system "{parts[0]}" is not supported')
+    system = {"architecture": parts[1] if len(parts) > 1 else host_architecture(), "os": parts[0]}
+    if len(parts) > 2:
+        system["variant"] = parts[2]
+    return system
 
 
 def candidates(spool: Spool) -> list[Candidate]:

@@ -75,6 +75,12 @@ class Rows:
             found.setdefault(str(image), []).append(str(name))
         return found
 
+    def tags_of(self, name: str) -> list[str]:
+        """Return the stored names that are this full name with a tag, sorted."""
+        rows = self._database.query("SELECT name FROM tags WHERE name >= ? AND name < ? ORDER BY name",
+                                    (f"{name}:", f"{name};"))  # fmt: skip
+        return [str(row[0]) for row in rows]
+
     def last_tagged(self, image_id: str) -> int:
         """Return when an image got a name last (Unix ns), 0 for never."""
         rows = self._database.query("SELECT max(updated) FROM tags WHERE image = ?", (image_id,))
@@ -93,6 +99,10 @@ class Rows:
             "SELECT size FROM layers WHERE driver = ? AND chain_id = ?", (self._driver, chain_id)
         )
         return int(rows[0][0]) if rows else 0
+
+    def diff_ids(self) -> set[str]:
+        """Return the digests of the layers of all drivers."""
+        return {str(row[0]) for row in self._database.query("SELECT DISTINCT diff_id FROM layers")}
 
     def put_image(self, row: ImageRow) -> None:
         """Add an image; one that is there already stays."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -55,9 +56,15 @@ class Spool:
         self.clear()
         os.close(self._root_fd)
 
-    def clear(self) -> None:
-        """Remove the files now: before the disk is told to write everything down."""
-        trees.remove(self._root_fd, self._folder.name)
+    def clear(self, keep: Iterable[Member] = ()) -> None:
+        """Remove the files now, but for some: before the disk is told to write everything down."""
+        kept = {member.path.name for member in keep}
+        if not kept:
+            trees.remove(self._root_fd, self._folder.name)
+            return
+        for path in self._folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
 
     def take_apart(self, stream: Source) -> None:
         """Read a whole archive. Raises InvalidArgument for a bad one and SystemFailure from the disk."""

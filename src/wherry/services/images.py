@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ from wherry.errors import NotImplementedHere
 from wherry.events import Bus
 from wherry.images.images import Images
 from wherry.models.queries import Filters
+from wherry.services.chunks import Chunks
 from wherry.services.pace import at_their_pace
 
 Json = Any
@@ -102,6 +104,24 @@ class ImageService:
             return [image_id]
 
         return self._progress(work, "import")
+
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+        """GET /images/get."""
+        held = ExitStack()
+        opening = asyncio.get_running_loop().run_in_executor(
+            None, held.enter_context, self.images.saved(refs, platform)
+        )
+        try:
+            ids, archive = await asyncio.shield(opening)
+        except asyncio.CancelledError:  # the client has gone; the thread has not, and takes hold of the layers yet
+            await asyncio.wait([opening])
+            await asyncio.to_thread(held.close)
+            raise
+        for image_id in ids:
+            self._publish("save", image_id)
+        release = AsyncExitStack()
+        release.push_async_callback(asyncio.to_thread, held.close)
+        return Chunks(archive, release)
 
     async def _progress(self, work: Work, action: str) -> AsyncIterator[Json]:
         """Run blocking work in a thread and yield what it reports; its error ends the stream as an exception.

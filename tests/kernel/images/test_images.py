@@ -17,7 +17,7 @@ from tests import tars
 from tests.kernel.images.store import LAYER, NO_FILTERS, UPPER, Store, layout
 from tests.tars import config_of, digest, docker_archive, docker_archives, file, folder
 from tests.trash import settle
-from wherry.errors import InvalidArgument, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.images.images import Images
 from wherry.snapshots.choice import choose
 
@@ -110,7 +110,7 @@ def test_an_oci_layout(store: Store) -> None:
     (image_id,) = store.load(layout(name="docker.io/library/oci:1"))
     assert image_id == digest(config_of([LAYER]))
     assert store.tags() == ["oci:1"]
-    assert len(os.listdir(store.root / "content/blobs/sha256")) == 2  # the config and the manifest
+    assert len(os.listdir(store.root / "content/blobs/sha256")) == 3  # the config, the manifest and the layer
     store.remove("oci:1")
     assert os.listdir(store.root / "content/blobs/sha256") == []
 
@@ -164,3 +164,30 @@ def test_images_of_two_drivers_lie_side_by_side(store: Store) -> None:
     assert images.listing(all=True, filters=NO_FILTERS) == []
     images.load(io.BytesIO(docker_archive([LAYER], ["a:1"])), store.said.append)
     assert images.resolve("a:1").id == store.images.resolve("a:1").id
+
+
+def test_an_image_is_saved_whole_though_it_is_removed_meanwhile(store: Store) -> None:
+    clean = store.state()
+    (image_id,) = store.load(tars.docker_archive([LAYER, UPPER], ["x:1"]))
+    with store.images.saved(["x:1"]) as (ids, chunks):
+        store.remove("x:1")
+        data = b"".join(chunks)
+    assert ids == [image_id]
+    assert store.state() == clean
+    assert store.load(data) == [image_id]
+    with store.images.saved(["x:1"]) as (_, chunks):
+        assert b"".join(chunks) == data
+
+
+def test_a_layer_whose_archive_was_not_kept_is_refused_until_it_is_loaded_again(store: Store) -> None:
+    archive = tars.docker_archive([LAYER], ["x:1"])
+    store.load(archive)
+    with store.database.transaction():
+        store.database.execute("DELETE FROM content WHERE digest = ?", (digest(LAYER),))
+    store.close()
+    store.open()
+    with pytest.raises(Conflict, match="load the image again"), store.images.saved(["x:1"]):
+        pass
+    store.load(archive)
+    with store.images.saved(["x:1"]) as (_, chunks):
+        assert LAYER in b"".join(chunks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wherry.api import streams
-from wherry.api.answers import CREATED, Answer, json_reply
+from wherry.api.answers import CREATED, Answer, Stream, json_reply
 from wherry.api.backends import Backends, ImagesBackend
 from wherry.api.request import Request
 from wherry.api.router import Route
@@ -55,6 +55,13 @@ class Images:
         quiet = request.query.flag("quiet", default=True)
         return await streams.progress(self._backend.load(request.body.reader(), quiet=quiet), str(request))
 
+    async def save(self, request: Request) -> Answer:
+        """Send images as an archive that can be loaded."""
+        query = request.query
+        refs = [request.params["name"]] if "name" in request.params else query.all("names")
+        chunks = await self._backend.save(refs, platform=query.text("platform"))
+        return Stream(chunks, {"Content-Type": "application/x-tar"})
+
     async def create(self, request: Request) -> Answer:
         """Pull an image (fromImage), or make one of a file system in the body (fromSrc=-)."""
         query = request.query
@@ -95,6 +102,8 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("GET", "/images/json", area.listing)
     yield Route("POST", "/images/create", area.create)
     yield Route("POST", "/images/load", area.load)
+    yield Route("GET", "/images/get", area.save)
+    yield Route("GET", "/images/{name...}/get", area.save)
     yield Route("POST", "/images/prune", area.prune)
     yield Route("GET", "/images/{name...}/json", area.inspect)
     yield Route("GET", "/images/{name...}/history", area.history)

@@ -27,8 +27,6 @@ PLUGIN = (
 )  # fmt: skip
 MISSING = (
     "GET /images/search|searching a registry",
-    "GET /images/get|saving images",
-    "GET /images/{name...}/get|saving images",
     "GET /images/{name...}/attestations|attestations of images",
     "GET /plugins/privileges|managed plugins",
     "POST /plugins/pull|managed plugins",

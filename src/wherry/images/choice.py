@@ -1,0 +1,26 @@
+"""Which images and names a docker save means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wherry.images import references
+from wherry.images.references import Reference
+from wherry.images.rows import ImageRow, Rows
+
+Find = Callable[[str], tuple[ImageRow, str]]
+"""Returns the image that the user means and its stored name, "" when it was found by id. Raises NotFound."""
+
+
+def choose(rows: Rows, find: Find, refs: list[str]) -> list[tuple[ImageRow, tuple[Reference, ...]]]:
+    """Return images and the names to save: all tags of a bare name, and none of an image given by its id."""
+    chosen: dict[str, tuple[ImageRow, dict[str, Reference]]] = {}
+    for ref in refs:
+        bare = None if references.image_id(ref) else references.parse(ref)
+        same = rows.tags_of(bare.name) if bare and not (bare.tag or bare.digest) else []
+        for name in same or [ref]:
+            row, stored = find(name)
+            names = chosen.setdefault(row.id, (row, {}))[1]
+            if stored and "@" not in stored:
+                names[stored] = references.from_stored(stored)
+    return [(row, tuple(names.values())) for row, names in chosen.values()]
