@@ -245,7 +245,7 @@ def test_rules_are_those_of_nft(engine: Engine):
     for each in rules:
         words = each["Text"].replace("counter", f"counter packets {each['Packets']} bytes {each['Bytes']}")
         assert words.removeprefix("element ") in shown, each
-    assert len(rules) == 4
+    assert len(rules) == 5
     address = engine.docker("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "aa")
     try:
         told("nft", "add table ip xraytest; add chain ip xraytest c")

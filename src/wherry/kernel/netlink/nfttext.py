@@ -208,7 +208,7 @@ def _plain(name: str, raw: bytes) -> str:
     if name.startswith("fib") and name.endswith("type"):
         return {0: "unspec", 1: "unicast", 2: "local", 3: "broadcast", 5: "multicast"}.get(_host(raw), str(_host(raw)))
     if name == "ct state":
-        return _states(raw)
+        return _flags(raw, CT_STATES)
     if name in ("iif", "oif", "meta mark", "ct mark", "meta skuid", "meta skgid"):
         return str(_host(raw))
     return f"0x{raw.hex()}"
