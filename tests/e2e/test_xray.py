@@ -400,6 +400,9 @@ def test_what_is_left_of_a_container_that_ended(engine: Engine):
     )
     answer = look(engine, "aa")
     assert (answer["Status"], answer["Pid"], answer["Namespaces"], answer["Processes"]) == ("exited", 0, None, None)
+    deadline = time.monotonic() + 10
+    while answer["Remains"]["LeftBehind"] and time.monotonic() < deadline:
+        answer = look(engine, "aa")  # its control group goes a moment after its end is told
     left = answer["Remains"]
     assert (left["ExitCode"], left["Signal"], left["LeftBehind"]) == (3, 0, [])
     assert left["Size"] >= 64 << 10
