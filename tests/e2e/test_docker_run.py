@@ -51,7 +51,6 @@ def test_exit_codes(engine: Engine, command, code, text):
         (("run", "-e", "=x", "busybox", "true"), "invalid environment variable"),
         (("run", "--stop-signal", "BOGUS", "busybox", "true"), "invalid signal: BOGUS"),
         (("run", "--log-opt", "bogus=1", "busybox", "true"), "unknown log opt 'bogus' for json-file log driver"),
-        (("run", "-p", "80:80", "busybox", "true"), "publishing ports (-p, -P): this engine does not have that yet"),
         (("run", "--network", "container:nosuch", "busybox", "true"), "No such container: nosuch"),
         (("run", "--network", "none", "--ip", "1.2.3.4", "busybox", "true"), "user specified IP address is supported"),
     ],

@@ -127,6 +127,7 @@ def test_every_mix_of_an_exec(engine: Engine, stdin: bool, stdout: bool, stderr:
 def test_many_clients_see_the_same(engine: Engine) -> None:
     engine.docker("run", "-di", "--name", "aa", "busybox", "cat")
     clients = [Raw(engine, "/containers/aa/attach?stream=1&stdin=1&stdout=1") for _ in range(8)]
+    time.sleep(1)  # the answer comes before the supervisor has the connection; it does not say when it has
     for number, client in enumerate(clients):
         client.socket.sendall(b"line %d\n" % number)
         for each in clients:

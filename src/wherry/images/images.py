@@ -166,9 +166,12 @@ class Images:
         }
 
     def layers_size(self) -> int:
-        """Return the bytes of all layers: unpacked, and as the archives that docker save gives back."""
-        archives = self._content.sizes(OCI_LAYER)
-        return sum(layer.size for layer in self._rows.layers().values()) + sum(archives.values())
+        """Return the bytes of all layers, unpacked: what images are made of."""
+        return sum(layer.size for layer in self._rows.layers().values())
+
+    def _stored(self) -> int:
+        """Return the bytes of all layers, unpacked and as the archives that docker save gives back."""
+        return self.layers_size() + sum(self._content.sizes(OCI_LAYER).values())
 
     def _limits(self, filters: Filters) -> tuple[int | None, int]:
         before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
@@ -244,7 +247,7 @@ class Images:
         dangling = listing.flag(filters, "dangling")
         steps: list[Step] = []
         with self._changing:
-            before = self.layers_size()
+            before = self._stored()
             with self._dropping() as drop:
                 for image in self._all():
                     unwanted = not image.names or dangling is False
@@ -253,7 +256,7 @@ class Images:
                         if not self._rows.is_child_of(image.row.id):
                             removal.by_id(image.row.id)
             steps += self._freed()
-            after = self.layers_size()
+            after = self._stored()
         return {"ImagesDeleted": steps or None, "SpaceReclaimed": before - after}
 
     # Coming
