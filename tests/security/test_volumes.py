@@ -64,9 +64,10 @@ def volume(tmp_path: Path) -> Path:
 
 def test_a_part_that_is_swapped_while_it_is_opened_is_never_outside(volume: Path):
     """CVE-2021-30465: each round mounts the part or is refused; what is mounted is the volume's own."""
-    found, refused = 0, Counter[str]()
+    found, refused, rounds = 0, Counter[str](), 0
     with swapping(volume):
-        for _ in range(ROUNDS):
+        while rounds < ROUNDS or (not (found and refused) and rounds < 20 * ROUNDS):  # the other side may not get a turn
+            rounds += 1
             setup = Setup(None, {}, None)  # type: ignore[arg-type]
             try:
                 OpenParts(((1, str(volume), "part"),)).run(setup)
@@ -81,7 +82,7 @@ def test_a_part_that_is_swapped_while_it_is_opened_is_never_outside(volume: Path
             assert listed == ["mine"]
             found += 1
     assert set(refused) <= {"cannot access path", "path concatenation escapes the base directory"}
-    assert found + refused.total() == ROUNDS
+    assert found + refused.total() == rounds
     assert found > 0
     assert refused.total() > 0
 
