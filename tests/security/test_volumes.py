@@ -66,7 +66,8 @@ def test_a_part_that_is_swapped_while_it_is_opened_is_never_outside(volume: Path
     """CVE-2021-30465: each round mounts the part or is refused; what is mounted is the volume's own."""
     found, refused, rounds = 0, Counter[str](), 0
     with swapping(volume):
-        while rounds < ROUNDS or (not (found and refused) and rounds < 20 * ROUNDS):  # the other side may not get a turn
+        # On a busy machine the other side may not get a turn in the first rounds.
+        while rounds < ROUNDS or (not (found and refused) and rounds < 20 * ROUNDS):
             rounds += 1
             setup = Setup(None, {}, None)  # type: ignore[arg-type]
             try:
