@@ -13,7 +13,6 @@ import base64
 import binascii
 import hashlib
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from wherry.api.head import COMMON
@@ -21,6 +20,7 @@ from wherry.api.request import Request
 from wherry.errors import InvalidArgument
 from wherry.models.queries import ClientStream, Upgrade
 from wherry.supervision.background import spawn
+from wherry.supervision.frames import Frames
 
 if TYPE_CHECKING:
     from wsproto.connection import Connection
@@ -140,29 +140,3 @@ class _Bridge:
             if not data:
                 self._stream.shutdown(socket.SHUT_RDWR)
                 return
-
-
-class Frames:
-    """Takes the frames of Docker's multiplexed stream apart: STREAM 0 0 0 SIZE(4, big endian), then the payload."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._left = 0
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the payloads that are in these bytes."""
-        data = self._rest + data
-        self._rest = b""
-        at = 0
-        while at < len(data):
-            if not self._left:
-                if len(data) - at < 8:
-                    self._rest = data[at:]
-                    return
-                self._left = int.from_bytes(data[at + 4 : at + 8], "big")
-                at += 8
-                continue
-            piece = data[at : at + self._left]
-            self._left -= len(piece)
-            at += len(piece)
-            yield piece

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from wherry.kernel.const import CLONE_NEWNS
 from wherry.kernel.libc import bind, c_int, check
 
 _unshare = bind("unshare", c_int)
@@ -27,6 +31,20 @@ def setns(fd: int, flags: int) -> None:
     EINVAL (not of that type; threads), EPERM, ESRCH (the process of the pidfd is gone).
     """
     check(_setns(fd, flags), "setns")
+
+
+@contextmanager
+def visiting_mounts(there: int) -> Iterator[None]:
+    """Be in the mount namespace of a descriptor for a while, in a process that has one thread. Raises OSError."""
+    here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(there, CLONE_NEWNS)
+        try:
+            yield
+        finally:
+            setns(here, CLONE_NEWNS)
+    finally:
+        os.close(here)
 
 
 def owner(fd: int) -> int:

@@ -7,11 +7,11 @@ these functions: one that failed to go back would do the rest of its work in a c
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from wherry.kernel import namespaces
+from wherry.kernel.aside import aside
 
 CLONE_NEWNET = 0x40000000
 T = TypeVar("T")
@@ -40,19 +40,9 @@ def inside(fd: int, work: Callable[[], T]) -> T:
 
     The thread ends with it, so that none is left in a container's network. Raises what `work` raises, or OSError.
     """
-    done: list[T] = []
-    failed: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            enter(fd)
-            done.append(work())
-        except BaseException as error:
-            failed.append(error)
+    def run() -> T:
+        enter(fd)
+        return work()
 
-    thread = threading.Thread(target=run, name="inside a network namespace")
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
+    return aside(run)

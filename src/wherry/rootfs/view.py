@@ -16,13 +16,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel.aside import aside
 from wherry.kernel.namespaces import owner, setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.mounts import Mount
@@ -48,7 +47,7 @@ class Kept:
 
 @dataclass(slots=True)
 class View:
-    """root: an O_PATH descriptor of the tree's root. A context manager that closes it."""
+    """root: an O_PATH descriptor of the tree's root. Whoever has a view closes it."""
 
     root: int
     _namespace: int
@@ -59,12 +58,6 @@ class View:
             if fd >= 0:
                 os.close(fd)
         self.root = self._namespace = -1
-
-    def __enter__(self) -> View:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
@@ -88,7 +81,7 @@ def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
         finally:
             os.close(thread)
 
-    return _aside(job)
+    return aside(job)
 
 
 def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, read_only: bool) -> View:
@@ -118,23 +111,7 @@ def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, 
             raise
         return view
 
-    return _aside(job)
-
-
-def _aside(job: Callable[[], View]) -> View:
-    """Run a job in a thread that ends with it, and with it the thread's being elsewhere."""
-    result: Future[View] = Future()
-
-    def work() -> None:
-        try:
-            result.set_result(job())
-        except BaseException as error:  # carried to the caller, who raises it
-            result.set_exception(error)
-
-    thread = threading.Thread(target=work, name="wherry-view")
-    thread.start()
-    thread.join()
-    return result.result()
+    return aside(job)
 
 
 def _check_owner(thread: int) -> None:

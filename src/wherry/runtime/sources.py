@@ -50,18 +50,14 @@ def copy_tree(source: str, flags: int) -> int:
     process, path = of_another(source)
     if not process:
         return mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | flags)
-    here, there, root = (
-        os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        for name in ("/proc/self/ns/mnt", f"/proc/{process}/ns/mnt", f"/proc/{process}/root")
-    )
+    there, root = (os.open(f"/proc/{process}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("ns/mnt", "root"))
     try:
         place = pathsafe.open_path(root, path)
-        namespaces.setns(there, const.CLONE_NEWNS)
         try:
-            return mountapi.clone_fd(place, flags)
+            with namespaces.visiting_mounts(there):
+                return mountapi.clone_fd(place, flags)
         finally:
-            namespaces.setns(here, const.CLONE_NEWNS)
             os.close(place)
     finally:
-        for fd in (here, there, root):
+        for fd in (there, root):
             os.close(fd)

@@ -57,17 +57,12 @@ def _taken(volume: VolumeMount) -> int:
         other = os.open(volume.holder, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return -1
-    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        namespaces.setns(other, const.CLONE_NEWNS)
-        try:
+        with namespaces.visiting_mounts(other):
             if os.stat(volume.place).st_dev == os.stat(os.path.dirname(volume.place)).st_dev:
                 return -1
             return mountapi.open_tree(const.AT_FDCWD, volume.place, const.OPEN_TREE_CLONE)
-        finally:
-            namespaces.setns(own, const.CLONE_NEWNS)
     except (FileNotFoundError, ProcessLookupError):
         return -1
     finally:
-        os.close(own)
         os.close(other)

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import signal
 import socket
-import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,11 +18,11 @@ from wherry.models.container import ExecConfig
 from wherry.runtime.wire import AttachOptions, ExecLaunch, Exit
 from wherry.services.launching import Launching
 from wherry.supervision.background import spawn
+from wherry.supervision.frames import Frames
 from wherry.supervision.task import LaunchFailed, Task
 
 LATE = 5.0
 """Seconds to wait for the end of a check that was killed."""
-_HEADER = struct.Struct(">BxxxL")
 
 Publish = Callable[..., None]
 
@@ -104,15 +103,10 @@ class HealthChecks:
 
 async def _read(sock: socket.socket, output: bytearray) -> None:
     """Read a multiplexed stream to its end; keep the first bytes of what both streams say."""
-    loop, pending = asyncio.get_running_loop(), b""
+    loop, frames = asyncio.get_running_loop(), Frames()
     while data := await loop.sock_recv(sock, 65536):
-        pending += data
-        while len(pending) >= _HEADER.size:
-            _, length = _HEADER.unpack_from(pending)
-            if len(pending) < _HEADER.size + length:
-                break
-            output += pending[_HEADER.size : _HEADER.size + length][: health.OUTPUT + 1 - len(output)]
-            pending = pending[_HEADER.size + length :]
+        for piece in frames.feed(data):
+            output += piece[: health.OUTPUT + 1 - len(output)]
 
 
 def _text(output: bytearray) -> str:

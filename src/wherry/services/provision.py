@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from weakref import WeakValueDictionary
 
 from msgspec import structs
@@ -23,6 +22,7 @@ from wherry.containers.record import MountRecord, Record
 from wherry.errors import SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
+from wherry.kernel import procfs
 from wherry.runtime.mountoptions import SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.services.binds import Wanted
@@ -234,10 +234,10 @@ class Provision:
 def _parent(pid: int) -> int:
     """Return the parent of a process, 0 when it is gone; proc_pid_stat(5)."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        with procfs.Process(pid) as process:
+            return process.stat().parent
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return int(text.rpartition(")")[2].split()[1])
 
 
 def volume_names(record: Record) -> set[str]:

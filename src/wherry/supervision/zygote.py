@@ -6,16 +6,15 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import wherry
 from wherry.errors import Unavailable
 from wherry.runtime import channel
 from wherry.runtime.zygote_boot import BOOTSTRAP, CONTROL
+from wherry.supervision import interpreter
 from wherry.supervision.background import spawn
 from wherry.supervision.connection import Connection
 
@@ -58,21 +57,9 @@ class Zygote:
 
     def _spawn(self) -> None:
         loop = asyncio.get_running_loop()
-        packages = str(Path(next(iter(wherry.__path__))).parent)
-        command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP.format(packages=packages)]
-        log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         ours, theirs = channel.pair()
-        actions: list[Any] = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-            (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_OPEN, 2, str(self._log_path), log_flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, theirs.fileno(), CONTROL),
-        ]
-        every = signal.valid_signals()
         try:
-            self.pid = os.posix_spawn(
-                sys.executable, command, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=[], setsigdef=every
-            )
+            self.pid = interpreter.start(BOOTSTRAP, _ENVIRONMENT, str(self._log_path), theirs.fileno(), CONTROL)
         except OSError:
             ours.close()
             raise

@@ -9,17 +9,16 @@ import select
 import signal
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import wherry
 from wherry.errors import Unavailable
 from wherry.kernel.pidfd import pidfd_open, pidfd_send_signal
 from wherry.runtime import channel
+from wherry.supervision import interpreter
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ if os.fork():
     os.read(reader, 1)
     os._exit(0)
 os.close(reader)
-listening = socket.socket(fileno={listener})
+listening = socket.socket(fileno={descriptor})
 listening.listen()
 listening.detach()
 os.close(writer)
@@ -158,28 +157,14 @@ class NameServer:
         try:
             listener.bind(str(self._path))
             os.chmod(self._path, 0o600)
-            os.waitpid(self._spawn(listener), 0)
+            pid = interpreter.start(BOOTSTRAP, _ENVIRONMENT, str(self._log), listener.fileno(), LISTENER)
+            os.waitpid(pid, 0)
         except OSError as error:
             raise Unavailable(f"cannot start the name server of the networks: {error}") from error
         finally:
             listener.close()
         if not self._connect():
             raise Unavailable(f"the name server of the networks did not start: {self._last_words()}")
-
-    def _spawn(self, listener: socket.socket) -> int:
-        packages = str(Path(next(iter(wherry.__path__))).parent)
-        command = [sys.executable, "-I", "-S", "-c", BOOTSTRAP.format(packages=packages, listener=LISTENER)]
-        log_flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        actions: list[Any] = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-            (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_OPEN, 2, str(self._log), log_flags, 0o600),
-            (os.POSIX_SPAWN_DUP2, listener.fileno(), LISTENER),
-        ]
-        every = signal.valid_signals()
-        return os.posix_spawn(
-            sys.executable, command, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=[], setsigdef=every
-        )
 
     def _connect(self) -> bool:
         """Connect with the process at the path; False when nobody listens there."""
