@@ -17,7 +17,7 @@ from wherry.images.config import ImageConfig, chain_ids, to_unix_ns
 from wherry.images.references import from_stored
 from wherry.images.rows import ImageRow
 from wherry.models.image import ImageRunConfig
-from wherry.models.labels import holds
+from wherry.models.labels import selected
 from wherry.models.times import rfc3339
 
 SECOND = 1_000_000_000
@@ -81,10 +81,7 @@ def accepts(image: Known, filters: Filters, now: int) -> bool:
     limit = until(filters, now)
     if limit is not None and image.row.created >= limit:
         return False
-    labels = image.labels or {}
-    if not all(holds(labels, value) for value in filters.get("label") or ()):
-        return False
-    return not any(holds(labels, value) for value in filters.get("label!") or ())
+    return selected(image.labels or {}, filters)
 
 
 def matching_names(names: tuple[str, ...], patterns: list[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from wherry.errors import InvalidArgument
 from wherry.logs import values
+from wherry.models import booleans
 
 Options = Mapping[str, str]
 
@@ -36,7 +37,7 @@ def check(driver: str, options: Options) -> None:
         raise InvalidArgument(f'error looking up logging plugin {driver}: plugin "{driver}" not found')
     _check_mode(options)
     disabled = options.get("cache-disabled")
-    if disabled is not None and values.truth(disabled) is None:
+    if disabled is not None and booleans.parse(disabled) is None:
         raise InvalidArgument(f"invalid value for option cache-disabled: {disabled}")
     known, further = CHECKS[driver]
     own = {name: value for name, value in options.items() if name not in BUILT_IN}

@@ -11,6 +11,7 @@ from wherry.errors import InvalidArgument
 from wherry.logs import drivers, values
 from wherry.logs.drivers import Options
 from wherry.logs.origin import Origin
+from wherry.models import booleans
 from wherry.runtime.wire import LogTarget
 
 DEFAULT_SIZE = 20 << 20
@@ -29,7 +30,7 @@ def path(driver: str, options: Options, folder: Path, container_id: str) -> Path
         return folder / f"{container_id}-json.log"
     if driver == "local":
         return folder / "local-logs" / "container.log"
-    if driver == drivers.NONE or values.truth(options.get("cache-disabled", "false")):
+    if driver == drivers.NONE or booleans.parse(options.get("cache-disabled", "false")):
         return None
     return folder / "container-cached.log"
 

@@ -6,24 +6,17 @@ import re
 from collections.abc import Mapping
 
 from wherry.errors import InvalidArgument
-from wherry.models import sizes
+from wherry.models import booleans, sizes
 
-_TRUE = ("1", "t", "T", "TRUE", "true", "True")
-_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)", re.ASCII)
-
-
-def truth(text: str) -> bool | None:
-    """Return what strconv.ParseBool makes of it, None when nothing."""
-    return True if text in _TRUE else False if text in _FALSE else None
 
 
 def flag(options: Mapping[str, str], name: str, default: bool = False, label: str = "") -> bool:
     """Return a boolean option; raises InvalidArgument."""
     if name not in options:
         return default
-    value = truth(options[name])
+    value = booleans.parse(options[name])
     if value is None:
         raise InvalidArgument(f'{label}strconv.ParseBool: parsing "{options[name]}": invalid syntax')
     return value

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from wherry.errors import InvalidArgument
-from wherry.models.labels import holds
+from wherry.models.labels import selected
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 FILTERS = frozenset({"until", "label", "label!"})
@@ -31,11 +31,4 @@ def chosen(filters: Mapping[str, Sequence[str]], now: int) -> Chosen:
         if name not in FILTERS:
             raise InvalidArgument(f"invalid filter '{name}'")
     limits = [_point_in_time(text, now) for text in filters.get("until", ())]
-    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
-
-    def test(created: int, labels: Mapping[str, str]) -> bool:
-        young = any(created >= limit for limit in limits)
-        marked = any(holds(labels, value) for value in unwanted)
-        return not young and not marked and all(holds(labels, value) for value in wanted)
-
-    return test
+    return lambda created, labels: all(created < limit for limit in limits) and selected(labels, filters)

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 
 from wherry.errors import InvalidArgument, NotImplementedHere
+from wherry.models import booleans
 from wherry.network.config import BRIDGE_NAME
 
 PREFIX = "com.docker.network.bridge."
@@ -16,11 +17,9 @@ HOST_BINDING = f"{PREFIX}host_binding_ipv4"
 DEFAULT_BRIDGE = f"{PREFIX}default_bridge"
 MTU = "com.docker.network.driver.mtu"
 
-_TRUE = ("1", "t", "T", "true", "TRUE", "True")
-_FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _REFUSED = {
     f"{PREFIX}gateway_mode_ipv4": ("nat",),
-    f"{PREFIX}inhibit_ipv4": _FALSE,
+    f"{PREFIX}inhibit_ipv4": booleans.FALSE,
     f"{PREFIX}trusted_host_interfaces": ("",),
     "com.docker.network.container_iface_prefix": ("eth",),
 }
@@ -32,11 +31,12 @@ def flag(options: Mapping[str, str], name: str, default: bool) -> bool:
     text = options.get(name)
     if text is None:
         return default
-    if text not in (*_TRUE, *_FALSE):
+    value = booleans.parse(text)
+    if value is None:
         raise InvalidArgument(
             f'failed to parse {name} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)'
         )
-    return text in _TRUE
+    return value
 
 
 def mtu(options: Mapping[str, str], default: int) -> int:

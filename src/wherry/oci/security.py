@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from wherry.errors import InvalidArgument
+from wherry.models import booleans
 
 UNCONFINED = "unconfined"
 BUILTIN = "builtin"
-_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,7 @@ def _parse_pair(found: SecurityOptions, option: str) -> SecurityOptions:
 
 
 def _flag(value: str, option: str) -> bool:
-    if value not in _TRUE | _FALSE:
+    meant = booleans.parse(value)
+    if meant is None:
         raise InvalidArgument(f'invalid --security-opt 2: "{option}"')
-    return value in _TRUE
+    return meant

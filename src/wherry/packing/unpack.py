@@ -175,13 +175,7 @@ class Unpacker:
             made = stat.S_IFMT(os.fstat(fd).st_mode)
             if made != _NODES.get(entry.type, stat.S_IFLNK):
                 raise OSError(errno.ESTALE, "it was replaced while it was made")
-            itself = f"/proc/self/fd/{fd}"
-            os.chown(itself, entry.uid, entry.gid)
-            if made != stat.S_IFLNK:
-                os.chmod(itself, entry.mode & 0o7777)
-            if entry.xattrs:
-                _set_xattrs(itself, entry.xattrs)
-            os.utime(itself, ns=(entry.mtime, entry.mtime))
+            _dress(f"/proc/self/fd/{fd}", entry)
         finally:
             os.close(fd)
 
@@ -247,11 +241,7 @@ class Unpacker:
             found = os.fstat(fd)
             if (found.st_dev, found.st_ino) != made:
                 return  # not the one that was made
-            os.fchown(fd, entry.uid, entry.gid)
-            os.fchmod(fd, entry.mode & 0o7777)
-            if entry.xattrs:
-                _set_xattrs(fd, entry.xattrs)
-            os.utime(fd, ns=(entry.mtime, entry.mtime))
+            _dress(fd, entry)
         finally:
             os.close(fd)
 
@@ -269,6 +259,16 @@ def _write(fd: int, chunk: memoryview) -> None:
     done = os.write(fd, chunk)
     while done < len(chunk):
         done += os.write(fd, chunk[done:])
+
+
+def _dress(target: int | str, entry: Entry) -> None:
+    """Give owner, mode, attributes and times. target: a descriptor, or its link in /proc when it is an O_PATH one."""
+    os.chown(target, entry.uid, entry.gid)  # first: it clears the set-ID bits and security.capability
+    if entry.type != tar.SYMLINK:
+        os.chmod(target, entry.mode & 0o7777)
+    if entry.xattrs:
+        _set_xattrs(target, entry.xattrs)
+    os.utime(target, ns=(entry.mtime, entry.mtime))
 
 
 def _set_xattrs(target: int | str, xattrs: dict[bytes, bytes]) -> None:

@@ -76,18 +76,9 @@ def run_config(container: ContainerConfig, asked: ContainerConfig | None, change
     instructions.apply(base, changes)
     try:
         over = msgspec.convert(base, ContainerConfig)
-        below = msgspec.convert(
-            {
-                key: value
-                for key, value in msgspec.to_builtins(container).items()
-                if key in ImageRunConfig.__struct_encode_fields__
-            },
-            ImageRunConfig,
-        )
+        merged = merge(over, msgspec.convert(container, ImageRunConfig, from_attributes=True))
+        run = msgspec.convert(merged, ImageRunConfig, from_attributes=True)
     except msgspec.ValidationError as error:
         raise InvalidArgument(f"the configuration does not fit an image: {error}") from error
-    merged = msgspec.to_builtins(merge(over, below))
-    kept = {key: merged[key] for key in ImageRunConfig.__struct_encode_fields__ if merged.get(key)}
-    if base.get("OnBuild"):
-        kept["OnBuild"] = base["OnBuild"]
-    return kept
+    told = msgspec.to_builtins(msgspec.structs.replace(run, on_build=over.on_build))
+    return {key: value for key, value in told.items() if value}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wherry.errors import Conflict, InvalidArgument, NotFound
-from wherry.models.labels import holds
+from wherry.models import booleans
+from wherry.models.labels import selected
 from wherry.models.queries import Filters
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.volume import CreateVolume
@@ -22,8 +23,6 @@ from wherry.volumes.records import ANONYMOUS, Volume, invent_name
 Json = Any
 LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
 PRUNE_FILTERS = frozenset({"all", "label", "label!"})
-TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
-FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +132,14 @@ class VolumeService:
             if name not in LIST_FILTERS:
                 raise InvalidArgument(f"invalid filter '{name}'")
         patterns = [_pattern(value) for value in filters.get("name", ())]
-        drivers, labels = filters.get("driver", ()), filters.get("label", ())
+        drivers = filters.get("driver", ())
         dangling = _dangling(filters.get("dangling", ()))
         used = Counter[str]() if dangling is None else self.provision.in_use()
 
         def chosen(volume: Volume) -> bool:
             named = not patterns or any(pattern.search(volume.name) for pattern in patterns)
             driven = not drivers or names.DRIVER in drivers
-            labelled = all(holds(volume.labels or {}, value) for value in labels)
+            labelled = selected(volume.labels or {}, filters)
             return named and driven and labelled and dangling in (None, volume.name not in used)
 
         return chosen
@@ -168,14 +167,8 @@ def _prunable(filters: Filters) -> Callable[[Volume], bool]:
             raise InvalidArgument(f"invalid filter '{name}'")
     everything = False
     for value in filters.get("all", ()):
-        if value not in TRUE | FALSE:
+        meant = booleans.parse(value)
+        if meant is None:
             raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax")
-        everything = value in TRUE
-    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
-
-    def chosen(volume: Volume) -> bool:
-        labels = volume.labels or {}
-        marked = any(holds(labels, value) for value in unwanted)
-        return (everything or volume.anonymous) and not marked and all(holds(labels, value) for value in wanted)
-
-    return chosen
+        everything = meant
+    return lambda volume: (everything or volume.anonymous) and selected(volume.labels or {}, filters)
