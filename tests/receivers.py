@@ -6,23 +6,18 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tests.waiting import until
 
 PATIENCE = 15.0
 
 
-def wait_for(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Return the first true value of `what()`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if found := what():
-            return found
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
+wait_for = partial(until, seconds=PATIENCE)
 
 
 class Datagrams:

@@ -9,7 +9,6 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from tests import tars
 from tests.engine import Engine
+from tests.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -25,13 +25,6 @@ def cp(engine: Engine, *words: str) -> str:
     """Copy; return what the CLI says when it refuses, "" when it does not."""
     ran = engine.run("cp", *words)
     return "" if ran.returncode == 0 else ran.stderr.strip()
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def tar_of(engine: Engine, *words: str, data: bytes | None = None) -> bytes:

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.engine import Engine
+from tests.waiting import until as until_so
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -21,13 +22,6 @@ def until(engine: Engine, name: str, holds, seconds: float = 15):
     deadline = time.monotonic() + seconds
     while not holds(*state_of(engine, name)):
         assert time.monotonic() < deadline, state_of(engine, name)
-        time.sleep(0.05)
-
-
-def until_true(holds, seconds: float = 20):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -169,10 +163,10 @@ def test_an_unhealthy_one_is_started_again(engine: Engine):
     check = "[ $(wc -l </runs) -gt 1 ]"
     flags = ["--health-cmd", check, "--health-interval", "100ms", "--health-retries", "2"]
     engine.docker("run", "-d", "--name", "aa", "--restart", "on-unhealthy", *flags, "busybox", "sh", "-c", script)
-    until_true(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", "aa") == "healthy")
+    until_so(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", "aa") == "healthy")
     assert engine.docker("inspect", "-f", "{{.RestartCount}}", "aa") == "1"
     engine.docker("run", "-d", "--name", "bb", *flags, "busybox", "sh", "-c", script)  # without it: only told
-    until_true(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", "bb") == "unhealthy")
+    until_so(lambda: engine.docker("inspect", "-f", "{{.State.Health.Status}}", "bb") == "unhealthy")
     assert engine.docker("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "bb") == "running 0"
     engine.docker("stop", "-t", "0", "aa")
     assert engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited"
@@ -181,5 +175,5 @@ def test_an_unhealthy_one_is_started_again(engine: Engine):
 def test_one_that_is_never_well_is_given_up(engine: Engine):
     flags = ["--health-cmd", "false", "--health-interval", "50ms", "--health-retries", "1", "--stop-timeout", "0"]
     engine.docker("run", "-d", "--name", "aa", "--restart", "on-unhealthy:2", *flags, "busybox", "sleep", "1000")
-    until_true(lambda: engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited")
+    until_so(lambda: engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited")
     assert engine.docker("inspect", "-f", "{{.RestartCount}} {{.State.ExitCode}}", "aa") == "2 137"

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from tests import waiting
 from tests.engine import Engine
 
 pytestmark = [
@@ -24,12 +25,7 @@ pytestmark = [
 TRAP = "trap 'echo got TERM; exit 7' TERM; echo ready; while :; do sleep 0.05; done"
 
 
-def until(condition: Callable[[], object], seconds: float = 10) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+until = partial(waiting.until, seconds=10.0)
 
 
 def ready(engine: Engine, name: str) -> None:

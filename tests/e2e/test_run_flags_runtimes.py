@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pexpect
 import pytest
 
+from tests import waiting
 from tests.engine import Engine, busybox_tar
 
 pytestmark = [
@@ -32,12 +33,7 @@ exec {runc} "$@"
 """
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+until = partial(waiting.until, seconds=15.0)
 
 
 def where(name: str) -> str:

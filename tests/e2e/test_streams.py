@@ -11,22 +11,15 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.engine import Engine
+from tests.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
 SCRIPT = "read line; echo out $line; echo err $line >&2"
-
-
-def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class Raw:

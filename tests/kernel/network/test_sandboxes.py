@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 
 import pytest
 
 from tests.kernel.isolation import command, in_thread, inside, ip, isolated
+from tests.waiting import until
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.network import sandbox as sandbox_module
 from wherry.network import sysctls
@@ -26,11 +27,7 @@ def ports() -> list[str]:
     return [each["ifname"] for each in ip("link") if each.get("master") == "wherry0"]
 
 
-def wait_for(condition, seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.005)
+wait_for = partial(until, seconds=5.0)
 
 
 def rows(networks, table: str) -> list:

@@ -9,8 +9,10 @@ import select
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+from tests import waiting
 from wherry.runtime import cgroups
 from wherry.runtime.example import EXAMPLE
 
@@ -80,11 +82,7 @@ def communicate(process: subprocess.Popen[str], given: str | None) -> tuple[str,
                 raise
 
 
-def until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+until = partial(waiting.until, seconds=10.0)
 
 
 def reap(spare: int = 0) -> None:

@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from tests import disks
 from wherry.logs import jsonfile, localfile
 from wherry.logs.reader import Reader, Window
 from wherry.runtime.logdrivers import rotation
@@ -176,15 +177,7 @@ def test_local_tails_are_those_of_all_lines(path):
 def test_a_full_disk_costs_the_record_and_not_the_file(driver, path, monkeypatch):
     log = opened(driver, path)
     log.put("stdout", 1, [b"before\n"])
-    real, failing = os.write, [True]
-
-    def full(fd, data):
-        if failing:
-            real(fd, data[:10])
-            raise OSError(28, "No space left on device")
-        return real(fd, data)
-
-    monkeypatch.setattr(os, "write", full)
+    failing = disks.fill(monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         log.put("stdout", 2, [b"lost\n"])
     failing.clear()

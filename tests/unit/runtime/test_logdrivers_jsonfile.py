@@ -1,11 +1,11 @@
 """The json-file log, byte for byte what dockerd 28.5 writes for the same output."""
 
 import json
-import os
 import re
 
 import pytest
 
+from tests import disks
 from wherry.runtime.logdrivers.blocks import CUT, split
 from wherry.runtime.logdrivers.containerlog import ContainerLog
 from wherry.runtime.logdrivers.jsonfile import escape, rfc3339
@@ -139,15 +139,7 @@ def test_a_torn_line_of_a_crash_does_not_swallow_the_next(path):
 def test_a_failed_write_tears_no_line(path, monkeypatch):
     log = opened(path)
     log.write("stdout", b"before\n")
-    real, failing = os.write, [True]
-
-    def full(fd, data):
-        if failing:
-            real(fd, data[:10])
-            raise OSError(28, "No space left on device")
-        return real(fd, data)
-
-    monkeypatch.setattr(os, "write", full)
+    failing = disks.fill(monkeypatch)
     with pytest.raises(OSError, match="No space left") as caught:
         log.write("stdout", b"lost\n")
     assert caught.value.filename == str(path)
