@@ -1,4 +1,4 @@
-"""Every operation of the Engine API 1.51 and what becomes of it here; docs/compat.md is made from this.
+"""Every operation of Docker's schema 1.55 and what becomes of it here; docs/compat.md is made from this.
 
     python -m tests.e2e.operations             write the table into docs/compat.md
     python -m tests.e2e.operations SCHEMA      also compare the list with Docker's schema, a swagger file
