@@ -54,6 +54,14 @@ def test_memory_pids_and_network_are_the_kernels(engine: Engine):
     assert "networks" not in once(engine, "bb")
 
 
+def test_a_network_whose_name_begins_as_hosts_does(engine: Engine):
+    engine.docker("network", "create", "hosting")
+    engine.docker("run", "-d", "--name", "aa", "--network", "hosting", "busybox", "sleep", "1000")
+    assert "eth0" in once(engine, "aa")["networks"]
+    engine.docker("rm", "-f", "aa")
+    engine.docker("network", "rm", "hosting")
+
+
 def test_one_answer_does_not_wait_a_second(engine: Engine):
     engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
     begin = time.monotonic()

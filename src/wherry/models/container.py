@@ -204,6 +204,16 @@ class HostConfig(Model, frozen=True):
     readonly_paths: list[str] | None = None
     init: bool | None = None
 
+    @property
+    def own_network(self) -> bool:
+        """Whether it has a network namespace of its own."""
+        return self.network_mode != "host" and not self.network_mode.startswith("container:")
+
+    @property
+    def in_networks(self) -> bool:
+        """Whether it is in networks, and ports can lead to it."""
+        return self.own_network and self.network_mode != "none"
+
 
 class EndpointIPAMConfig(Model, frozen=True, omit_defaults=True):
     """Addresses that the client wants for an endpoint."""

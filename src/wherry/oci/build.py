@@ -233,8 +233,7 @@ def _namespaces(request: SpecRequest) -> list[Json]:
 
 def _sysctls(request: SpecRequest) -> dict[str, str]:
     host, config = request.host_config, request.config
-    mode = host.network_mode
-    found = dict(DEFAULT_SYSCTLS) if mode != "host" and not mode.startswith("container:") else {}
+    found = dict(DEFAULT_SYSCTLS) if host.own_network else {}
     if config.domainname and host.uts_mode != "host":
         found["kernel.domainname"] = config.domainname
     return {**found, **(host.sysctls or {})}

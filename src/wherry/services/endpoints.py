@@ -50,8 +50,7 @@ def request(record: Record, network: str, settings: EndpointSettings | None) -> 
 
 def requests(record: Record) -> tuple[EndpointRequest, ...]:
     """Return what the container asks of each network; nothing for one that has no network of its own."""
-    mode = record.host_config.network_mode
-    if mode in ("none", "host") or mode.startswith("container:"):
+    if not record.host_config.in_networks:
         return ()
     return tuple(request(record, name, each) for name, each in (record.networking.endpoints_config or {}).items())
 

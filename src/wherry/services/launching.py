@@ -146,11 +146,10 @@ class Launching:
 
     async def _open_sandbox(self, record: Record) -> Sandbox | None:
         """Return the container's own network namespace; None when it shares another's."""
-        mode = record.host_config.network_mode
-        if mode == "host" or mode.startswith("container:"):
+        host = record.host_config
+        if not host.own_network:
             return None
         asked = endpoints.requests(record)
-        host = record.host_config
         request = SandboxRequest(
             container_id=record.id,
             endpoints=asked,

@@ -161,8 +161,7 @@ def publish(bus: Bus, container_id: str, endpoint: Endpoint, action: str) -> Non
 
 def _check_company(record: Record, network: Network) -> None:
     """Raise InvalidArgument when this container can be in no further network, or not in this one."""
-    mode = record.host_config.network_mode
-    if mode == "host" or mode.startswith("container:"):
+    if not record.host_config.own_network:
         raise InvalidArgument(endpoints.SHARED)
     if network.name == "host":
         raise InvalidArgument(endpoints.TO_HOST)

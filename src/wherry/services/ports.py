@@ -24,16 +24,10 @@ from wherry.services.creation import attributes
 Json = Any
 
 
-def own_network(record: Record) -> bool:
-    """Whether a container has a network namespace that ports can lead to."""
-    mode = record.host_config.network_mode
-    return mode not in ("host", "none") and not mode.startswith("container:")
-
-
 def wanted(record: Record) -> tuple[PortRequest, ...]:
     """Return the ports that a container publishes at its start; -P: all that it exposes and that are not named."""
     host = record.host_config
-    if not own_network(record) or not (host.port_bindings or host.publish_all_ports):
+    if not host.in_networks or not (host.port_bindings or host.publish_all_ports):
         return ()
     named = ports.requests(host.port_bindings or {})
     if not host.publish_all_ports:
@@ -58,7 +52,7 @@ def _key(published: Published) -> str:
 
 def shown(record: Record, published: Sequence[Published]) -> dict[str, list[Json] | None]:
     """Return NetworkSettings.Ports: all ports of a container that runs, None for one that is only exposed."""
-    if not record.state.alive or not own_network(record):
+    if not record.state.alive or not record.host_config.in_networks:
         return {}
     known = [*ports.exposed(record.config.exposed_ports or {}), *((each.port, each.protocol) for each in published)]
     found: dict[str, list[Json] | None] = {f"{port}/{protocol}": None for port, protocol in sorted(set(known))}
@@ -159,7 +153,7 @@ class Ports:
         return await self.listing(container.id)
 
     def _check(self, container: Container) -> None:
-        if not own_network(container.record):
+        if not container.record.host_config.in_networks:
             mode = container.record.host_config.network_mode
             raise Conflict(f"container {container.name} has no network of its own (--network {mode}) to publish")
 

@@ -97,7 +97,7 @@ class Statistics:
             return None
         group = Cgroup.open(self._lifecycle.cgroup_path(container))
         texts = {name: _text(f"{directory}/{name}") for directory, names in _files(group) for name in names}
-        if not container.record.host_config.network_mode.startswith(("host", "container:")):
+        if container.record.host_config.own_network:
             texts["net/dev"] = _text(f"/proc/{state.pid}/net/dev")
         if not any(texts.values()):
             return None  # it has ended since

@@ -122,8 +122,7 @@ class XrayService:
 
     def _asked(self, record: Record) -> tuple[Spec | None, str]:
         """What was asked for: the spec that a start would make of the record now."""
-        mode = record.host_config.network_mode
-        private = mode != "host" and not mode.startswith("container:")
+        private = record.host_config.own_network
         try:
             return self.lifecycle.launching.spec(record, (), private_network=private), ""
         except EngineError as error:
