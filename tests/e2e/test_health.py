@@ -1,6 +1,7 @@
 """Health checks, through the unmodified CLI."""
 
 import json
+import os
 import time
 
 import pytest
@@ -31,28 +32,28 @@ def shown(engine: Engine, name: str) -> str:
 
 def test_from_starting_to_healthy_to_unhealthy_and_back(engine: Engine):
     since = str(time.time())
-    check = "echo looked; echo and said >&2; test -e /tmp/good"
-    engine.docker("run", "-d", "--name", "aa", *QUICK, "--health-retries", "2", "--health-cmd", check, *SLEEP)
+    check = "echo looked; echo and said >&2; test ! -e /tmp/bad"
+    engine.docker("run", "-d", "--name", "aa", "--health-interval", "1s", "--health-retries", "2",
+                  "--health-cmd", check, *SLEEP)  # fmt: skip
     assert shown(engine, "aa").endswith("(health: starting)")
-    engine.docker("exec", "aa", "touch", "/tmp/good")
     found = until(engine, "aa", "healthy")
     assert found["FailingStreak"] == 0
     last = found["Log"][-1]
-    assert (last["ExitCode"], sorted(last["Output"].splitlines())) == (0, ["and said", "looked"])
+    assert (last["ExitCode"], last["Output"].splitlines()) == (0, ["looked", "and said"])
     assert shown(engine, "aa").endswith("(healthy)")
     assert engine.docker("ps", "-q", "--filter", "health=healthy") != ""
     assert engine.docker("ps", "-q", "--filter", "health=none") == ""
-    engine.docker("exec", "aa", "rm", "/tmp/good")
+    engine.docker("exec", "aa", "touch", "/tmp/bad")
     assert until(engine, "aa", "unhealthy")["FailingStreak"] >= 2
     assert shown(engine, "aa").endswith("(unhealthy)")
-    engine.docker("exec", "aa", "touch", "/tmp/good")
+    engine.docker("exec", "aa", "rm", "/tmp/bad")
     until(engine, "aa", "healthy")
     told = engine.docker(
         "events", "--since", since, "--until", str(time.time()), "--filter", "event=health_status",
         "--format", "{{.Action}}",
     )  # fmt: skip
     assert told.splitlines() == [f"health_status: {each}" for each in ("healthy", "unhealthy", "healthy")]
-    time.sleep(1.5)
+    time.sleep(3)
     assert len(health_of(engine, "aa")["Log"]) == 5
 
 
@@ -139,3 +140,34 @@ def test_after_a_restart_of_the_engine(own_engine: Engine):
     engine.crash()
     engine.start()
     until(engine, "aa", "healthy")
+
+
+def test_what_executes_it_is_seen_by_xray_but_not_by_top(engine: Engine):
+    engine.docker("run", "-d", "--name", "aa", *QUICK, "--health-cmd", "ls -d /proc/[0-9]* | wc -l", *SLEEP)
+    assert until(engine, "aa", "healthy")["Log"][0]["Output"] == "4\n"  # process 1, sh, ls and wc
+    rows = engine.docker("top", "aa", "-eo", "pid,args").splitlines()[1:]
+    assert [row.split(None, 1)[1] for row in rows if "/proc/[0-9]" not in row] == ["sleep 1000"]
+    entries = json.loads(engine.api("GET", "/wherry/v1/containers/aa/xray")[1])["Processes"]["Entries"]
+    (starter,) = [each for each in entries if each["Role"] == "starter"]
+    assert (starter["Name"], starter["Inside"]) == ("wherry-start", 0)
+    engine.docker("rm", "-f", "aa")
+    with pytest.raises(ProcessLookupError):
+        os.kill(starter["Pid"], 0)
+
+
+def test_where_no_starter_can_be_it_is_an_exec(engine: Engine):
+    engine.docker("run", "-d", "--name", "aa", "--pid", "host", *QUICK, "--health-cmd", "echo said", *SLEEP)
+    assert until(engine, "aa", "healthy")["Log"][0]["Output"] == "said\n"
+
+
+def test_events_of_each_check(engine: Engine):
+    since = str(time.time())
+    engine.docker("run", "-d", "--name", "aa", *QUICK, "--health-cmd", "exit 3", "--health-retries", "1", *SLEEP)
+    until(engine, "aa", "unhealthy")
+    told = engine.docker("events", "--since", since, "--until", str(time.time()), "--filter", "container=aa",
+                         "--format", "{{.Action}} {{.Actor.Attributes.exitCode}}").splitlines()  # fmt: skip
+    first = told.index("exec_create: /bin/sh -c exit 3 <no value>")
+    assert told[first : first + 4] == [
+        "exec_create: /bin/sh -c exit 3 <no value>", "exec_start: /bin/sh -c exit 3 <no value>", "exec_die 3",
+        "health_status: unhealthy <no value>",
+    ]  # fmt: skip

@@ -20,6 +20,7 @@ from tests.kernel.yard import (
     unframe,
     within,
 )
+from tests.waiting import until
 from wherry.errors import Conflict
 from wherry.runtime import exits
 from wherry.runtime.wire import Exit, LogTarget
@@ -179,8 +180,8 @@ def test_spares_end_with_the_zygote(run):
         spares = await yard.grow_spares()
         stems = [stem for spare in spares for stem in children_of(spare)]
         os.kill(yard.supervision.zygote_pid, signal.SIGKILL)
-        await asyncio.sleep(0.2)
-        assert not any(alive(pid) for pid in (*spares, *stems))
+        for pid in (*spares, *stems):
+            await asyncio.to_thread(until, lambda pid=pid: not alive(pid))
 
     run(scenario)
 
@@ -231,8 +232,9 @@ def test_supervisor_holds_only_its_own_descriptors(run):
         task = await yard.start("/bin/sleep", "60")
         folder = f"/proc/{supervisor_of(task)}/fd"
         targets = sorted(os.readlink(f"{folder}/{fd}").partition(":")[0] for fd in os.listdir(folder))
-        # stdio, the engine's mounts, log, run dir; epoll and pidfd; stdout and stderr; listener and control
-        own = ["/dev/null", "/dev/null", str(yard.folder / "zygote.log"), "mnt"]
+        # stdio, the engine's mounts, the starter's program, log, run dir; epoll and pidfd; stdout and stderr; listener
+        # and control
+        own = ["/dev/null", "/dev/null", str(yard.folder / "zygote.log"), "mnt", "/memfd"]
         own += [task.launch.log.path, task.launch.run_dir, "anon_inode", "anon_inode"]
         assert targets == sorted([*own, "pipe", "pipe", "socket", "socket"])
 

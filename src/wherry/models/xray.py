@@ -298,7 +298,7 @@ class Network(Model, frozen=True):
 
 
 class Process(Model, frozen=True):
-    """role: first, init (put before the command by --init), exec, member, supervisor, spare.
+    """role: first, init (put before the command by --init), exec, member, supervisor, spare, starter.
 
     pid: outside; inside: in the container's pid namespace, 0 when it is not in it. state: a letter of ps. effective:
     mask of its effective capabilities; seccomp: 0, 1 or 2; parent: outside. exec_id: of an exec. cpu_ms: used so far.

@@ -14,6 +14,7 @@ Encodings: Intel SDM volume 2; Arm ARM DDI 0487 C6.2. ELF: elf(5).
 
 from __future__ import annotations
 
+import errno
 from struct import pack
 from typing import ClassVar
 
@@ -146,8 +147,9 @@ class X86_64(Machine):
         "v0": 3, "v1": 5, "v2": 12, "v3": 13, "v4": 14, "v5": 15, "v6": 8, "v7": 9,
     }  # fmt: skip
     calls: ClassVar = {
-        "write": 1, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "getpid": 39, "clone": 56, "execve": 59,
-        "wait4": 61, "kill": 62, "setpgid": 109, "rt_sigtimedwait": 128, "exit_group": 231,
+        "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "getpid": 39, "recvmsg": 47,
+        "clone": 56, "execve": 59, "wait4": 61, "kill": 62, "fcntl": 72, "setpgid": 109, "setsid": 112,
+        "rt_sigtimedwait": 128, "prctl": 157, "exit_group": 231, "dup3": 292,
     }  # fmt: skip
     conditions: ClassVar = {"eq": 4, "ne": 5, "lt": 12, "ge": 13, "le": 14, "gt": 15}
     opcodes: ClassVar = {"load": b"\x8b", "store": b"\x89", "loadb": b"\x0f\xb6", "storeb": b"\x88"}
@@ -241,8 +243,9 @@ class AArch64(Machine):
         "v0": 19, "v1": 20, "v2": 21, "v3": 22, "v4": 23, "v5": 24, "v6": 25, "v7": 26,
     }  # fmt: skip
     calls: ClassVar = {
-        "ioctl": 29, "write": 64, "exit_group": 94, "kill": 129, "rt_sigaction": 134, "rt_sigprocmask": 135,
-        "rt_sigtimedwait": 137, "setpgid": 154, "getpid": 172, "clone": 220, "execve": 221, "wait4": 260,
+        "dup3": 24, "fcntl": 25, "ioctl": 29, "close": 57, "write": 64, "exit_group": 94, "kill": 129,
+        "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigtimedwait": 137, "setpgid": 154, "setsid": 157,
+        "prctl": 167, "getpid": 172, "recvmsg": 212, "clone": 220, "execve": 221, "wait4": 260,
     }  # fmt: skip
     conditions: ClassVar = {"eq": 0, "ne": 1, "ge": 10, "lt": 11, "gt": 12, "le": 13}
     opcodes: ClassVar = {"load": 0xF8400000, "store": 0xF8000000, "loadb": 0x38400000, "storeb": 0x38000000}
@@ -335,3 +338,12 @@ def elf(machine: type[Machine], code: bytes) -> bytes:
     load = pack("<IIQQQQQQ", 1, 5, 0, BASE, BASE, size, size, 0x10000)
     stack = pack("<IIQQQQQQ", 0x6474E551, 6, 0, 0, 0, 0, 0, 16)  # PT_GNU_STACK
     return identity + header + load + stack + code
+
+
+def executable(machine: str, source: str) -> bytes:
+    """Return a program for a machine, named as uname(2) names it; raises OSError (ENOEXEC) for an unknown one."""
+    try:
+        target = MACHINES[machine]
+    except KeyError:
+        raise OSError(errno.ENOEXEC, "no small program can be made for this machine", machine) from None
+    return elf(target, target().assemble(source))

@@ -10,16 +10,16 @@ from typing import Any
 
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.client import Client
+from wherry.runtime.entrance import Entrance
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
-from wherry.runtime.wire import ExecLaunch
+from wherry.runtime.wire import NOBODY, ExecLaunch
 
 EXEC_DRAIN = 2.0  # others may hold an exec's output after its end; dockerd waits for them as long
 
 Tell = Callable[[dict[str, Any]], bool]
-Enter = Callable[[dict[str, Any], "tuple[int, int, int] | None", socket], None]
 
 
 @dataclass(slots=True)
@@ -34,21 +34,19 @@ class _Exec:
 class Execs:
     """Starts execs and tells of their ends; an end that could not be told is kept for the next connection.
 
-    enter(process, stdio, sync): become the process, in a child; never returns. spares: see `execspare`.
+    entrance: how a child becomes the process. spares: see `execspare`.
     tell(message): sends to wherryd, False when nobody listens. others(): the children of ours that are no execs.
-    spawns: whether a child of ours forks the program, or becomes it.
     """
 
     def __init__(
-        self, poller: Poller, enter: Enter, spares: ExecSpares, tell: Tell, others: Callable[[], set[int]]
+        self, poller: Poller, entrance: Entrance, spares: ExecSpares, tell: Tell, others: Callable[[], set[int]]
     ) -> None:
         self._poller = poller
-        self._enter = enter
+        self._entrance = entrance
         self._spares = spares
         self._tell = tell
         self._others = others
         self._execs: dict[str, _Exec] = {}
-        self.spawns = False
         self.lingering: list[Client] = []
 
     def start(self, seq: int, launch: ExecLaunch, cgroup: Cgroup, stream: int | None) -> None:
@@ -70,11 +68,11 @@ class Execs:
         self._execs[launch.exec_id] = _Exec(process, seq)
 
         def child(sync: socket) -> None:
-            self._enter(launch.process, stdio, sync)
+            self._entrance.execute(launch.process, stdio, sync)
 
         try:
-            if not self.spawns or not self._spares.start(process, launch.process, stdio):
-                process.fork(cgroup, child, spawns=self.spawns)
+            if not self._entrance.spawns or not self._spares.start(process, launch.process, stdio):
+                process.fork(cgroup, child, spawns=self._entrance.spawns)
         except OSError:
             del self._execs[launch.exec_id]
             session.abandon()
@@ -83,12 +81,24 @@ class Execs:
             for fd in set(stdio or ()):
                 os.close(fd)
 
+    def disown(self) -> None:
+        """Whoever asked for the execs that are on their way is gone; see `Checks.disown`."""
+        for item in self._execs.values():
+            item.seq = NOBODY
+
     def find_orphan(self) -> int:
         """Return a child of ours that is no exec yet: one whose parent was killed before it could tell of it."""
+        return next(iter(self._unknown()), 0)
+
+    def strangers(self) -> list[int] | None:
+        """Return the children of ours that nobody knows; None while an exec is on its way, whose child is one."""
+        return None if any(item.process.spawner for item in self._execs.values()) else self._unknown()
+
+    def _unknown(self) -> list[int]:
         known = {item.process.pid for item in self._execs.values()} | {self._spares.pid, *self._others()}
         known |= {item.process.spawner for item in self._execs.values()}
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
-            return next((pid for pid in map(int, children.read().split()) if pid not in known), 0)
+            return [pid for pid in map(int, children.read().split()) if pid not in known]
 
     def _running(self, exec_id: str) -> None:
         item = self._execs[exec_id]

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from wherry.kernel import const, fds, process, signals
 from wherry.kernel import namespaces as kernel
-from wherry.runtime import channel, selfprotect
+from wherry.runtime import channel, selfprotect, starter
 from wherry.runtime.phases import Marks
 from wherry.runtime.plan import namespaces, plan_container, plan_exec
 from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError
@@ -108,7 +108,9 @@ def run_container(request: ContainerStart) -> NoReturn:
 
 def run_exec(request: ExecStart) -> NoReturn:
     """Enter the container with this process and become the program. Never returns."""
-    _isolate(request, [request.init_pidfd])
+    program = starter.program()
+    keep = [] if request.requests < 0 or program is None else [request.requests, program]
+    _isolate(request, [request.init_pidfd, *keep])
     process.set_parent_death_signal(_SIGKILL)
     setup = Setup(request, request.process, request.sync)
     _carry_out(setup, lambda: _plan_exec(request))
@@ -121,6 +123,7 @@ def _plan_exec(request: ExecStart) -> tuple[Operation, ...]:
         session=_session(request),
         spawn=request.spawn,
         oom_score=request.oom_score,
+        stay=request.requests >= 0,
     )
 
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from wherry.kernel import caps, const, fds, pathsafe, process, signals, terminal
 from wherry.kernel.seccomp_bpf import load_filter
-from wherry.runtime import channel, hooks
+from wherry.runtime import channel, hooks, starter
 from wherry.runtime.faults import Refused
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import ContainerStart, ExecStart, Identity, Operation, Setup, SetupError, reason
@@ -357,6 +357,19 @@ class Spawn(Execute):
             except OSError as error:
                 raise SetupError(step.explain(error), error.errno or 0) from error
         Execute.become(self, setup)  # super() knows nothing of the class that slots=True makes
+
+
+@dataclass(slots=True)
+class Stay(Spawn):
+    """Become a starter, which has children become the program; see `starter`."""
+
+    def become(self, setup: Setup) -> None:
+        """What only a child in the container's pid namespace could find out or set does not go this way."""
+        request = setup.request
+        assert isinstance(request, ExecStart)
+        if setup.left or self.limits.limits:
+            os._exit(_NOT_EXECUTED)
+        starter.execute(request.requests, setup.program, self.arguments, setup.environment)
 
 
 def _spawns(setup: Setup) -> bool:

@@ -46,6 +46,7 @@ from wherry.runtime.ops_process import (
     InstallStdio,
     SetRlimits,
     Spawn,
+    Stay,
     WaitForStart,
 )
 from wherry.runtime.ops_rootfs import (
@@ -124,13 +125,22 @@ def plan_container(
     steps += pivot if hooks else []
     steps += _closing_steps(spec)
     steps += [JoinKeyring(session)] if session else []
-    return (*steps, *_process_steps(process, hold=True))
+    return (*steps, *_process_steps(process, Execute, hold=True))
 
 
 def plan_exec(
-    process: dict[str, Any], spec: Spec, *, session: str, spawn: bool = False, oom_score: int | None = None
+    process: dict[str, Any],
+    spec: Spec,
+    *,
+    session: str,
+    spawn: bool = False,
+    oom_score: int | None = None,
+    stay: bool = False,
 ) -> tuple[Operation, ...]:
-    """Return the steps of one more process in a container that runs; spawn, oom_score: see `ExecStart`."""
+    """Return the steps of one more process in a container that runs; spawn, oom_score: see `ExecStart`.
+
+    stay: with spawn, become a starter of the program.
+    """
     process = {**_inherited(spec["process"]), **process}
     if oom_score is not None and process.get("oomScoreAdj") == oom_score:
         del process["oomScoreAdj"]
@@ -142,7 +152,8 @@ def plan_exec(
     if process.get("terminal"):
         steps.append(_terminal(process, console=False))
     steps += [JoinKeyring(session)] if session else []
-    return (*steps, *_process_steps(process, hold=False, spawn=spawn))
+    last = Stay if stay else Spawn if spawn else Execute
+    return (*steps, *_process_steps(process, last, hold=False))
 
 
 def _inherited(process: dict[str, Any]) -> dict[str, Any]:
@@ -312,7 +323,8 @@ def _closing_steps(spec: Spec) -> list[Operation]:
     return steps
 
 
-def _process_steps(process: dict[str, Any], *, hold: bool, spawn: bool = False) -> list[Operation]:
+def _process_steps(process: dict[str, Any], last: type[Execute], *, hold: bool) -> list[Operation]:
+    """The steps that all processes have; last: how the program comes to be executed."""
     arguments = tuple(process.get("args") or ())
     if not arguments:
         raise SetupError("args must not be empty")
@@ -323,7 +335,8 @@ def _process_steps(process: dict[str, Any], *, hold: bool, spawn: bool = False) 
     bounding, effective, permitted, inheritable, ambient = (
         caps.mask(sets.get(name) or ()) for name in ("bounding", "effective", "permitted", "inheritable", "ambient")
     )
-    late = tuple(limit for limit in limits if spawn and limit[0] == resource.RLIMIT_NPROC)
+    spawns = issubclass(last, Spawn)
+    late = tuple(limit for limit in limits if spawns and limit[0] == resource.RLIMIT_NPROC)
     limits = tuple(limit for limit in limits if limit not in late)
     cwd = ChangeDirectory(clean(process.get("cwd") or "/"))
     steps: list[Operation] = [InstallStdio()]
@@ -332,8 +345,8 @@ def _process_steps(process: dict[str, Any], *, hold: bool, spawn: bool = False) 
     steps += [WaitForStart()] if hold else []
     no_new = bool(process.get("noNewPrivileges"))
     flags = tuple(process.get("seccompFlags") or ())
-    last = (arguments, effective, permitted, inheritable, ambient, no_new, flags)
-    return [*steps, Spawn(*last, SetRlimits(late)) if spawn else Execute(*last)]
+    wanted = (arguments, effective, permitted, inheritable, ambient, no_new, flags)
+    return [*steps, last(*wanted, SetRlimits(late)) if issubclass(last, Spawn) else last(*wanted)]
 
 
 def _rlimit(name: str) -> int:

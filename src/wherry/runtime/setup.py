@@ -49,6 +49,7 @@ class ExecStart:
 
     spawn: the calling process stays outside of the pid namespace and forks the program into it; see `execspare`.
     oom_score: the calling process's oom_score_adj, which need not be written again; None when it is not known.
+    requests: with spawn, the descriptor over which a starter is told to execute the program; -1 to execute it once.
     """
 
     process: dict[str, Any]
@@ -64,6 +65,7 @@ class ExecStart:
     keyring: bool = True
     spawn: bool = False
     oom_score: int | None = None
+    requests: int = -1
 
 
 @dataclass(slots=True)

@@ -11,15 +11,17 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from wherry.kernel.process import set_child_subreaper, set_name
-from wherry.runtime import channel, exits
+from wherry.runtime import channel, exits, starter
 from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.checks import Checks
 from wherry.runtime.client import Client
+from wherry.runtime.entrance import Entrance
 from wherry.runtime.execs import Execs
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.foreign import Foreign
 from wherry.runtime.holding import Holding
-from wherry.runtime.init import ContainerStart, ExecStart, enter_parent, leave_parent, run_container, run_exec
+from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
 from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
 from wherry.runtime.phases import Marks, Phases
 from wherry.runtime.plan import namespaces
@@ -87,13 +89,16 @@ class Supervisor:
         self._process.on_running = self._running
         self._process.on_failed = self._failed
         self._process.on_exit = self._exited
-        self._spares = ExecSpares(self._poller, self._exec_start)
         self._foreign = Foreign(launch) if launch.runtime else None
-        self._execs = Execs(self._poller, self._enter, self._spares, self._tell, self._own_children)
+        self._entrance = Entrance(launch, self._process, seccomp, self._foreign, lambda: self._cgroup)
+        self._spares = ExecSpares(self._poller, self._entrance.start_of)
+        self._execs = Execs(self._poller, self._entrance, self._spares, self._tell, self._own_children)
+        self._checks = Checks(self._poller, self._entrance.stay, self._answer, self._execs.strangers)
         self._holding = Holding()
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
+            "check": self._check,
             "resize": self._resize,
             "stdin-close": self._close_stdin,
             "signal": self._signal,
@@ -108,7 +113,7 @@ class Supervisor:
 
     def _own_children(self) -> set[int]:
         """The processes forked by us that are no execs."""
-        return {self._process.pid, *(self._log.helpers if self._log else ())}
+        return {self._process.pid, *self._checks.pids, *(self._log.helpers if self._log else ())}
 
     def _make_session(self) -> Session:
         terminal, stdin, once = self._terminal, self._launch.open_stdin, self._launch.stdin_once
@@ -193,7 +198,7 @@ class Supervisor:
         if stem is not None:
             stem.discard()
         set_child_subreaper(True)
-        self._execs.spawns = True
+        self._entrance.spawns = True
         self._cgroup = Cgroup.open(self._spec["linux"]["cgroupsPath"])
         self._process.find_orphan = self._execs.find_orphan
         self._process.fork(self._cgroup, lambda sync: foreign.make(sync, stdio, netns), spawns=True)
@@ -218,8 +223,9 @@ class Supervisor:
         if "pid" in namespaces(self._spec) and (self._seccomp is None or self._seccomp.can_spawn):
             leave_parent(self._spec)
             set_child_subreaper(True)
-            self._execs.spawns = True
+            self._entrance.spawns = True
             self._spares.enable()
+            self._checks.enabled = starter.program() is not None
 
     def _failed(self, process: Process) -> None:
         if not process.has_cgroup:
@@ -240,6 +246,7 @@ class Supervisor:
         assert cgroup is not None
         assert process.exit is not None
         self._spares.close()
+        self._checks.close()
         self._holding.close()
         if namespaces(self._spec).get("pid") != "":
             cgroup.empty(EMPTY, reap=self._execs.conclude_all)
@@ -296,6 +303,8 @@ class Supervisor:
     def _adopt(self, control: socket.socket) -> None:
         self._tell({"type": "replaced"})
         self._drop_control()
+        self._execs.disown()
+        self._checks.disown()
         control.setblocking(False)
         self._control = control
         self._poller.watch(control.fileno(), READ, lambda events: self._read_control(control))
@@ -328,17 +337,20 @@ class Supervisor:
             self._serve(message, fds)
 
     def _serve(self, message: dict[str, Any], fds: list[int]) -> None:
-        reply = {"type": "reply", "seq": message.get("seq", 0)}
+        seq = message.get("seq", 0)
         try:
             answer = self._handlers[message["type"]](message, fds)
             if answer is not None:
-                self._tell({**reply, "ok": answer})
+                self._answer(seq, answer)
         except (OSError, KeyError, TypeError, ValueError) as error:
             failure = SetupFailure("exec", str(message.get("type")), getattr(error, "errno", 0) or 0, "", str(error))
-            self._tell({**reply, "error": failure.to_wire()})
+            self._tell({"type": "reply", "seq": seq, "error": failure.to_wire()})
         finally:
             for fd in fds:
                 os.close(fd)
+
+    def _answer(self, seq: int, answer: dict[str, Any]) -> None:
+        self._tell({"type": "reply", "seq": seq, "ok": answer})
 
     def _started(self) -> dict[str, Any]:
         at = {"pid": self._process.pid, "start_time": self._start_time, "at": self._process.started_at}
@@ -362,28 +374,9 @@ class Supervisor:
         launch = ExecLaunch.from_wire(message)
         self._execs.start(message["seq"], launch, self._cgroup, os.dup(fds[0]) if fds else None)
 
-    def _enter(self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket) -> NoReturn:
-        if self._foreign is not None:
-            self._foreign.execute(sync, stdio, process, self._process.pid)
-        start = self._exec_start(process, stdio, sync)
-        start.spawn = self._execs.spawns
-        run_exec(start)
-
-    def _exec_start(
-        self, process: dict[str, Any], stdio: tuple[int, int, int] | None, sync: socket.socket
-    ) -> ExecStart:
+    def _check(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self._cgroup is not None
-        return ExecStart(
-            process=process,
-            spec=self._spec,
-            init_pid=self._process.pid,
-            init_pidfd=self._process.pidfd,
-            stdio=stdio,
-            sync=sync,
-            cgroup=self._cgroup,
-            seccomp=self._seccomp.program if self._seccomp else None,
-            id=self._launch.id,
-        )
+        self._checks.run(message, self._cgroup)
 
     def _resize(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         self._target(message).session.resize(message["height"], message["width"])

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-from wherry.runtime.assembler import MACHINES, elf
+from wherry.runtime.assembler import executable
 
 PROGRAM = """
     argv   = v0                 ; the command's argument vector; the slot before it is ours to overwrite
@@ -301,12 +301,8 @@ crowded:
 
 
 def image(machine: str) -> bytes:
-    """Return the executable for a machine, named as uname(2) names it."""
-    try:
-        target = MACHINES[machine]
-    except KeyError:
-        raise OSError(8, "there is no small init for this machine", machine) from None  # ENOEXEC
-    return elf(target, target().assemble(PROGRAM))
+    """Return the executable for a machine, named as uname(2) names it; raises OSError for an unknown one."""
+    return executable(machine, PROGRAM)
 
 
 def write(path: str) -> None:

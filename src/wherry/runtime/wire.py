@@ -27,10 +27,13 @@ Daemon to zygote
 Zygote to daemon
     ready    {}                                  preloaded, launches may come
 
-Daemon to supervisor: every message has "seq" (int), answered by one reply
+Daemon to supervisor: every message has "seq" (int, from 1), answered by one reply over the same connection
     attach       the fields of `AttachOptions`, early in base64                               fds: "stream"
     exec         the fields of `ExecLaunch`                                                   fds: optionally "stream"
                  reply ok carries {pid, at}; error carries the fields of `SetupFailure`
+    check        {process: OCI process or null, timeout: seconds, limit: bytes}   run the health check; null: as before
+                 reply ok, at its end, carries {code, late, begin, end: Unix ns, output: base64}, or {unable: true} when
+                 it has to be an exec (see `checks`); code is -1 when it had to be killed for being late and hung on
     resize       {exec: id or "", height, width}     rows and columns, TIOCSWINSZ
     stdin-close  {exec: id or ""}
     hold         {keys: [text]}                      keep descriptors open until the end: ports   fds: one per key
@@ -67,6 +70,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.runtime.mounts import Mount, VolumeMount
+
+NOBODY = 0
+"""The seq of no request: what is answered to it is passed over."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from wherry.kernel import process
 from wherry.kernel.fds import close_except
-from wherry.runtime import channel, rehearsal, supervisor
+from wherry.runtime import channel, rehearsal, starter, supervisor
 from wherry.runtime.cgroups import detect
 from wherry.runtime.filters import Filter, Filters, compile_profile
 from wherry.runtime.selfprotect import engine_mounts, protect_interpreter
@@ -45,6 +45,7 @@ def main() -> NoReturn:
     process.set_name("wherry-zygote")
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
+    starter.provide()
     zygote = Zygote(control)
     for _ in range(REHEARSALS):  # this finds the control groups, once for all supervisors
         rehearsal.plan()

@@ -171,7 +171,8 @@ class Containers:
         """GET /containers/ID/top."""
         container = self._running(ref)
         try:
-            pids = processes.pids(self.lifecycle.cgroup_path(container))
+            first = container.task.pid if container.task else 0
+            pids = processes.pids(self.lifecycle.cgroup_path(container), first)
         except OSError as error:
             raise SystemFailure(f"cannot list the processes of container {container.id}: {error}") from error
         answer = await asyncio.to_thread(processes.table, pids, ps_args)

@@ -1,4 +1,9 @@
-"""Runs the health checks of containers: an exec each time, by the container's own supervisor."""
+"""Runs the health checks of containers, each by the container's own supervisor.
+
+The supervisor keeps the command ready to be executed (runtime/checks.py). Where it cannot, for the host's pid
+namespace, another runtime or a strict seccomp profile, and to find the words for a command that cannot be executed, a
+check is an exec like any other.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from wherry.containers import health
 from wherry.containers.catalog import Container
@@ -25,6 +32,16 @@ LATE = 5.0
 """Seconds to wait for the end of a check that was killed."""
 
 Publish = Callable[..., None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """One run of a container. told: whether its supervisor knows the command."""
+
+    container: Container
+    task: Task
+    plan: Plan
+    told: bool = False
 
 
 class HealthChecks:
@@ -50,55 +67,79 @@ class HealthChecks:
             checking.cancel()
 
     async def _check(self, container: Container, task: Task, plan: Plan) -> None:
-        state = container.health
+        state, run = container.health, _Run(container, task, plan)
         while state is not None and not task.exited.done():
             await asyncio.sleep(state.pause(plan, time.time_ns() - task.started_at))
             if container.record.state.status != "running":
                 continue  # paused: no process of it could answer
-            result = await self._probe(container, task, plan)
+            result = await self._probe(run)
             if task.exited.done():
                 return
+            if container.record.state.status != "running":
+                continue  # paused meanwhile, and late for no fault of its own
             if state.take(result, plan, started_at=task.started_at):
                 self._publish(container, f"health_status: {state.status}")
                 if state.status == "unhealthy":
                     self._unhealthy(container)
 
-    async def _probe(self, container: Container, task: Task, plan: Plan) -> Result:
+    async def _probe(self, run: _Run) -> Result:
         begin, exec_id = time.time_ns(), secrets.token_hex(32)
-        config = ExecConfig(cmd=list(plan.command), privileged=container.record.host_config.privileged)
-        process = self._launching.exec_process(container.record, config)
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        output = bytearray()
-        words = " ".join(plan.command)
-        self._publish(container, f"exec_create: {words}", execID=exec_id)
+        words = " ".join(run.plan.command)
+        self._publish(run.container, f"exec_create: {words}", execID=exec_id)
+        self._publish(run.container, f"exec_start: {words}", execID=exec_id)
         try:
-            self._publish(container, f"exec_start: {words}", execID=exec_id)
-            launch = ExecLaunch(exec_id=exec_id, process=process, attach=AttachOptions())
-            execution = await task.exec(launch, theirs.fileno())
-            theirs.close()
-            try:
-                async with asyncio.timeout(plan.timeout):
-                    await _read(ours, output)
-                    code = (await asyncio.shield(execution.exited)).code
-            except TimeoutError:
-                await self._kill(task, exec_id, execution.exited)
-                text = f"Health check exceeded timeout ({_duration(plan.timeout)})"
-                kept = _text(output)
-                return Result(begin, time.time_ns(), -1, f"{text}: {kept}" if kept else text)
+            return await self._check_ready(run, exec_id) or await self._execute(run, exec_id, begin)
         except (EngineError, LaunchFailed) as error:
             message = error.failure.message if isinstance(error, LaunchFailed) else error.message
             return Result(begin, time.time_ns(), -1, message)
+
+    def _tell_end(self, run: _Run, exec_id: str, code: int) -> None:
+        self._publish(run.container, "exec_die", execID=exec_id, exitCode=str(code))
+
+    def _process(self, run: _Run) -> dict[str, Any]:
+        record = run.container.record
+        config = ExecConfig(cmd=list(run.plan.command), privileged=record.host_config.privileged)
+        return self._launching.exec_process(record, config)
+
+    async def _check_ready(self, run: _Run, exec_id: str) -> Result | None:
+        """Have the supervisor execute what it keeps ready; None when it cannot."""
+        process = None if run.told else self._process(run)
+        end = await run.task.check(process, timeout=run.plan.timeout, limit=health.OUTPUT + 1)
+        run.told = True
+        if end is None:
+            return None
+        if end.code >= 0:
+            self._tell_end(run, exec_id, end.code)
+        text = _text(end.output)
+        if end.late:
+            return Result(end.begin, end.end, -1, _late(run.plan, text))
+        return Result(end.begin, end.end, end.code, text)
+
+    async def _execute(self, run: _Run, exec_id: str, begin: int) -> Result:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        output = bytearray()
+        try:
+            launch = ExecLaunch(exec_id=exec_id, process=self._process(run), attach=AttachOptions())
+            execution = await run.task.exec(launch, theirs.fileno())
+            theirs.close()
+            try:
+                async with asyncio.timeout(run.plan.timeout):
+                    await _read(ours, output)
+                    code = (await asyncio.shield(execution.exited)).code
+            except TimeoutError:
+                await self._kill(run, exec_id, execution.exited)
+                return Result(begin, time.time_ns(), -1, _late(run.plan, _text(output)))
         finally:
             theirs.close()
             ours.close()
-        self._publish(container, "exec_die", execID=exec_id, exitCode=str(code))
+        self._tell_end(run, exec_id, code)
         return Result(begin, time.time_ns(), code, _text(output))
 
-    async def _kill(self, task: Task, exec_id: str, exited: asyncio.Future[Exit]) -> None:
+    async def _kill(self, run: _Run, exec_id: str, exited: asyncio.Future[Exit]) -> None:
         with suppress(EngineError, LaunchFailed, OSError, TimeoutError):  # it has ended meanwhile, or is stuck
-            await task.signal(signal.SIGKILL, exec_id)
-            await asyncio.wait_for(asyncio.shield(exited), LATE)
+            await run.task.signal(signal.SIGKILL, exec_id)
+            self._tell_end(run, exec_id, (await asyncio.wait_for(asyncio.shield(exited), LATE)).code)
 
 
 async def _read(sock: socket.socket, output: bytearray) -> None:
@@ -109,7 +150,12 @@ async def _read(sock: socket.socket, output: bytearray) -> None:
             output += piece[: health.OUTPUT + 1 - len(output)]
 
 
-def _text(output: bytearray) -> str:
+def _late(plan: Plan, output: str) -> str:
+    text = f"Health check exceeded timeout ({_duration(plan.timeout)})"
+    return f"{text}: {output}" if output else text
+
+
+def _text(output: bytes | bytearray) -> str:
     text = bytes(output[: health.OUTPUT]).decode(errors="replace")
     return text + "..." if len(output) > health.OUTPUT else text
 

@@ -18,9 +18,25 @@ TRUSTED_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def pids(cgroup_path: str) -> list[int]:
-    """Return the processes in the control group; raises OSError when it is gone."""
-    return Cgroup.open(cgroup_path).pids()
+def pids(cgroup_path: str, first: int) -> list[int]:
+    """Return the processes in the control group; raises OSError when it is gone.
+
+    first: the container's first process. Where it has a pid namespace of its own, those in the engine's namespace are
+    the engine's: the starter of a health check, or an exec on its way in.
+    """
+    found = Cgroup.open(cgroup_path).pids()
+    own = _pid_namespace("self")
+    if _pid_namespace(first) == own:
+        return found
+    return [pid for pid in found if _pid_namespace(pid) not in (own, 0)]
+
+
+def _pid_namespace(pid: int | str) -> int:
+    """Return the inode number of a process's pid namespace, 0 when the process is gone."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def table(wanted: Iterable[int], ps_args: str) -> dict[str, Any]:

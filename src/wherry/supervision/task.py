@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal as signals
+from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,17 @@ class LaunchFailed(Exception):
 
 class LaunchVanished(LaunchFailed):
     """The launch was lost before it came to a process."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEnd:
+    """How a health check ended. begin, end: Unix ns. late: it was killed, and then its code says nothing."""
+
+    begin: int
+    end: int
+    code: int
+    late: bool
+    output: bytes
 
 
 class ExecTask:
@@ -194,7 +207,9 @@ class Task:
 
     # Commands
 
-    async def _request(self, kind: str, fields: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
+    async def _request(
+        self, kind: str, fields: dict[str, Any], fds: Sequence[int] = (), patience: float = REPLY_PATIENCE
+    ) -> dict[str, Any]:
         connection = self._connection
         if connection is None or not connection.open:
             raise Conflict(f"container {self.id} is not running")
@@ -203,7 +218,7 @@ class Task:
         waiter = self._replies[seq] = asyncio.get_running_loop().create_future()
         try:
             await connection.send({"type": kind, "seq": seq, **fields}, fds)
-            async with asyncio.timeout(REPLY_PATIENCE):
+            async with asyncio.timeout(patience):
                 reply = await waiter
         except ConnectionError as error:
             raise Conflict(f"container {self.id} is not running") from error
@@ -241,6 +256,21 @@ class Task:
             raise
         task.pid, task.started_at = ok["pid"], ok["at"]
         return task
+
+    async def check(self, process: dict[str, Any] | None, *, timeout: float, limit: int) -> CheckEnd | None:
+        """Run the container's health check; None when it has to be an `exec` this time.
+
+        process: the OCI process object, None for that of the check before. timeout: seconds until it is killed. limit:
+        bytes of output to keep, of stdout and stderr in the order they were written. Raises Conflict, Unavailable.
+        """
+        fields = {"process": process, "timeout": timeout, "limit": limit}
+        try:
+            ok = await self._request("check", fields, patience=timeout + REPLY_PATIENCE)
+        except LaunchFailed:  # a supervisor of an older engine knows no checks
+            return None
+        if "unable" in ok:
+            return None
+        return CheckEnd(ok["begin"], ok["end"], ok["code"], ok["late"], a2b_base64(ok["output"]))
 
     async def resize(self, height: int, width: int, exec_id: str = "") -> None:
         """Set the size of the terminal of the container or of an exec."""

@@ -11,6 +11,8 @@ from wherry.models.xray import Process, Processes
 MOST = 500
 TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 KILO = 1024
+OWN = ("supervisor", "spare", "starter")
+"""The roles of the engine's own processes."""
 
 
 def read(first: int, members: Sequence[int], execs: Mapping[int, str], *, has_init: bool) -> Processes:
@@ -26,7 +28,8 @@ def read(first: int, members: Sequence[int], execs: Mapping[int, str], *, has_in
     entries.append(_describe(first, "init" if has_init else "first", depth))
     for pid in chosen:
         exec_id = execs.get(pid, "")
-        entries.append(_describe(pid, "exec" if exec_id else "member", depth, exec_id))
+        role = "exec" if exec_id else "starter" if _depth(pid) < depth else "member"
+        entries.append(_describe(pid, role, depth, exec_id))
     found = tuple(each for each in entries if each is not None)
     return Processes(count=len(members), entries=found, left_out=max(0, len(set(members) - {first}) - len(chosen)))
 
@@ -97,7 +100,7 @@ def _details(process: procfs.Process, role: str, depth: int, exec_id: str) -> Pr
         state=stat.state,
         threads=stat.threads,
         uid=int(status["Uid"].split()[1]),
-        memory=_memory(process, status, own=role in ("supervisor", "spare")),
+        memory=_memory(process, status, own=role in OWN),
         cpu_ms=(stat.user_ticks + stat.system_ticks) * TICK_MS,
         effective=status.get("CapEff", ""),
         seccomp=int(status.get("Seccomp", "0")),

@@ -15,6 +15,7 @@ STATES = {
 ROLES = {
     "supervisor": "the engine's: parent of the container, writer of its log",
     "spare": "the engine's: waits to become the next exec",
+    "starter": "the engine's: waits to execute the health check, outside of the container's pid namespace",
     "first": "the first process: when it ends, the container ends",
     "init": "the engine's init (--init): reaps, and passes signals on",
     "exec": "brought in by exec",
@@ -79,7 +80,7 @@ def _rows(entries: list[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 def _row(each: dict[str, Any], depth: int) -> tuple[str, ...]:
     branch = "  " * (min(depth, DEEPEST) - 1) + "└ " if depth else ""
-    own = each["Role"] in ("supervisor", "spare")
+    own = each["Role"] in ("supervisor", "spare", "starter")
     words = (
         plain(each["Name"])
         if own or not each["Arguments"]
