@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.engine import Engine
+from tests.waiting import until
 from wherry.kernel import bpf_device
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
@@ -275,12 +276,16 @@ def test_what_listens_and_who_holds_it(engine: Engine):
 # What runs
 
 
+def entries_of(engine: Engine, name: str):
+    return look(engine, name)["Processes"]["Entries"]
+
+
 def test_processes_inside_and_outside(engine: Engine):
     pid = start(engine, "aa", "--init", command=("sh", "-c", "sleep 1000 & sleep 1001"))
     engine.docker("exec", "-d", "aa", "sleep", "1002")
     listed = [line.split() for line in engine.docker("exec", "aa", "ps", "-o", "pid,args").splitlines()]
     own = {words[-1]: int(words[0]) for words in listed if words[1] == "sleep"}
-    entries = look(engine, "aa")["Processes"]["Entries"]
+    entries = entries_of(engine, "aa")
     by_argument = {each["Arguments"][-1]: each for each in entries if each["Arguments"][:1] == ["sleep"]}
     assert {name: each["Inside"] for name, each in by_argument.items()} == own
     for each in by_argument.values():
@@ -294,7 +299,11 @@ def test_processes_inside_and_outside(engine: Engine):
     supervisor = next(each for each in entries if each["Role"] == "supervisor")
     assert (supervisor["Name"], supervisor["Inside"]) == ("wherry-super", 0)
     assert supervisor["Pid"] == int(told("ps", "-o", "ppid=", "-p", str(pid)))
-    assert look(engine, "aa")["Processes"]["Count"] == len(told("ps", "-o", "pid=", "--ppid", str(pid)).split()) + 2 + 1
+    # the children of the first, itself and the other sleep, the exec, and what waits for the next exec
+    starter = until(lambda: next((each for each in entries_of(engine, "aa") if each["Role"] == "starter"), None))
+    assert (starter["Inside"], starter["Parent"]) == (0, supervisor["Pid"])
+    children = told("ps", "-o", "pid=", "--ppid", str(pid)).split()
+    assert look(engine, "aa")["Processes"]["Count"] == len(children) + 2 + 1 + 1
 
 
 def test_a_paused_container(engine: Engine):

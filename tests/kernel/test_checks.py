@@ -71,12 +71,12 @@ def test_one_starter_runs_them_all_out_of_sight(run):
         rss = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if "Rss" in line)
         assert int(rss.split()[1]) <= 64
         assert (await check(task, "echo", "another")).output == b"another\n"
-        assert starters_of(task) != [pid]
-        assert len(starters_of(task)) == 1
-        last = starters_of(task)[0]
+        assert starters_of(task) == [pid]
+        assert (await check(task, "sh", "-c", "echo $A", env=["PATH=/bin", "A=b"])).output == b"b\n"
+        assert len(starters_of(task)) == 2
         await task.signal(signal.SIGKILL)
         await within(task.gone)
-        assert await gone(last)
+        assert await gone(pid)
 
     run(scenario)
 
@@ -135,14 +135,12 @@ def test_a_starter_that_is_killed_is_made_again(run):
         for _ in range(2):  # the first may be answered that it cannot be done this time
             ended = await check(task)
         assert ended.output == b"there\n"
+        assert starters_of(task) != [pid]
         (pid,) = starters_of(task)
-        waiting = asyncio.create_task(check(task, "sleep", "30"))
-        for _ in range(200):
-            await asyncio.sleep(0.01)
-            if [each for each in starters_of(task) if children_of(each)]:
-                break
+        waiting = asyncio.create_task(check(task, "sh", "-c", "sleep 1; echo done"))
+        await asyncio.sleep(0.3)
         os.kill(starters_of(task)[0], signal.SIGKILL)
-        assert await waiting is None
+        assert (await waiting).output == b"done\n"  # it is a child of the supervisor
 
     run(scenario)
 

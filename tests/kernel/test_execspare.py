@@ -1,4 +1,7 @@
-"""Execs that a waiting child becomes: the same process as from a fork, and none left behind."""
+"""Execs that a waiting child becomes: the same process as from a fork, and none left behind.
+
+They are those that no starter can start; tests/kernel/test_starters.py has the others.
+"""
 
 import asyncio
 import os
@@ -10,7 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.forked import forked
-from tests.kernel.yard import children_of, exec_in, read_all, unframe, within
+from tests.kernel import yard as yards
+from tests.kernel.yard import children_of, read_all, unframe, within
 from wherry.oci.seccomp import default_profile, profile_for
 from wherry.runtime import execspare
 from wherry.runtime.execspare import ExecSpares
@@ -28,6 +32,14 @@ cat /proc/self/cgroup /proc/self/oom_score_adj; ulimit -a; pwd; env; umask
 set -- $(cat /proc/$$/stat); [ $1 = $6 ] && echo leads its session; echo child of $4
 """
 PERMISSIVE = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"]}
+
+
+NO_STARTER = {"type": "RLIMIT_NPROC", **dict.fromkeys(("soft", "hard"), resource.getrlimit(resource.RLIMIT_NPROC)[1])}
+
+
+async def exec_in(task, *args, rlimits=(), **options):
+    """An exec that no starter can start, so that a spare has to."""
+    return await yards.exec_in(task, *args, rlimits=[*rlimits, NO_STARTER], **options)
 
 
 def supervisor_of(task):
@@ -329,7 +341,7 @@ def test_an_unused_spare_is_dropped(monkeypatch):
         poller = Poller()
         spares = ExecSpares(poller, lambda *args: SimpleNamespace(init_pidfd=os.pidfd_open(os.getpid())))
         spares.enable()
-        spares.ended()
+        spares.plan(0.002)
         poller.run_for(5, until=lambda: bool(children_of(os.getpid())))
         made = children_of(os.getpid())
         poller.run_for(5, until=lambda: not children_of(os.getpid()))

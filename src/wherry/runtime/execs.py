@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from socket import socket
 from typing import Any
 
@@ -13,10 +14,13 @@ from wherry.runtime.client import Client
 from wherry.runtime.entrance import Entrance
 from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.poller import Poller
-from wherry.runtime.process import Process
+from wherry.runtime.process import LOST, Process
 from wherry.runtime.session import Session
-from wherry.runtime.wire import NOBODY, ExecLaunch
+from wherry.runtime.starters import Starters, Stdio
+from wherry.runtime.wire import NOBODY, ExecLaunch, SetupFailure
 
+AFTER_START = 0.05  # seconds from an exec's start until something is made ready for the next one
+AFTER_END = 0.002  # and from its end, if that is earlier: the answer goes out first
 EXEC_DRAIN = 2.0  # others may hold an exec's output after its end; dockerd waits for them as long
 
 Tell = Callable[[dict[str, Any]], bool]
@@ -24,29 +28,31 @@ Tell = Callable[[dict[str, Any]], bool]
 
 @dataclass(slots=True)
 class _Exec:
-    """One exec and what its start is answered to."""
+    """One exec, what its start is answered to, and the OCI process object."""
 
     process: Process
     seq: int
+    wanted: dict[str, Any]
+    cgroup: Cgroup
     over: bool = False  # its output is drained too
 
 
 class Execs:
     """Starts execs and tells of their ends; an end that could not be told is kept for the next connection.
 
-    entrance: how a child becomes the process. spares: see `execspare`.
+    entrance: how a child becomes the process. starters, spares: the quicker ways, see `starter` and `execspare`.
     tell(message): sends to wherryd, False when nobody listens. others(): the children of ours that are no execs.
     """
 
-    def __init__(
-        self, poller: Poller, entrance: Entrance, spares: ExecSpares, tell: Tell, others: Callable[[], set[int]]
-    ) -> None:
+    def __init__(self, poller: Poller, entrance: Entrance, tell: Tell, others: Callable[[], set[int]]) -> None:
         self._poller = poller
         self._entrance = entrance
-        self._spares = spares
+        self.starters = Starters(poller, entrance.stay, self._unknown, self._busy)
+        self.spares = ExecSpares(poller, entrance.start_of)
         self._tell = tell
         self._others = others
         self._execs: dict[str, _Exec] = {}
+        self._over = False
         self.lingering: list[Client] = []
 
     def start(self, seq: int, launch: ExecLaunch, cgroup: Cgroup, stream: int | None) -> None:
@@ -65,14 +71,12 @@ class Execs:
         process.on_failed = lambda process: self._failed(launch.exec_id)
         process.on_exit = lambda process: self._exited(launch.exec_id)
         process.find_orphan = self.find_orphan
-        self._execs[launch.exec_id] = _Exec(process, seq)
-
-        def child(sync: socket) -> None:
-            self._entrance.execute(launch.process, stdio, sync)
-
+        self._execs[launch.exec_id] = _Exec(process, seq, launch.process, cgroup)
+        late = partial(self._start_late, launch.exec_id, stdio)
+        if stdio is not None and self.starters.start(process, launch.process, stdio, late):
+            return
         try:
-            if not self._entrance.spawns or not self._spares.start(process, launch.process, stdio):
-                process.fork(cgroup, child, spawns=self._entrance.spawns)
+            self._start_slowly(launch.exec_id, stdio)
         except OSError:
             del self._execs[launch.exec_id]
             session.abandon()
@@ -80,6 +84,39 @@ class Execs:
         finally:
             for fd in set(stdio or ()):
                 os.close(fd)
+
+    def _start_slowly(self, exec_id: str, stdio: Stdio | None) -> None:
+        item, spawns = self._execs[exec_id], self._entrance.spawns
+
+        def child(sync: socket) -> None:
+            self._entrance.execute(item.wanted, stdio, sync)
+
+        if not spawns or not self.spares.start(item.process, item.wanted, stdio):
+            item.process.fork(item.cgroup, child, spawns=spawns)
+        self._plan(item, AFTER_START)
+
+    def _start_late(self, exec_id: str, stdio: Stdio | None) -> None:
+        """A starter could not start it."""
+        process = self._execs[exec_id].process
+        try:
+            if not self._over:
+                self._start_slowly(exec_id, stdio)
+                return
+            process.failure = LOST
+        except OSError as error:
+            process.failure = SetupFailure.from_oserror("process", "start the process", error)
+        process.on_failed(process)
+
+    def _plan(self, item: _Exec, seconds: float) -> None:
+        """Have something ready for the next one like this."""
+        if not self.starters.plan(item.wanted, item.cgroup, seconds):
+            self.spares.plan(seconds)
+
+    def close(self) -> None:
+        """Start no more: the container is over."""
+        self._over = True
+        self.spares.close()
+        self.starters.close()
 
     def disown(self) -> None:
         """Whoever asked for the execs that are on their way is gone; see `Checks.disown`."""
@@ -90,12 +127,12 @@ class Execs:
         """Return a child of ours that is no exec yet: one whose parent was killed before it could tell of it."""
         return next(iter(self._unknown()), 0)
 
-    def strangers(self) -> list[int] | None:
-        """Return the children of ours that nobody knows; None while an exec is on its way, whose child is one."""
-        return None if any(item.process.spawner for item in self._execs.values()) else self._unknown()
+    def _busy(self) -> bool:
+        return any(item.process.spawner for item in self._execs.values())
 
     def _unknown(self) -> list[int]:
-        known = {item.process.pid for item in self._execs.values()} | {self._spares.pid, *self._others()}
+        known = {item.process.pid for item in self._execs.values()} | {self.spares.pid, *self._others()}
+        known |= self.starters.pids()
         known |= {item.process.spawner for item in self._execs.values()}
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as children:
             return [pid for pid in map(int, children.read().split()) if pid not in known]
@@ -124,7 +161,7 @@ class Execs:
         if item is None or item.over or item.process.exit is None:
             return
         item.over = True
-        self._spares.ended()
+        self._plan(item, AFTER_END)
         # The end is told before the client sees the end of its stream: the next thing it asks for is the exit code.
         if self._tell({"type": "exec-exited", "exec": exec_id, **item.process.exit.to_wire()}):
             del self._execs[exec_id]

@@ -13,9 +13,9 @@ child is born inside with nothing but what the program gets.
        |                                  a child of ours: PR_SET_CHILD_SUBREAPER   |
 
 The fork of a supervisor, and the pages that the child then writes to for the first time, are most of the time of an
-exec. So in a container where something was executed not long ago, such a child waits for the next exec, its code gone
-through once. With control groups of version 2 none waits: a process has to be born in its group, where it would be
-seen and counted.
+exec. So in a container where something was executed not long ago that no `starter` can start, as with a terminal, such
+a child waits for the next exec, its code gone through once. With control groups of version 2 none waits: a process has
+to be born in its group, where it would be seen and counted.
 
 In two cases the supervisor's child becomes the program itself, born inside: with a seccomp profile that forbids a
 fork, see `can_spawn`, and in the host's pid namespace, where every orphan would become ours.
@@ -39,9 +39,7 @@ from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process, be_child
 from wherry.runtime.setup import ExecStart
 
-KEEP = 60.0  # seconds that a spare waits: health checks are 30 apart
-AFTER_START = 0.05  # seconds from an exec's start until the next spare is made
-AFTER_END = 0.002  # and from its end, if that is earlier: the answer goes out first
+KEEP = 60.0  # seconds that a spare waits
 
 StartOf = Callable[[dict[str, Any], "tuple[int, int, int] | None", socket], ExecStart]
 
@@ -68,7 +66,6 @@ class ExecSpares:
     def start(self, process: Process, launch: dict[str, Any], stdio: tuple[int, int, int] | None) -> bool:
         """Have the spare start the exec that `process` follows; False when there is none."""
         sync, self._sync = self._sync, None
-        self._plan(AFTER_START)
         if sync is None:
             return False
         self._poller.forget(sync.fileno())
@@ -86,11 +83,8 @@ class ExecSpares:
         self._enabled = False
         self._drop(self.pid)
 
-    def ended(self) -> None:
-        """An exec has ended: a good time to make the next spare."""
-        self._plan(AFTER_END)
-
-    def _plan(self, seconds: float) -> None:
+    def plan(self, seconds: float) -> None:
+        """Make the next spare in so many seconds, if not earlier."""
         due = time.monotonic() + seconds
         if self._enabled and self._sync is None and not 0 < self._due <= due:
             self._due = due

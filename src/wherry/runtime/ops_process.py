@@ -361,7 +361,7 @@ class Spawn(Execute):
 
 @dataclass(slots=True)
 class Stay(Spawn):
-    """Become a starter, which has children become the program; see `starter`."""
+    """Become a starter, which has children become this program and others like it; see `starter`."""
 
     def become(self, setup: Setup) -> None:
         """What only a child in the container's pid namespace could find out or set does not go this way."""
@@ -369,7 +369,7 @@ class Stay(Spawn):
         assert isinstance(request, ExecStart)
         if setup.left or self.limits.limits:
             os._exit(_NOT_EXECUTED)
-        starter.execute(request.requests, setup.program, self.arguments, setup.environment)
+        starter.execute(request.requests, setup.environment)
 
 
 def _spawns(setup: Setup) -> bool:

@@ -17,7 +17,7 @@ from wherry.runtime.session import Session
 from wherry.runtime.wire import Exit, SetupFailure
 
 ChildMain = Callable[[socket.socket], None]
-_LOST = SetupFailure("process", "start the process", 0, "", "the process that was to start it was killed")
+LOST = SetupFailure("process", "start the process", 0, "", "the process that was to start it was killed")
 
 
 class Process:
@@ -118,14 +118,19 @@ class Process:
         self._spawner = 0
         self.pid = self.pid or self.find_orphan()
         if not self.pid:
-            self.failure = self.failure or _LOST
+            self.failure = self.failure or LOST
             self.on_failed(self)
             return
+        self.begin(self.pid)
+
+    def begin(self, pid: int) -> None:
+        """Follow a child of ours that runs its program already, or has failed to."""
+        self.pid = pid
         try:
-            self.pidfd = os.pidfd_open(self.pid)
+            self.pidfd = os.pidfd_open(pid)
         except OSError as error:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
             self.failure = self.failure or SetupFailure.from_oserror("process", "follow the process", error)
             self.on_failed(self)
             return

@@ -1,21 +1,24 @@
-"""The program that waits in a container to execute its health check: some five hundred bytes, of a few pages in memory.
+"""The program that waits in a container to execute what it is told: a kilobyte, and a few pages of memory.
 
-A fork of the supervisor costs a health check five milliseconds of processor time, for Python's pages. This program is
-what a child of the supervisor executes in place of the check, once it has made itself all that the check shall be:
-user, capabilities, namespaces, seccomp filter. Then it does one thing, as often as it is told:
+A fork of the supervisor costs an exec or a health check five milliseconds of processor time, for Python's pages. This
+program is what a child of the supervisor executes once it has made itself all that such a process shall be: user,
+capabilities, namespaces, seccomp filter, environment. Then it forks, as often as it is told:
 
-    supervisor                      starter                                     the check
-       | -- 8 bytes, descriptor -----> |                                            |
-       |                               | -- vfork, 1 and 2 from the descriptor ---> |  setsid, execve
-       | <-- wait status, -errno ----- |  <------------------------- its end ------ |
-       | -- EOF ---------------------> |  it ends
+    supervisor                         starter                                       the program
+       | -- words, 4 descriptors ------> |                                              |
+       |                                 | -- clone(CLONE_PARENT) --------------------> |  a child of the supervisor:
+       | <-- pid, over the 4th --------- |                                              |  setsid, stdio, chdir, execve
+       | <-- -errno, when that failed ------------------------------------------------- |
+       | <-- EOF of the 4th ----------------------------------------------------------- X  it runs, or has ended
+       | -- EOF -----------------------> |  it ends
 
 It is in the container's control group, and counted there as one process. Like the child that spawns an exec (see
 `execspare`) it is outside of the container's pid namespace: no process of the container sees it or can trace it. With
 execve(2) it has lost all that the interpreter had in memory, and of descriptors it holds the socket alone.
 
-vfork is clone(2) with CLONE_VM and CLONE_VFORK: no page tables are copied, and the parent waits until the child has
-executed. Both run on one stack, which is safe because the child only writes one word to it: why execve failed.
+Its child is in sight of the container's processes before it executes, and may be traced by them. So the two share no
+memory (vfork would be faster by a twentieth of a millisecond): through it they could steer the starter, which can send
+signals to processes of the host. What a child can say to the supervisor is not believed, see `starters`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 from wherry.runtime.assembler import executable
 
@@ -32,22 +36,32 @@ PLACE = 3
 """The descriptor that it finds its socket at."""
 _MFD_EXEC = 0x10  # linux/memfd.h, 6.3
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_ANSWER = struct.Struct("=qq")
+_NUMBER = struct.Struct("=q")
+LIMIT, MOST = 32768, 511
+"""Bytes of a request, and arguments in it."""
 
 PROGRAM = """
-    argv   = v0                 ; our argument vector: our name, the file to execute, then its argv
-    envp   = v1
-    given  = v2                 ; the descriptor of a request
-    child  = v3
+    argv   = v0                 ; the argument vector of a program
+    envp   = v1                 ; its environment, which is ours
+    name   = v2                 ; its name
+    scan   = v3                 ; a position in a string or vector
+    path   = v4                 ; the working directory, then the position in PATH
+    buffer = v5                 ; where the next pointer goes, then the end of the path being put together
+    limit  = v6                 ; arguments still to come, then as far as the path may grow
+    error  = v7                 ; why it cannot be executed: the last failure that was not "not there"
 
-    ; The frame. sp + 0 a wait status, + 8 what execve said, + 16 a struct msghdr (56 bytes), + 80 a struct iovec,
-    ; + 96 the bytes of a request, + 112 a control message of one descriptor: struct cmsghdr, then the number at + 128
+    ; The frame. sp + 0 a number to send, + 16 a struct msghdr (56 bytes), + 80 a struct iovec, + 96 a control message
+    ; of four descriptors: struct cmsghdr, then the numbers at + 112, + 116, + 120, + 124, each below 256 since few are
+    ; open; + 4096 the argument vector, + 8192 the path being put together, + 16384 a request (32768 bytes): how many
+    ; arguments in 8 bytes, then the working directory and the arguments, each with a zero at its end
 
 start:
-    move   argv sp
-    add    argv 8
-    add    sp -256
-    move   envp argv
+    move   scan sp
+    load   t scan 8             ; our name
+    move   name t
+    move   envp scan
+    add    envp 8
+    add    sp -49152
 environment:
     load   t envp 0             ; envp begins after the NULL that ends argv
     add    envp 8
@@ -57,36 +71,34 @@ environment:
     set    a1 9                 ; SIGKILL: nothing of a container outlives its supervisor
     call   prctl
     set    a0 15                ; PR_SET_NAME
-    load   a1 argv 0
+    move   a1 name
     call   prctl
     call   setsid               ; no terminal and no process group of the supervisor's
     set    a0 3
     set    a1 2                 ; F_SETFD
-    set    a2 1                 ; FD_CLOEXEC: the socket is not for the check
+    set    a2 1                 ; FD_CLOEXEC: the socket is not for the program
     call   fcntl
 
 request:
     set    t 0
-    store  t sp 0
-    store  t sp 8
     store  t sp 16              ; msg_name
     store  t sp 24              ; msg_namelen
     store  t sp 64              ; msg_flags
-    store  t sp 112
+    store  t sp 112             ; no descriptors yet
     store  t sp 120
-    store  t sp 128             ; the kernel fills in four of these eight bytes
     move   t sp
     add    t 80
     store  t sp 32              ; msg_iov
     add    t 16
-    store  t sp 80              ; iov_base
-    add    t 16
     store  t sp 48              ; msg_control
+    move   t sp
+    add    t 16384
+    store  t sp 80              ; iov_base
+    set    t 32768
+    store  t sp 88              ; iov_len
     set    t 1
     store  t sp 40              ; msg_iovlen
-    set    t 8
-    store  t sp 88              ; iov_len
-    set    t 24                 ; CMSG_SPACE(4)
+    set    t 32                 ; CMSG_SPACE(16)
     store  t sp 56              ; msg_controllen
     set    a0 3
     move   a1 sp
@@ -95,55 +107,166 @@ request:
     call   recvmsg
     eq     r -4 request         ; EINTR
     le     r 0 finish           ; the supervisor is gone
-    load   given sp 128
-    eq     given 0 finish       ; no descriptor came along
+    loadb  t sp 124
+    eq     t 0 finish           ; the descriptors did not come along
 
-    set    a0 0x4111            ; CLONE_VM, CLONE_VFORK, SIGCHLD
+    move   scan sp
+    add    scan 16384
+    load   limit scan 0
+    add    scan 8
+    move   path scan            ; the working directory
+directory:
+    loadb  t scan 0
+    add    scan 1
+    ne     t 0 directory
+    move   argv sp
+    add    argv 4096
+    move   buffer argv
+argument:
+    eq     limit 0 arguments
+    store  scan buffer 0
+    add    buffer 8
+    add    limit -1
+letter:
+    loadb  t scan 0
+    add    scan 1
+    ne     t 0 letter
+    jump   argument
+arguments:
+    set    t 0
+    store  t buffer 0
+
+    set    a0 0x8011            ; CLONE_PARENT, SIGCHLD
     set    a1 0
     set    a2 0
     set    a3 0
     call   clone
-    eq     r 0 check
-    move   child r
-    lt     child 0 refused
-wait:
-    move   a0 child
-    move   a1 sp                ; the status
-    set    a2 0
-    set    a3 0
-    call   wait4
-    eq     r -4 wait
-    jump   answer
-refused:
-    store  child sp 8
-answer:
-    move   a0 given
-    call   close
-    set    a0 3
+    eq     r 0 child
+    store  r sp 0               ; its number, or why there is none
+    loadb  a0 sp 124
     move   a1 sp
-    set    a2 16
+    set    a2 8
     call   write
+    loadb  a0 sp 112
+    call   close
+    loadb  a0 sp 116
+    call   close
+    loadb  a0 sp 120
+    call   close
+    loadb  a0 sp 124
+    call   close
     jump   request
 finish:
     set    a0 0
     call   exit_group
 
-check:
+child:
+    set    a0 3
+    call   close
     call   setsid
-    move   a0 given
+    loadb  a0 sp 112
+    set    a1 0
+    set    a2 0
+    call   dup3
+    loadb  a0 sp 116
     set    a1 1
     set    a2 0
     call   dup3
-    move   a0 given
+    loadb  a0 sp 120
     set    a1 2
     set    a2 0
     call   dup3
-    load   a0 argv 8
+    move   a0 path
+    call   chdir
+    move   error r
+    lt     r 0 failed
+
+    load   name argv 0
+    move   scan name
+    loadb  t scan 0
+    eq     t 0 direct           ; an empty name is not searched for: execve says ENOENT
+slash:
+    eq     t 47 direct          ; a name with a slash is not searched for
+    add    scan 1
+    loadb  t scan 0
+    ne     t 0 slash
+
+    set    error -2             ; ENOENT until something worse happens
+    move   scan envp
+variable:
+    load   path scan 0
+    add    scan 8
+    eq     path 0 failed        ; the environment has no PATH
+    loadb  t path 0
+    ne     t 80 variable        ; P
+    loadb  t path 1
+    ne     t 65 variable        ; A
+    loadb  t path 2
+    ne     t 84 variable        ; T
+    loadb  t path 3
+    ne     t 72 variable        ; H
+    loadb  t path 4
+    ne     t 61 variable        ; =
+    add    path 5
+element:
+    move   buffer sp
+    add    buffer 8192
+    move   limit buffer
+    add    limit 4096           ; PATH_MAX: a path cut off here is answered ENAMETOOLONG
+folder:
+    loadb  t path 0
+    eq     t 0 joint
+    eq     t 58 joint           ; a colon
+    add    path 1
+    eq     buffer limit folder
+    storeb t buffer 0
+    add    buffer 1
+    jump   folder
+joint:
+    move   t sp
+    add    t 8192
+    move   scan name
+    eq     buffer t file        ; an empty element means the working directory
+    eq     buffer limit file
+    set    t 47                 ; a slash
+    storeb t buffer 0
+    add    buffer 1
+file:
+    loadb  t scan 0
+    add    scan 1
+    eq     t 0 try
+    eq     buffer limit file
+    storeb t buffer 0
+    add    buffer 1
+    jump   file
+try:
+    storeb t buffer 0           ; the zero at the end
+    move   a0 sp
+    add    a0 8192
     move   a1 argv
-    add    a1 16
     move   a2 envp
     call   execve
-    store  r sp 8               ; in our parent's memory too
+    eq     r -2 next            ; ENOENT
+    eq     r -20 next           ; ENOTDIR
+    move   error r              ; EACCES and the like: perhaps a later one can be run
+    ne     r -13 failed         ; any other failure is the program's own
+next:
+    loadb  t path 0
+    add    path 1
+    eq     t 58 element         ; a colon: there is another directory
+    jump   failed
+direct:
+    move   a0 name
+    move   a1 argv
+    move   a2 envp
+    call   execve
+    move   error r
+failed:
+    store  error sp 0
+    loadb  a0 sp 124
+    move   a1 sp
+    set    a2 8
+    call   write
     set    a0 127
     call   exit_group
 """
@@ -181,28 +304,33 @@ def program() -> int | None:
     return _program[0] if _program else None
 
 
-def execute(requests: int, path: str, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
-    """Become the starter of a program; raises OSError, when the caller's descriptors are no longer what they were."""
+def execute(requests: int, environment: dict[str, str]) -> None:
+    """Become a starter; raises OSError, when the caller's descriptors are no longer what they were."""
     kept = fcntl.fcntl(_program[0], fcntl.F_DUPFD_CLOEXEC, PLACE + 1)
     os.dup2(requests, PLACE)
-    os.execve(kept, (NAME, path, *arguments), environment)
+    os.execve(kept, (NAME,), environment)
 
 
-def request(sock: socket.socket, output: int) -> None:
-    """Have the program executed, with its output going to a descriptor; raises OSError when the starter is gone."""
-    socket.send_fds(sock, [bytes(8)], [output], socket.MSG_NOSIGNAL)
+def pack(arguments: Sequence[str], directory: str) -> bytes | None:
+    """Return a request to execute a program in a working directory; None when it cannot be put into one."""
+    words = [os.fsencode(word) for word in (directory, *arguments)]
+    text = _NUMBER.pack(len(arguments)) + b"\0".join(words) + b"\0"
+    fits = 0 < len(arguments) <= MOST and len(text) <= LIMIT and not any(b"\0" in word for word in words)
+    return text if fits else None
 
 
-def answer(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the wait status and the errno of an execve that failed, 0 else; None when the starter is gone.
+def request(sock: socket.socket, packed: bytes, stdio: tuple[int, int, int], sync: int) -> None:
+    """Have a starter execute a program; raises OSError when it is gone, or does not keep up (EAGAIN)."""
+    socket.send_fds(sock, [packed], [*stdio, sync], socket.MSG_NOSIGNAL)
 
-    Raises BlockingIOError while there is no answer.
+
+def told(sync: socket.socket) -> int | None:
+    """Return the next number that comes back: a pid, or a negative errno; None at the end.
+
+    Raises BlockingIOError when there is none yet. It may come from a process of the container.
     """
     try:
-        data = sock.recv(_ANSWER.size)
+        data = sync.recv(_NUMBER.size)
     except ConnectionResetError:
         return None
-    if len(data) < _ANSWER.size:
-        return None
-    status, failure = _ANSWER.unpack(data)
-    return int(status) & 0xFFFF, -int(failure)
+    return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else None

@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from wherry.kernel.process import set_child_subreaper, set_name
-from wherry.runtime import channel, exits, starter
+from wherry.runtime import channel, exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.checks import Checks
 from wherry.runtime.client import Client
 from wherry.runtime.entrance import Entrance
 from wherry.runtime.execs import Execs
-from wherry.runtime.execspare import ExecSpares
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.foreign import Foreign
 from wherry.runtime.holding import Holding
@@ -91,9 +90,8 @@ class Supervisor:
         self._process.on_exit = self._exited
         self._foreign = Foreign(launch) if launch.runtime else None
         self._entrance = Entrance(launch, self._process, seccomp, self._foreign, lambda: self._cgroup)
-        self._spares = ExecSpares(self._poller, self._entrance.start_of)
-        self._execs = Execs(self._poller, self._entrance, self._spares, self._tell, self._own_children)
-        self._checks = Checks(self._poller, self._entrance.stay, self._answer, self._execs.strangers)
+        self._execs = Execs(self._poller, self._entrance, self._tell, self._own_children)
+        self._checks = Checks(self._poller, self._execs.starters, self._answer)
         self._holding = Holding()
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
@@ -113,7 +111,7 @@ class Supervisor:
 
     def _own_children(self) -> set[int]:
         """The processes forked by us that are no execs."""
-        return {self._process.pid, *self._checks.pids, *(self._log.helpers if self._log else ())}
+        return {self._process.pid, *(self._log.helpers if self._log else ())}
 
     def _make_session(self) -> Session:
         terminal, stdin, once = self._terminal, self._launch.open_stdin, self._launch.stdin_once
@@ -224,8 +222,8 @@ class Supervisor:
             leave_parent(self._spec)
             set_child_subreaper(True)
             self._entrance.spawns = True
-            self._spares.enable()
-            self._checks.enabled = starter.program() is not None
+            self._execs.spares.enable()
+            self._execs.starters.enabled = True
 
     def _failed(self, process: Process) -> None:
         if not process.has_cgroup:
@@ -245,7 +243,7 @@ class Supervisor:
         cgroup = self._cgroup
         assert cgroup is not None
         assert process.exit is not None
-        self._spares.close()
+        self._execs.close()
         self._checks.close()
         self._holding.close()
         if namespaces(self._spec).get("pid") != "":

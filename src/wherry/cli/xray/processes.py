@@ -15,7 +15,7 @@ STATES = {
 ROLES = {
     "supervisor": "the engine's: parent of the container, writer of its log",
     "spare": "the engine's: waits to become the next exec",
-    "starter": "the engine's: waits to execute the health check, outside of the container's pid namespace",
+    "starter": "the engine's: waits to start the next exec or health check, outside of the pid namespace",
     "first": "the first process: when it ends, the container ends",
     "init": "the engine's init (--init): reaps, and passes signals on",
     "exec": "brought in by exec",
