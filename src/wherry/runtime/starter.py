@@ -29,6 +29,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
+from wherry.runtime import pathsearch
 from wherry.runtime.assembler import executable
 
 NAME = "wherry-start"  # in ps -e; the container does not see it
@@ -40,7 +41,7 @@ _NUMBER = struct.Struct("=q")
 LIMIT, MOST = 32768, 511
 """Bytes of a request, and arguments in it."""
 
-PROGRAM = """
+_SOURCE = """
     argv   = v0                 ; the argument vector of a program
     envp   = v1                 ; its environment, which is ours
     name   = v2                 ; its name
@@ -182,79 +183,13 @@ child:
     lt     r 0 failed
 
     load   name argv 0
-    move   scan name
-    loadb  t scan 0
-    eq     t 0 direct           ; an empty name is not searched for: execve says ENOENT
-slash:
-    eq     t 47 direct          ; a name with a slash is not searched for
-    add    scan 1
-    loadb  t scan 0
-    ne     t 0 slash
-
-    set    error -2             ; ENOENT until something worse happens
-    move   scan envp
-variable:
-    load   path scan 0
-    add    scan 8
-    eq     path 0 failed        ; the environment has no PATH
-    loadb  t path 0
-    ne     t 80 variable        ; P
-    loadb  t path 1
-    ne     t 65 variable        ; A
-    loadb  t path 2
-    ne     t 84 variable        ; T
-    loadb  t path 3
-    ne     t 72 variable        ; H
-    loadb  t path 4
-    ne     t 61 variable        ; =
-    add    path 5
-element:
-    move   buffer sp
-    add    buffer 8192
-    move   limit buffer
-    add    limit 4096           ; PATH_MAX: a path cut off here is answered ENAMETOOLONG
-folder:
-    loadb  t path 0
-    eq     t 0 joint
-    eq     t 58 joint           ; a colon
-    add    path 1
-    eq     buffer limit folder
-    storeb t buffer 0
-    add    buffer 1
-    jump   folder
-joint:
-    move   t sp
-    add    t 8192
-    move   scan name
-    eq     buffer t file        ; an empty element means the working directory
-    eq     buffer limit file
-    set    t 47                 ; a slash
-    storeb t buffer 0
-    add    buffer 1
-file:
-    loadb  t scan 0
-    add    scan 1
-    eq     t 0 try
-    eq     buffer limit file
-    storeb t buffer 0
-    add    buffer 1
-    jump   file
-try:
-    storeb t buffer 0           ; the zero at the end
-    move   a0 sp
-    add    a0 8192
-    move   a1 argv
-    move   a2 envp
-    call   execve
-    eq     r -2 next            ; ENOENT
-    eq     r -20 next           ; ENOTDIR
-    move   error r              ; EACCES and the like: perhaps a later one can be run
-    ne     r -13 failed         ; any other failure is the program's own
-next:
-    loadb  t path 0
-    add    path 1
-    eq     t 58 element         ; a colon: there is another directory
-    jump   failed
+{variable}
+{elements}
+nopath:
+    jump   failed               ; with ENOENT
+script:
+    move   error r
+    jump   failed               ; no shell is tried
 direct:
     move   a0 name
     move   a1 argv
@@ -270,6 +205,7 @@ failed:
     set    a0 127
     call   exit_group
 """
+PROGRAM = _SOURCE.format(variable=pathsearch.variable(), elements=pathsearch.elements(8192))
 
 _program: list[int] = []
 

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import os
 
+from wherry.runtime import pathsearch
 from wherry.runtime.assembler import executable
 
-PROGRAM = """
+_SOURCE = """
     argv   = v0                 ; the command's argument vector; the slot before it is ours to overwrite
     envp   = v1
     child  = v2                 ; parent: the command's process
@@ -142,85 +143,11 @@ run:
     call   rt_sigprocmask
 
     load   name argv 0
-    move   scan name
-    loadb  t scan 0
-    eq     t 0 direct           ; an empty name is not searched for: execve says ENOENT
-slash:
-    eq     t 47 direct          ; a name with a slash is not searched for
-    add    scan 1
-    loadb  t scan 0
-    ne     t 0 slash
-
-    set    error -2             ; ENOENT until something worse happens
-    move   scan envp
-variable:
-    load   path scan 0
-    add    scan 8
-    eq     path 0 nopath        ; the environment has no PATH
-    loadb  t path 0
-    ne     t 80 variable        ; P
-    loadb  t path 1
-    ne     t 65 variable        ; A
-    loadb  t path 2
-    ne     t 84 variable        ; T
-    loadb  t path 3
-    ne     t 72 variable        ; H
-    loadb  t path 4
-    ne     t 61 variable        ; =
-    add    path 5
+{variable}
     jump   element
 nopath:
     address path default
-element:
-    move   buffer sp
-    add    buffer 64
-    move   limit buffer
-    add    limit 4096           ; PATH_MAX: a path cut off here is answered ENAMETOOLONG
-directory:
-    loadb  t path 0
-    eq     t 0 joint
-    eq     t 58 joint           ; a colon
-    add    path 1
-    eq     buffer limit directory
-    storeb t buffer 0
-    add    buffer 1
-    jump   directory
-joint:
-    move   t sp
-    add    t 64
-    move   scan name
-    eq     buffer t file        ; an empty element means the current directory
-    eq     buffer limit file
-    set    t 47                 ; a slash
-    storeb t buffer 0
-    add    buffer 1
-file:
-    loadb  t scan 0
-    add    scan 1
-    eq     t 0 try
-    eq     buffer limit file
-    storeb t buffer 0
-    add    buffer 1
-    jump   file
-try:
-    storeb t buffer 0           ; the zero at the end
-    move   a0 sp
-    add    a0 64
-    move   a1 argv
-    move   a2 envp
-    call   execve
-    move   scan sp              ; for "script": the file that was tried
-    add    scan 64
-    eq     r -8 script          ; ENOEXEC
-    eq     r -2 next            ; ENOENT
-    eq     r -20 next           ; ENOTDIR
-    move   error r              ; EACCES and the like: perhaps a later one can be run
-next:
-    loadb  t path 0
-    add    path 1
-    eq     t 58 element         ; a colon: there is another directory
-    jump   failed
-
+{elements}
 direct:
     move   scan name
     move   a0 name
@@ -298,6 +225,8 @@ syntax:
 crowded:
     "docker-init: cannot make a process\\n"
 """
+
+PROGRAM = _SOURCE.format(variable=pathsearch.variable(), elements=pathsearch.elements(64))
 
 
 def image(machine: str) -> bytes:
