@@ -15,6 +15,7 @@ from tests.kernel.test_execspare import LOOK, PERMISSIVE, PROCESSES
 from tests.kernel.test_execspare import output_of as by_fork
 from tests.kernel.yard import INPUT, children_of, exec_in, read_all, supervisor_of, unframe, within
 from wherry.runtime import starter, starters
+from wherry.runtime.accountfiles import accounts_of
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
@@ -75,14 +76,14 @@ def test_the_process_is_the_same_as_from_a_fork(run, rootfs, described):
 def test_streams_and_descriptors(run):
     async def scenario(yard):
         task = await warmed(yard)
-        script = "cat; echo err >&2; ls -l /proc/$$/fd | grep -c ' -> '; readlink /proc/self/fd/2; exit 5"
+        script = "cat; echo err >&2; ls /proc/self/fd; readlink /proc/self/fd/2; exit 5"
         executed, client = await exec_in(task, "sh", "-c", script, options=INPUT)
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(client, b"given\n")
         client.shutdown(socket.SHUT_WR)
         streams = unframe(await read_all(client))
         assert streams[2] == b"err\n"
-        assert streams[1].startswith(b"given\n3\npipe:")
+        assert streams[1].startswith(b"given\n0\n1\n2\n3\npipe:")  # 3 is the folder that ls reads
         assert (await within(executed.exited)).code == 5
         assert len(starters_of(task)) == 1
 
@@ -312,6 +313,10 @@ def lying(answer):
     return stay
 
 
+def own():
+    return accounts_of(os.getpid())
+
+
 class Group:
     """A control group that is none."""
 
@@ -338,7 +343,7 @@ def test_what_comes_back_is_not_believed(say):
         def strangers():
             return [pid for pid in children_of(os.getpid()) if pid != sibling and pid not in made.pids()]
 
-        made = Starters(poller, lying(lambda: answers[say]), strangers, lambda: False)
+        made = Starters(poller, lying(lambda: answers[say]), own, strangers, lambda: False)
         made.enabled = True
         session = Session(poller, terminal=False, log=None, stdin=False, once=False, patient=False)
         process, otherwise, wanted = Process(poller, session), [], {"args": ["true"], "cwd": "/"}

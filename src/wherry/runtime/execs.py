@@ -47,7 +47,7 @@ class Execs:
     def __init__(self, poller: Poller, entrance: Entrance, tell: Tell, others: Callable[[], set[int]]) -> None:
         self._poller = poller
         self._entrance = entrance
-        self.starters = Starters(poller, entrance.stay, self._unknown, self._busy)
+        self.starters = Starters(poller, entrance.stay, entrance.accounts, self._unknown, self._busy)
         self.spares = ExecSpares(poller, entrance.start_of)
         self._tell = tell
         self._others = others

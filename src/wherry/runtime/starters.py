@@ -45,7 +45,8 @@ Waiter = Callable[[], object]
 
 @dataclass(slots=True, eq=False)
 class _Starter:
-    """described: the OCI process object without what may differ. accounts: the files that its user was found in.
+    """described: the OCI process object without what may differ. accounts: the files that its user was found in; before
+    it is ready, as the container's first process sees them.
 
     used: by the monotonic clock. born: Unix ns. waiters: to be called when it is ready, or will not be.
     """
@@ -77,14 +78,21 @@ class _Start:
 class Starters:
     """Makes, uses and ends them. stay(process, sync, requests): make the calling process one; never returns.
 
+    accounts(): the files that tell users, as the container's first process sees them.
     strangers(): the children of the supervisor that nobody knows. busy(): whether one may be an exec on its way.
     """
 
     def __init__(
-        self, poller: Poller, stay: Stay, strangers: Callable[[], list[int]], busy: Callable[[], bool]
+        self,
+        poller: Poller,
+        stay: Stay,
+        accounts: Callable[[], Accounts],
+        strangers: Callable[[], list[int]],
+        busy: Callable[[], bool],
     ) -> None:
         self._poller = poller
         self._stay = stay
+        self._accounts = accounts
         self._strangers = strangers
         self._busy = busy
         self._all: list[_Starter] = []
@@ -145,6 +153,7 @@ class Starters:
     def _make(self, described: Json, wanted: Json, cgroup: Cgroup) -> _Starter | None:
         while len(self._all) >= MOST:
             self._drop(min(self._all, key=lambda each: each.used))
+        before, born = self._accounts(), time.time_ns()
         ours, theirs = channel.pair()
         session = Session(self._poller, terminal=False, log=None, stdin=False, once=False, patient=False)
         process = Process(self._poller, session)
@@ -158,7 +167,7 @@ class Starters:
         finally:
             theirs.close()
         ours.setblocking(False)
-        made = _Starter(described, process, ours, used=time.monotonic(), born=time.time_ns())
+        made = _Starter(described, process, ours, before, used=time.monotonic(), born=born)
         self._all.append(made)
         self._processes.add(process)
         self._poller.after(KEEP, lambda: self._age(made))
@@ -167,8 +176,9 @@ class Starters:
     def _ready(self, process: Process) -> None:
         for made in self._all:
             if made.process is process:
-                made.accounts, uid = accounts_of(process.pid), uid_of(process.pid)
-                if uid is not None and are_older(made.accounts, made.born):
+                uid = uid_of(process.pid)
+                same = made.accounts == accounts_of(process.pid) and are_older(made.accounts, made.born)
+                if uid is not None and same:
                     made.uid, made.ready = uid, True
                     self._wake(made)
                 else:  # the next one will have found its user in what the files are now
