@@ -269,8 +269,8 @@ def test_a_receiver_that_hangs_does_not_hold_up_a_non_blocking_container(engine:
 
 
 def test_a_receiver_that_hangs_holds_up_a_blocking_container_and_nothing_is_lost(engine: Engine):
-    words = ("--log-driver", "local", "--log-opt", "max-size=9m")  # compressed by default: there is a log process
-    script = "while [ ! -e /go ]; do sleep 0.05; done; seq 1 300000; echo done > /out"
+    words = ("--log-driver", "local", "--log-opt", "max-size=19m")  # compressed by default: there is a log process
+    script = "while [ ! -e /go ]; do sleep 0.05; done; seq 1 900000; echo done > /out"
     engine.docker("run", "-d", "--name", "aa", *words, "busybox", "sh", "-c", script)
     helper = log_process(engine, "aa")
     os.kill(helper, signal.SIGSTOP)
@@ -281,7 +281,7 @@ def test_a_receiver_that_hangs_holds_up_a_blocking_container_and_nothing_is_lost
     finally:
         os.kill(helper, signal.SIGCONT)
     engine.docker("wait", "aa")
-    assert engine.docker("logs", "aa").split() == [str(number) for number in range(1, 300_001)]
+    assert engine.docker("logs", "aa").split() == [str(number) for number in range(1, 900_001)]
 
 
 def test_a_log_process_that_is_killed_harms_no_container(engine: Engine):

@@ -1,9 +1,9 @@
 """How the output of one pipe flows, and what is done when it flows fast.
 
-A program that writes in small pieces as fast as it can wakes its reader for each of them: at 250 MB/s in pieces of 4 KiB
-some 20,000 times, which costs both sides more than the copying. So after a read that emptied the pipe of such a program
-the reader waits a moment, and its pipe is made larger to hold what comes meanwhile. Nothing is late that a person or a
-protocol waits for: who writes and then waits for an answer does not come near `FAST`.
+A program that writes in small pieces as fast as it can wakes its reader for each of them: at 250 MB/s in pieces of
+4 KiB some 20,000 times, which costs both sides more than the copying. So after a read that emptied the pipe of such a
+program the reader waits a moment, and its pipe is made larger to hold what comes meanwhile. Nothing is late that a
+person or a protocol waits for: who writes and then waits for an answer does not come near `FAST`.
 
 The large pipe lasts as long as the flow: the pages of all pipes count against one limit per user (pipe(7),
 pipe-user-pages-soft), beyond which a container's own pipes would get two pages.
