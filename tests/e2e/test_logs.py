@@ -57,9 +57,11 @@ def test_attributes_details_and_the_bytes_of_the_file(engine: Engine):
     assert engine.docker("logs", "--details", "aa") == "BAR=b,FOO=%3Cx%3E,a=1,tag=aa hi"
 
 
-@pytest.mark.parametrize("driver", ["json-file", "local"])
+@pytest.mark.parametrize("driver", ["json-file", "local", "gelf"])
 def test_output_comes_back(engine: Engine, driver):
-    make(engine, "aa", "--log-driver", driver, "busybox", "sh", "-c", EVERYTHING)
+    """The driver gelf stands for those that send, and keep a copy: over UDP it needs nobody who listens."""
+    options = log_options("gelf-address=udp://127.0.0.1:9") if driver == "gelf" else []
+    make(engine, "aa", "--log-driver", driver, *options, "busybox", "sh", "-c", EVERYTHING)
     expected = b"\0\x01\xff\xfea\tb\r\nsecond \xe2\x82\n" + b"x" * 40000 + b"\nend"
     if driver == "json-file":  # its format has no place for what is not UTF-8, as dockerd's
         expected = expected.replace(b"\xff\xfe", "\ufffd\ufffd".encode()).replace(b"\xe2\x82", "\ufffd\ufffd".encode())

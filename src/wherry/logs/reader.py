@@ -11,7 +11,8 @@ from wherry.logs.files import LogFile
 from wherry.logs.jsonfile import parse_time
 from wherry.logs.records import Format, Record
 
-CHUNK = 1 << 18
+CHUNK = 1 << 17
+"""Bytes that are read at once. A follower that does not read keeps some ten times as many in memory."""
 _FIRST = 4 << 10
 _LONGEST = 16 << 20
 """Bytes of a record, its attributes and all; where none ends within so many, the file is damaged."""
