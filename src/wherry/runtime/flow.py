@@ -27,6 +27,8 @@ CALM = 1.0  # seconds between looks whether the flow has ended
 class Flow:
     """The speed and the size of one pipe, which somebody else reads and closes."""
 
+    __slots__ = ("_bytes", "_fast", "_fd", "_poller", "_since", "_wide")
+
     def __init__(self, poller: Poller, fd: int) -> None:
         self._poller = poller
         self._fd = fd
