@@ -1,4 +1,4 @@
-"""A server that answers what `docker exec` asks at once and does nothing: python -m bench.canned SOCKET.
+"""A server that answers what docker's exec, start, wait and logs ask, and does nothing: python -m bench.canned SOCKET.
 
 What the docker command takes against it is its own share of every figure, which no engine can go below.
 """
@@ -25,14 +25,32 @@ def _reply(status: str, body: str) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
+LINES = 1_250_000
+_FRAMES = 2_500
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.multiplexed-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def _send_logs(connection: socket.socket) -> None:
+    """Send `LINES` lines of 80 bytes, a frame each."""
+    frames = (b"\1\0\0\0\0\0\0\x50" + b"x" * 79 + b"\n") * _FRAMES
+    chunk = b"%x\r\n%b\r\n" % (len(frames), frames)
+    connection.sendall(_STREAM)
+    for _ in range(LINES // _FRAMES):
+        connection.sendall(chunk)
+    connection.sendall(b"0\r\n\r\n")
+
+
 def _answer(method: str, path: str) -> bytes:
     if path.endswith("/_ping"):
         return _reply("200 OK", "" if method == "HEAD" else "OK")
     if path.endswith("/start"):
-        return _START + _UPGRADE
+        return _START + _UPGRADE if "/exec/" in path else b"HTTP/1.1 204 No Content\r\n\r\n"
     if "/exec/" in path:
         return _reply("200 OK", '{"ID":"abc","Running":false,"ExitCode":0}')
-    return _reply("201 Created", '{"Id":"abc"}') if method == "POST" else _reply("200 OK", '{"Id":"abc"}')
+    container = '{"Id":"abc","Config":{"Tty":false}}'
+    return _reply("201 Created", container) if method == "POST" else _reply("200 OK", container)
 
 
 def _serve(connection: socket.socket) -> None:
@@ -44,6 +62,9 @@ def _serve(connection: socket.socket) -> None:
                 name, _, value = line.partition(b":")
                 length = int(value) if name.lower() == b"content-length" else length
             lines.read(length)
+            if "/logs?" in path:
+                _send_logs(connection)
+                continue
             connection.sendall(_answer(method, path))
             if path.endswith("/start"):
                 return

@@ -68,6 +68,8 @@ class Engine:
         self.run_root = self.root / "run"
         self.log = self.root / "log"
         self.flags = flags
+        self.prefix: tuple[str, ...] = ()
+        """What runs the engine's command, e.g. to enter a namespace."""
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,7 +84,8 @@ class Engine:
 
     def start(self) -> None:
         """Start wherryd and wait until it answers."""
-        argv = [sys.executable, "-m", "wherry.cmd.daemon", "--config-file", str(self.root / "daemon.json")]
+        argv = [*self.prefix, sys.executable, "-m", "wherry.cmd.daemon"]
+        argv += ["--config-file", str(self.root / "daemon.json")]
         argv += ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "-H", self.host]
         argv += ["--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, "-D", *self.flags]
         config = self.root / "daemon.json"

@@ -57,9 +57,11 @@ def test_attributes_details_and_the_bytes_of_the_file(engine: Engine):
     assert engine.docker("logs", "--details", "aa") == "BAR=b,FOO=%3Cx%3E,a=1,tag=aa hi"
 
 
-@pytest.mark.parametrize("driver", ["json-file", "local"])
+@pytest.mark.parametrize("driver", ["json-file", "local", "gelf"])
 def test_output_comes_back(engine: Engine, driver):
-    make(engine, "aa", "--log-driver", driver, "busybox", "sh", "-c", EVERYTHING)
+    """The driver gelf stands for those that send, and keep a copy: over UDP it needs nobody who listens."""
+    options = log_options("gelf-address=udp://127.0.0.1:9") if driver == "gelf" else []
+    make(engine, "aa", "--log-driver", driver, *options, "busybox", "sh", "-c", EVERYTHING)
     expected = b"\0\x01\xff\xfea\tb\r\nsecond \xe2\x82\n" + b"x" * 40000 + b"\nend"
     if driver == "json-file":  # its format has no place for what is not UTF-8, as dockerd's
         expected = expected.replace(b"\xff\xfe", "\ufffd\ufffd".encode()).replace(b"\xe2\x82", "\ufffd\ufffd".encode())
@@ -269,8 +271,8 @@ def test_a_receiver_that_hangs_does_not_hold_up_a_non_blocking_container(engine:
 
 
 def test_a_receiver_that_hangs_holds_up_a_blocking_container_and_nothing_is_lost(engine: Engine):
-    words = ("--log-driver", "local", "--log-opt", "max-size=9m")  # compressed by default: there is a log process
-    script = "while [ ! -e /go ]; do sleep 0.05; done; seq 1 300000; echo done > /out"
+    words = ("--log-driver", "local", "--log-opt", "max-size=19m")  # compressed by default: there is a log process
+    script = "while [ ! -e /go ]; do sleep 0.05; done; seq 1 900000; echo done > /out"
     engine.docker("run", "-d", "--name", "aa", *words, "busybox", "sh", "-c", script)
     helper = log_process(engine, "aa")
     os.kill(helper, signal.SIGSTOP)
@@ -281,7 +283,7 @@ def test_a_receiver_that_hangs_holds_up_a_blocking_container_and_nothing_is_lost
     finally:
         os.kill(helper, signal.SIGCONT)
     engine.docker("wait", "aa")
-    assert engine.docker("logs", "aa").split() == [str(number) for number in range(1, 300_001)]
+    assert engine.docker("logs", "aa").split() == [str(number) for number in range(1, 900_001)]
 
 
 def test_a_log_process_that_is_killed_harms_no_container(engine: Engine):

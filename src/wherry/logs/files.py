@@ -19,6 +19,7 @@ from wherry.runtime.logdrivers.rotation import origin
 _TRIES = 200
 _CHUNK = 1 << 18
 _HEAD = 64
+_SHORT = 1 << 12
 
 
 @dataclass(slots=True)
@@ -90,6 +91,21 @@ def _open(path: str) -> LogFile | None:
     if path.endswith(".gz"):
         return LogFile(descriptor, origin(os.pread(descriptor, _HEAD, 0)), compressed=True)
     return LogFile(descriptor, os.fstat(descriptor).st_ino, compressed=False)
+
+
+def head(file: LogFile, size: int) -> bytes:
+    """Return the first `size` bytes of the content of a file, or what there is; raises SystemFailure."""
+    if not file.compressed:
+        return os.pread(file.descriptor, size, 0)
+    inflate = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    offset, content = 0, b""
+    try:
+        while len(content) < size and (chunk := os.pread(file.descriptor, _SHORT, offset)):
+            offset += len(chunk)
+            content += inflate.decompress(chunk, size - len(content))
+    except zlib.error as error:
+        raise SystemFailure(f"cannot read a compressed log: {error}") from error
+    return content
 
 
 def expand(file: LogFile) -> None:

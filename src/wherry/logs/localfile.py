@@ -15,9 +15,10 @@ from wherry.runtime.logdrivers.localfile import AROUND, HEAD, LONGEST, TAIL, com
 CHUNK = 1 << 18
 _STREAMS = {1: "stdout", 2: "stderr"}
 _TRIES = 20
+_NOTHING: dict[str, str] = {}
 
 
-def decode(data: bytes) -> tuple[list[Record], bytes]:
+def decode(data: bytes, *, timed: bool) -> tuple[list[Record], int]:
     """See `Format`; what is no frame ends the file."""
     records: list[Record] = []
     position = 0
@@ -25,20 +26,12 @@ def decode(data: bytes) -> tuple[list[Record], bytes]:
         length, stream, at = HEAD.unpack_from(data, position)
         end = position + AROUND + length
         if length > LONGEST or stream not in _STREAMS:
-            return records, b""
+            return records, len(data)
         if end > len(data):
             break
-        name = _STREAMS[stream]
-        records += [(name, at, line, {}) for line in _lines(data[position + HEAD.size : end - TAIL.size])]
+        records.append((_STREAMS[stream], at, data[position + HEAD.size : end - TAIL.size], _NOTHING))
         position = end
-    return records, data[position:]
-
-
-def _lines(output: bytes) -> list[bytes]:
-    """Split at newlines alone, and keep them."""
-    lines = [line + b"\n" for line in output.split(b"\n")]
-    last = lines.pop()[:-1]
-    return [*lines, last] if last else lines
+    return records, position
 
 
 def end(descriptor: int) -> int:
@@ -56,10 +49,7 @@ def tail(descriptor: int, lines: int) -> tuple[int, int, int]:
     position = end(descriptor)
     missing = lines
     while position >= AROUND and missing > 0:
-        (length,) = TAIL.unpack(os.pread(descriptor, TAIL.size, position - TAIL.size))
-        start = position - AROUND - length
-        if start < 0:
-            raise SystemFailure(f"the log is damaged: no frame ends at byte {position}")
+        start, length, _ = _frame_before(descriptor, position)
         output = os.pread(descriptor, length, start + HEAD.size)
         count = output.count(b"\n") + (not output.endswith(b"\n"))
         if count >= missing:
@@ -67,3 +57,24 @@ def tail(descriptor: int, lines: int) -> tuple[int, int, int]:
         missing -= count
         position = start
     return position, 0, missing
+
+
+def since(descriptor: int, at: int) -> int:
+    """See `Format`; goes back from the end over what will be read anyway. No other way is safe: a frame that begins
+    in the middle of nowhere could be what a container has written to look like one."""
+    position = end(descriptor)
+    while position >= AROUND:
+        start, _, when = _frame_before(descriptor, position)
+        if when < at:
+            break
+        position = start
+    return position
+
+
+def _frame_before(descriptor: int, position: int) -> tuple[int, int, int]:
+    """Return where the frame begins that ends at `position`, the length of its output, and its time."""
+    (length,) = TAIL.unpack(os.pread(descriptor, TAIL.size, position - TAIL.size))
+    start = position - AROUND - length
+    if start < 0:
+        raise SystemFailure(f"the log is damaged: no frame ends at byte {position}")
+    return start, length, HEAD.unpack(os.pread(descriptor, HEAD.size, start))[2]

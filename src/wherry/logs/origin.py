@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from wherry.errors import InvalidArgument
 from wherry.logs import tags
+from wherry.logs.patterns import compile_pattern
 
 DEFAULT_TAG = "{{.ID}}"
 DAEMON = "docker"
@@ -47,7 +46,7 @@ class Origin:
             "ContainerImageID": self.image_id,
             "ContainerImageName": self.image_name,
             "ContainerEntrypoint": program,
-            "ContainerArgs": " ".join(arguments),
+            "ContainerArgs": f"[{' '.join(arguments)}]",  # as Go prints a list
             "ContainerCreated": self.created,
             "ContainerLabels": self.labels,
             "ContainerEnv": dict(entry.partition("=")[::2] for entry in self.env),
@@ -66,14 +65,8 @@ class Origin:
         found: dict[str, str] = {}
         for option, values in (("labels", self.labels), ("env", environment)):
             wanted = [name for name in options.get(option, "").split(",") if name]
-            pattern = _pattern(options.get(f"{option}-regex", ""))
+            expression = options.get(f"{option}-regex", "")
+            pattern = compile_pattern(expression) if expression else None
             found |= {rename(name): values[name] for name in wanted if name in values}
             found |= {rename(name): text for name, text in values.items() if pattern and pattern.search(name)}
         return found
-
-
-def _pattern(text: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(text) if text else None
-    except (re.error, OverflowError, RecursionError) as error:
-        raise InvalidArgument(f"error parsing regexp: {error}: `{text}`") from error

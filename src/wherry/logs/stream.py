@@ -6,7 +6,7 @@ import asyncio
 import os
 import struct
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import quote_plus
@@ -14,10 +14,28 @@ from urllib.parse import quote_plus
 from wherry.kernel import inotify
 from wherry.logs.reader import Reader
 from wherry.logs.records import Record
+from wherry.models.queries import Chunked
 from wherry.models.times import SECOND, rfc3339
 
 STREAM_NUMBERS = {"stdout": 1, "stderr": 2}
 _HEAD = struct.Struct(">BxxxI").pack
+
+
+class _Heads(dict[int, bytes]):
+    """The heads of one stream's frames by the size of what they hold; those for short lines are kept."""
+
+    def __init__(self, stream: str) -> None:
+        self._number = STREAM_NUMBERS[stream]
+
+    def __missing__(self, size: int) -> bytes:
+        head = _HEAD(self._number, size)
+        if size < _SHORT:
+            self[size] = head
+        return head
+
+
+_SHORT = 1024
+_HEADS = {stream: _Heads(stream) for stream in STREAM_NUMBERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,75 +55,80 @@ def _details(attributes: Mapping[str, str]) -> str:
 
 def _stamp(at: int | str) -> bytes:
     """Return a time with all nine decimals, as dockerd prints it."""
+    if isinstance(at, str) and len(at) == 30:  # it has them
+        return at.encode() + b" "
     whole, _, fraction = (rfc3339(at) if isinstance(at, int) else at).removesuffix("Z").partition(".")
     return f"{whole}.{fraction:0<9}Z ".encode()
 
 
 def encode(records: Iterable[Record], form: Form) -> bytes:
-    """Return the records as the client gets them."""
+    """Return the records as the client gets them: a frame for each line, as clients take one for the other."""
     wanted = {name for name, asked in (("stdout", form.stdout), ("stderr", form.stderr)) if asked}
     parts: list[bytes] = []
-    plain = form.framed and not (form.details or form.timestamps)
-    if plain:  # the usual case, without a second look at anything
-        for stream, _, data, _ in records:
-            if stream in wanted:
-                parts += (_HEAD(STREAM_NUMBERS[stream], len(data)), data)
-        return b"".join(parts)
-    for stream, at, data, attributes in records:
+    for stream, at, output, attributes in records:
         if stream not in wanted:
             continue
+        prefix = _stamp(at) if form.timestamps else b""
         if form.details:
-            data = f"{_details(attributes)} ".encode() + data
-        if form.timestamps:
-            data = _stamp(at) + data
+            prefix += f"{_details(attributes)} ".encode()
         if form.framed:
-            parts.append(_HEAD(STREAM_NUMBERS[stream], len(data)))
-        parts.append(data)
+            parts.append(_frames(output, prefix, _HEADS[stream]))
+        else:
+            parts.append(_prefixed(output, prefix) if prefix else output)
     return b"".join(parts)
 
 
-def _encoded(batches: Iterator[list[Record]], form: Form) -> bytes | None:
-    """Return the next batch as bytes for the client, None when there is none for now."""
-    batch = next(batches, None)
-    return None if batch is None else encode(batch, form)
+def _frames(output: bytes, prefix: bytes, heads: _Heads) -> bytes:
+    size = len(prefix)
+    if output.find(b"\n", 0, -1) < 0:  # one line, or a part of one
+        return heads[size + len(output)] + prefix + output
+    lines = output.split(b"\n")
+    last = lines.pop()
+    size += 1
+    if prefix:
+        framed = [heads[len(line) + size] + prefix + line for line in lines]
+    else:
+        framed = [heads[len(line) + size] + line for line in lines]
+    framed.append(heads[len(prefix) + len(last)] + prefix + last if last else b"")
+    return b"\n".join(framed)
 
 
-async def _available(reader: Reader, form: Form) -> AsyncIterator[bytes]:
-    """Yield what is in the log now. Files are read and decoded in a thread: the event loop does not wait for disks."""
-    batches = reader.read()
-    loop = asyncio.get_running_loop()
-    while True:
-        step = loop.run_in_executor(None, _encoded, batches, form)
-        try:
-            data = await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.wait([step])  # it uses the files that are closed next
-            raise
-        if data is None:
-            return
-        if data:
+def _prefixed(output: bytes, prefix: bytes) -> bytes:
+    ended = output.endswith(b"\n")
+    lines = output[:-1] if ended else output
+    return prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n" * ended
+
+
+def read(reader: Reader, form: Form) -> Generator[bytes, None, None]:
+    """Yield what is in the log now, and has not been yielded before."""
+    for batch in reader.read():
+        if data := encode(batch, form):
             yield data
 
 
-async def read(reader: Reader, form: Form) -> AsyncIterator[bytes]:
-    """Yield what is in the log now, and close it."""
-    try:
-        async for data in _available(reader, form):
-            yield data
-    finally:
-        reader.close()
+Ahead = Callable[[Generator[bytes, None, None]], Chunked]
+"""What has the next piece made, in a thread, while the last one is being sent."""
 
 
-async def follow(reader: Reader, form: Form, ended: Callable[[], bool], until: int = 0) -> AsyncIterator[bytes]:
+async def follow(
+    reader: Reader,
+    form: Form,
+    *,
+    ended: Callable[[], bool],
+    ahead: Ahead,
+    until: int = 0,
+) -> AsyncGenerator[bytes, None]:
     """Yield what is there and what comes, until ended() is true and everything has been read, or until a time (ns)."""
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
     watch = inotify.watch_directory(_folder(reader.path))  # before the first look, so that nothing is missed
     loop.add_reader(watch, changed.set)
+    chunks: Chunked | None = None
     try:
         while True:
             last = ended() or (until and time.time_ns() > until)
-            async for data in _available(reader, form):
+            chunks = ahead(read(reader, form))
+            async for data in chunks:
                 yield data
             if last or reader.done:
                 return
@@ -120,7 +143,14 @@ async def follow(reader: Reader, form: Form, ended: Callable[[], bool], until: i
     finally:
         loop.remove_reader(watch)
         os.close(watch)
-        reader.close()
+        # a task: a client that goes away may cancel its request more than once, and the files are still being read
+        await asyncio.shield(loop.create_task(_end(chunks, reader), name="end of a log"))
+
+
+async def _end(chunks: Chunked | None, reader: Reader) -> None:
+    if chunks is not None:
+        await chunks.aclose()
+    reader.close()
 
 
 def _folder(path: str) -> str:

@@ -69,8 +69,8 @@ def _buffer(options: Options) -> int:
 
 
 def _attributes(options: Options, origin: Origin) -> dict[str, str]:
-    tag = {"tag": origin.tag(options)} if options.get("tag") else {}
-    return {**origin.attributes(options), **tag}
+    tag = origin.tag(options) if options.get("tag") else ""
+    return {**origin.attributes(options), **({"tag": tag} if tag else {})}
 
 
 def _age(options: Options) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 Filters = Mapping[str, list[str]]
 
@@ -60,12 +61,20 @@ class ListQuery:
     filters: Filters = field(default_factory=dict)
 
 
+class Chunked(Protocol):
+    """Bytes that come piece by piece. `aclose` ends it and has to be called, also when nothing was read."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    async def __anext__(self) -> bytes: ...
+    async def aclose(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class LogsAnswer:
     """tty decides the content type (raw or multiplexed); chunks are already framed for it."""
 
     tty: bool
-    chunks: AsyncIterator[bytes]
+    chunks: Chunked
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from wherry.runtime.client import BACKLOG, CHUNK, STDERR, STDOUT, Client
+from wherry.runtime.flow import Flow
 from wherry.runtime.poller import READ, WRITE, Poller
 from wherry.runtime.wire import AttachOptions
 
@@ -103,6 +104,7 @@ class Session:
         self._input: Input | None = None
         self._early = b""  # input that came before the terminal
         self._outputs: dict[int, int] = {}  # stream -> descriptor
+        self._flows: dict[int, Flow] = {}  # of the pipes among them
         self._clients: list[Client] = []
         self._held_up = False
         self.on_output_end: Callable[[], None] = lambda: None
@@ -121,6 +123,7 @@ class Session:
             for stream in (STDOUT, STDERR):
                 read, child[stream] = os.pipe2(os.O_CLOEXEC)
                 self._add_output(stream, read)
+                self._flows[stream] = Flow(self._poller, read)
         if null not in child:
             os.close(null)
         return child[0], child[1], child[2]
@@ -167,6 +170,8 @@ class Session:
             data = b""
         if data:
             self._deliver(stream, data)
+            if flow := self._flows.get(stream):
+                flow.passed(len(data), emptied=len(data) < CHUNK)
         else:
             self._end_output(stream)
         return bool(data)
@@ -188,11 +193,16 @@ class Session:
         return any(client.backlog > BACKLOG for client in self._clients)
 
     def _end_output(self, stream: int) -> None:
-        fd = self._outputs.pop(stream)
-        self._poller.forget(fd)
-        os.close(fd)
+        self._close_output(stream)
         if not self._outputs:
             self.on_output_end()
+
+    def _close_output(self, stream: int) -> None:
+        fd = self._outputs.pop(stream)
+        if flow := self._flows.pop(stream, None):
+            flow.close()
+        self._poller.forget(fd)
+        os.close(fd)
 
     def drain(self) -> None:
         """Read what is left of the output right now."""
@@ -288,8 +298,7 @@ class Session:
     def finish(self) -> list[Client]:
         """Stop the streams, end the log; return the clients that still have something to read."""
         for stream in tuple(self._outputs):
-            self._poller.forget(self._outputs[stream])
-            os.close(self._outputs.pop(stream))
+            self._close_output(stream)
         if self._input is not None:
             self._input.close()
         if self._log is not None:

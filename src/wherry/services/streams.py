@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 
 from wherry.containers.catalog import Container, PendingAttach
@@ -17,6 +18,7 @@ from wherry.runtime.detach import parse_keys
 from wherry.runtime.wire import AttachOptions
 from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
+from wherry.services.chunks import Chunks
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
 from wherry.services.settings import Settings
@@ -67,8 +69,9 @@ class Streams:
 
     async def _replay(self, container: Container, query: AttachQuery, stream: ClientStream) -> None:
         wanted = LogsQuery(stdout=query.stdout, stderr=query.stderr)
-        async for chunk in self.logs(container, wanted).chunks:
-            await at_their_pace(_send_all, stream.fd, chunk)
+        async with aclosing(self.logs(container, wanted).chunks) as chunks:
+            async for chunk in chunks:
+                await at_their_pace(_send_all, stream.fd, chunk)
 
     def logs(self, container: Container, query: LogsQuery) -> LogsAnswer:
         """Return the container's log as a stream of bytes."""
@@ -80,7 +83,6 @@ class Streams:
             return LogsAnswer(record.config.tty, _nothing())
         form_of_file = jsonfile if path.name.endswith("-json.log") else localfile
         window = Window(since=query.since, until=query.until, tail=query.tail)
-        reader = Reader(str(path), form_of_file, window)
         form = log_stream.Form(
             framed=not record.config.tty,
             stdout=query.stdout,
@@ -88,14 +90,28 @@ class Streams:
             timestamps=query.timestamps,
             details=query.details,
         )
+        reader = Reader(str(path), form_of_file, window, timed=query.timestamps)
         if query.follow and record.state.active:
-            chunks = log_stream.follow(reader, form, lambda: not container.record.state.active, query.until)
-        else:
-            chunks = log_stream.read(reader, form)
-        return LogsAnswer(record.config.tty, chunks)
+            return LogsAnswer(record.config.tty, _followed(container, reader, form, query.until))
+        held = AsyncExitStack()
+        held.callback(reader.close)
+        return LogsAnswer(record.config.tty, Chunks(log_stream.read(reader, form), held))
 
 
-async def _nothing() -> AsyncIterator[bytes]:
+def _followed(container: Container, reader: Reader, form: log_stream.Form, until: int) -> AsyncGenerator[bytes, None]:
+    """Return what is in the log and what comes until the container has ended."""
+
+    def ended() -> bool:
+        return not container.record.state.active
+
+    return log_stream.follow(reader, form, ended=ended, ahead=_ahead, until=until)
+
+
+def _ahead(made: Generator[bytes, None, None]) -> Chunks:
+    return Chunks(made, AsyncExitStack())
+
+
+async def _nothing() -> AsyncGenerator[bytes, None]:
     return
     yield b""
 

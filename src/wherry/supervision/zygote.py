@@ -30,6 +30,8 @@ _ENVIRONMENT = {
     # Log chunks come and go; by default glibc gave their memory back and faulted it in anew, 34 pages for each.
     "GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1048576:glibc.malloc.mmap_threshold=1048576",
 }
+_TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Whom the log drivers trust, when the engine was told (SSL_CTX_load_verify_locations(3)); dockerd has the same two."""
 
 
 class Zygote:
@@ -59,7 +61,8 @@ class Zygote:
         loop = asyncio.get_running_loop()
         ours, theirs = channel.pair()
         try:
-            self.pid = interpreter.start(BOOTSTRAP, _ENVIRONMENT, str(self._log_path), theirs.fileno(), CONTROL)
+            environment = _ENVIRONMENT | {name: os.environ[name] for name in _TRUST if name in os.environ}
+            self.pid = interpreter.start(BOOTSTRAP, environment, str(self._log_path), theirs.fileno(), CONTROL)
         except OSError:
             ours.close()
             raise

@@ -101,4 +101,5 @@ def test_logs():
     )
     with pytest.raises(InvalidArgument, match="Bad parameters: you must choose at least one stream"):
         logs_query(Query("tail=5"))
-    assert [parse_tail(text) for text in ("all", "", "-3", "foo", "0", "7", "9" * 50)] == [-1, -1, -1, -1, 0, 7, -1]
+    tails = {"all": -1, "": -1, "-3": -1, "foo": -1, "0": 0, "7": 7, "+2": 2, "9" * 50: -1}
+    assert {text: parse_tail(text) for text in tails} == tails

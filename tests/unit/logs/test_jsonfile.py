@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
 from wherry.logs import jsonfile, stream
 from wherry.logs.jsonfile import parse_time
 from wherry.logs.reader import Reader, Window
+from wherry.services.chunks import Chunks
 
 
 def line(text: str, second: int = 0, kind: str = "stdout") -> str:
@@ -17,6 +19,10 @@ def line(text: str, second: int = 0, kind: str = "stdout") -> str:
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "x-json.log"
+
+
+def ahead(made):
+    return Chunks(made, AsyncExitStack())
 
 
 def texts(path, **window):
@@ -74,7 +80,8 @@ def test_follow_sees_new_lines_a_rotation_and_the_end(path):
 
         async def consume() -> None:
             reader = Reader(str(path), jsonfile, Window())
-            seen.extend([chunk async for chunk in stream.follow(reader, form, lambda: ended)])
+            chunks = stream.follow(reader, form, ended=lambda: ended, ahead=ahead)
+            seen.extend([chunk async for chunk in chunks])
 
         consumer = asyncio.create_task(consume())
         await asyncio.sleep(0.05)

@@ -102,6 +102,7 @@ def test_attributes_and_their_names_by_driver():
     wanted = {"labels": "a,none", "env": "FOO", "labels-regex": r"\.", "env-regex": "^BA"}
     assert built("json-file", wanted).attrs == {"a": "1", "b.c": "2", "FOO": "1", "BAR": "2"}
     assert built("json-file", {"tag": "{{.Name}}"}).attrs == {"tag": "aa"}
+    assert built("json-file", {"tag": '{{index .ContainerLabels "none"}}'}).attrs == {}
     fields = built("journald", wanted).options["fields"]
     assert (fields["A"], fields["B_C"], fields["FOO"], fields["CONTAINER_ID_FULL"]) == ("1", "2", "1", ID)
     assert built("gelf", {**GELF, **wanted}).options["fields"]["_b.c"] == "2"
@@ -114,6 +115,7 @@ def test_attributes_and_their_names_by_driver():
         ("{{.Name}}/{{.ID}}", "aa/0123456789ab"),
         ("{{ .ImageName }}|{{.ImageID}}|{{.DaemonName}}|{{.Command}}", "busybox|sha256:ddddd|docker|sh -c true"),
         ('{{index .ContainerLabels "b.c"}}', "2"),
+        ("{{.ContainerEntrypoint}} {{.ContainerArgs}}", "sh [-c true]"),
         ("{{upper .Name}}{{.Name | upper | lower}}", "AAaa"),
         ("{{truncate .FullID 3}}", "012"),
         ('{{printf "%s-%v%%" .Name .ID}}', "aa-0123456789ab%"),

@@ -46,7 +46,8 @@ class Nested(CreateContainer, frozen=True):
 
 def parse_tail(text: str) -> int:
     """Return the number of lines, -1 for all; what is no number means all, as in dockerd."""
-    return int(text) if text.isdecimal() and len(text) < 19 else -1
+    digits = text.removeprefix("+")
+    return int(digits) if digits.isdecimal() and len(digits) < 19 else -1
 
 
 def logs_query(query: Query) -> LogsQuery:
