@@ -368,7 +368,7 @@ def test_an_unused_one_goes(monkeypatch):
     def work():
         starter.provide()
         poller = Poller()
-        made = Starters(poller, lying(list), list, lambda: False)
+        made = Starters(poller, lying(list), own, list, lambda: False)
         made.enabled = True
         assert made.plan({"args": ["true"], "cwd": "/"}, Group(), 0.002)
         poller.run_for(5, until=lambda: bool(children_of(os.getpid())))
