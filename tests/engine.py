@@ -22,6 +22,8 @@ from tests.e2e.operations import SERVED
 
 READY_SECONDS = float(os.environ.get("WHERRY_TEST_PATIENCE", "20"))
 """In an emulated machine everything takes ten times as long."""
+SYSTEMD = os.environ.get("WHERRY_TEST_CGROUP_DRIVER") == "systemd"
+"""Where systemd runs (tests/vm), the engines can be told to have it make their control groups."""
 _APPLETS = """
     awk basename cat chmod chown cp cut date dd df dirname du echo env expr false find free grep head hostname
     id ip ifconfig kill ln ls md5sum mkdir mkfifo mknod mount mv nc netstat nproc nslookup ping printf ps pwd
@@ -79,8 +81,14 @@ class Engine:
 
     @property
     def cgroup_parent(self) -> str:
-        """Where its containers' control groups are."""
-        return f"/wherry-test-{self.tag}"
+        """Where its containers' control groups are: a path, or a slice of systemd's."""
+        return f"wherrytest{self.tag}.slice" if SYSTEMD else f"/wherry-test-{self.tag}"
+
+    def group(self, full: str, parent: str = "") -> str:
+        """Return the path of a container's control group, below the mount point of each hierarchy."""
+        if SYSTEMD:
+            return f"/{parent or self.cgroup_parent}/wherry-{full}.scope"
+        return f"{parent or self.cgroup_parent}/{full}"
 
     def start(self) -> None:
         """Start wherryd and wait until it answers."""
@@ -88,6 +96,8 @@ class Engine:
         argv += ["--config-file", str(self.root / "daemon.json")]
         argv += ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "-H", self.host]
         argv += ["--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, "-D", *self.flags]
+        if SYSTEMD:
+            argv += ["--exec-opt", "native.cgroupdriver=systemd"]
         config = self.root / "daemon.json"
         if not config.exists():
             config.write_text("{}")
@@ -194,9 +204,16 @@ class Engine:
         finally:
             if self.process is not None and self.process.poll() is None:
                 self.crash()
-            left = sorted(map(str, Path("/sys/fs/cgroup").glob(f"*{self.cgroup_parent}")))
-            assert not left, f"control groups left behind: {left}"
+            assert not self.left_groups(), f"control groups left behind: {self.left_groups()}"
             shutil.rmtree(self.root)
+
+    def left_groups(self) -> list[str]:
+        """Return its control groups that are there; of a slice, which systemd keeps, what is in it."""
+        if not SYSTEMD:
+            return sorted(map(str, Path("/sys/fs/cgroup").glob(f"*{self.cgroup_parent}")))
+        found = sorted(map(str, Path("/sys/fs/cgroup").glob(f"**/{self.cgroup_parent}/*.scope")))
+        subprocess.run(["systemctl", "stop", self.cgroup_parent], check=True)
+        return found
 
     def operations(self, since: int) -> set[str]:
         """The operations of the API that were asked for since the log had this many bytes: "GET /info"."""

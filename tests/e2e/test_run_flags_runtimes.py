@@ -86,7 +86,7 @@ def test_a_container_of_another_runtime(engine: Engine, name: str):
     assert "while" in engine.docker("top", "aa")
     assert "64MiB" in engine.docker("stats", "--no-stream", "--format", "{{.MemUsage}}", "aa")
     pid, full = engine.docker("inspect", "-f", "{{.State.Pid}} {{.Id}}", "aa").split()
-    assert f"{engine.cgroup_parent}/{full}" in Path(f"/proc/{pid}/cgroup").read_text()
+    assert engine.group(full) in Path(f"/proc/{pid}/cgroup").read_text()
     engine.docker("update", "-m", "96m", "--memory-swap", "128m", "aa")
     engine.docker("cp", "-", "aa:/tmp", input=busybox_tar())
     assert "busybox" in engine.docker("exec", "aa", "ls", "/tmp/bin")
@@ -97,7 +97,7 @@ def test_a_container_of_another_runtime(engine: Engine, name: str):
     engine.docker("restart", "-t", "0", "aa")
     assert engine.docker("inspect", "-f", "{{.State.Running}}", "aa") == "true"
     engine.docker("rm", "-f", "aa")
-    assert not [path for path in Path("/sys/fs/cgroup").glob(f"*{engine.cgroup_parent}/{full}")]
+    assert not [path for path in Path("/sys/fs/cgroup").glob(f"*{engine.group(full)}")]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,7 +16,7 @@ def file_of(engine: Engine, name: str, controller: str, v1: str, v2: str) -> Pat
     """Return the file of a container's control group that holds a limit."""
     container = engine.docker("inspect", "-f", "{{.Id}}", name)
     middle = f"/{controller}" if V1 else ""
-    return Path(f"/sys/fs/cgroup{middle}{engine.cgroup_parent}/{container}/{v1 if V1 else v2}")
+    return Path(f"/sys/fs/cgroup{middle}{engine.group(container)}/{v1 if V1 else v2}")
 
 
 def limit(engine: Engine, name: str, *place: str) -> str:

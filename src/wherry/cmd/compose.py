@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wherry.api.backends import Backends
+from wherry.cmd import groupdriver
 from wherry.cmd.config import Config
 from wherry.containers.catalog import Catalog, Container
 from wherry.errors import EngineError, NotModified
@@ -151,7 +152,7 @@ class Engine:
                 self.lifecycle.health.end(container)
                 container.watcher.cancel()  # it runs on; the next engine takes it up
         await settle(2.0)
-        if not any(container.record.state.alive for container in self.catalog):
+        if not self.settings.systemd_cgroup and not any(each.record.state.alive for each in self.catalog):
             remove_empty(self.settings.cgroup_parent)
 
     async def _stop(self, container: Container) -> None:
@@ -164,10 +165,12 @@ class Engine:
 
 
 def _settings(config: Config, facts: HostFacts) -> Settings:
+    groups = groupdriver.choose(config, facts.cgroup_version)
     return Settings(
         data_root=Path(config.data_root),
         run_root=Path(config.run_root),
-        cgroup_parent=config.cgroup_parent,
+        cgroup_parent=groups.parent,
+        cgroup_driver=groups.driver,
         cgroupns_default=config.default_cgroupns_mode or ("private" if facts.cgroup_version == 2 else "host"),
         runtimes=dict(config.runtimes),
         default_runtime=config.default_runtime,

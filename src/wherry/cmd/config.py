@@ -23,6 +23,7 @@ OWN_RUNTIME = "wherry"
 RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DEFAULT_FILE = "/etc/wherry/daemon.json"
 DEFAULT_HOST = "unix:///run/wherry.sock"
+CGROUP_DRIVERS = ("systemd", "cgroupfs")
 RELOADABLE = frozenset(
     {"debug", "log-level", "labels", "live-restore", "shutdown-timeout", "runtimes", "default-runtime"}
 )
@@ -48,7 +49,7 @@ class Config:
     ip: str = ""
     userland_proxy: bool = False
     storage_driver: str = ""
-    cgroup_parent: str = "/wherry"
+    cgroup_parent: str = ""
     cpu_rt_period: int = 0
     cpu_rt_runtime: int = 0
     exec_opts: tuple[str, ...] = ()
@@ -82,10 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--mtu", type=int)
     add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
     add("-s", "--storage-driver", help="overlay2 or vfs")
-    add("--cgroup-parent", help="control group under which containers are placed (/wherry)")
+    add("--cgroup-parent", help="where containers' control groups go (/wherry; with systemd system.slice)")
     add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
     add("--cpu-rt-runtime", type=int, help="real-time budget that containers share, in microseconds (0: none)")
-    add("--exec-opt", action="append", dest="exec_opts", help="native.cgroupdriver=cgroupfs, which is the default")
+    add(
+        *("--exec-opt",), action="append", dest="exec_opts",
+        help="native.cgroupdriver=systemd or cgroupfs; not given: systemd where it runs on control groups version 2",
+    )  # fmt: skip
     add("--default-cgroupns-mode", choices=("private", "host"))
     add("--add-runtime", action="append", dest="runtimes", metavar="NAME=PATH", help="another OCI runtime")
     add("--default-runtime", help="runtime of containers that ask for none (wherry)")
@@ -220,8 +224,6 @@ def check(config: Config) -> Config:
     for name in ("data_root", "run_root"):
         if not os.path.isabs(getattr(config, name)):
             raise InvalidArgument(f"--{name.replace('_', '-')} must be an absolute path: {getattr(config, name)}")
-    if not config.cgroup_parent.startswith("/") or ".." in config.cgroup_parent.split("/"):
-        raise InvalidArgument(f"--cgroup-parent must be an absolute path without '..': {config.cgroup_parent}")
     _check_exec_opts(config.exec_opts)
     if config.default_runtime not in (OWN_RUNTIME, *config.runtimes):
         raise InvalidArgument(f"specified default runtime '{config.default_runtime}' does not exist")
@@ -233,14 +235,8 @@ def _check_exec_opts(options: Sequence[str]) -> None:
         name, _, value = option.partition("=")
         if name != "native.cgroupdriver":
             raise InvalidArgument(f"invalid option {option!r} of --exec-opt: only native.cgroupdriver is known")
-        if value == "systemd":
-            raise InvalidArgument(
-                "native.cgroupdriver=systemd: this engine does not have that driver; it makes control groups by "
-                "itself (native.cgroupdriver=cgroupfs). Where systemd runs too, give it a delegated group with "
-                "--cgroup-parent"
-            )
-        if value != "cgroupfs":
-            raise InvalidArgument(f"native.cgroupdriver={value}: no such driver; use cgroupfs")
+        if value not in CGROUP_DRIVERS:
+            raise InvalidArgument(f"native.cgroupdriver={value}: no such driver; use {' or '.join(CGROUP_DRIVERS)}")
 
 
 def wants_version(argv: Sequence[str]) -> bool:

@@ -19,12 +19,14 @@ from wherry.oci.mounts import INIT_TARGET, mounts
 from wherry.oci.resources import resources
 from wherry.oci.seccomp import default_profile, profile_for
 from wherry.runtime.mounts import Mount
+from wherry.runtime.scopes import is_slice
 
 Json = dict[str, Any]
 
 OCI_VERSION = "1.2.1"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TERM = "TERM=xterm"
+SCOPE_PREFIX = "wherry"
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -53,8 +55,9 @@ class SpecRequest:
 
     config: already merged with the image's. mounts: binds and tmpfs of the user, and the engine's files in /etc.
     namespace_paths: by OCI name, those joined ("network": "/proc/12/ns/net"). own_network: the network namespace is
-    the container's own. init_path: host path of what --init puts before the command. look, walk: how device nodes of
-    the host are found. seccomp_profile: the engine's default profile as JSON, "" for ours.
+    the container's own. systemd_cgroup: systemd makes the control group, cgroup_parent is a slice.
+    init_path: host path of what --init puts before the command. look, walk: how device nodes of the host are found.
+    seccomp_profile: the engine's default profile as JSON, "" for ours.
     """
 
     id: str
@@ -64,6 +67,7 @@ class SpecRequest:
     mounts: tuple[Mount, ...] = ()
     rootfs_path: str = ""
     cgroup_parent: str = "/wherry"
+    systemd_cgroup: bool = False
     namespace_paths: Mapping[str, str] = field(default_factory=dict)
     own_network: bool = True
     ulimits: tuple[Ulimit, ...] = ()
@@ -192,7 +196,9 @@ def _linux(request: SpecRequest, options: security.SecurityOptions) -> Json:
     host = request.host_config
     found = devices.plan(host, request.look, request.walk)
     linux: Json = {
-        "cgroupsPath": cgroups_path(host.cgroup_parent or request.cgroup_parent, request.id),
+        "cgroupsPath": cgroups_path(
+            host.cgroup_parent or request.cgroup_parent, request.id, systemd=request.systemd_cgroup
+        ),
         "namespaces": _namespaces(request),
         "resources": {"devices": found.rules, **resources(host, request.facts, request.look)},
     }
@@ -210,8 +216,15 @@ def _linux(request: SpecRequest, options: security.SecurityOptions) -> Json:
     return linux
 
 
-def cgroups_path(parent: str, container_id: str) -> str:
-    """Return the OCI cgroupsPath; raises InvalidArgument for a parent outside of the hierarchy."""
+def cgroups_path(parent: str, container_id: str, *, systemd: bool = False) -> str:
+    """Return the OCI cgroupsPath: a path, or SLICE:PREFIX:NAME where systemd makes the groups.
+
+    Raises InvalidArgument for a parent outside of the hierarchy, or, with dockerd's words, one that is no slice.
+    """
+    if systemd:
+        if not is_slice(parent):
+            raise InvalidArgument('cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"')
+        return f"{parent}:{SCOPE_PREFIX}:{container_id}"
     if ".." in parent.split("/") or ":" in parent or "\0" in parent:
         raise InvalidArgument(f"invalid cgroup parent '{parent}': use a path such as /group")
     return posixpath.normpath(f"/{parent}/{container_id}").replace("//", "/")

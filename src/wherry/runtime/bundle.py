@@ -193,16 +193,24 @@ def _check_hooks(spec: Spec) -> None:
 
 def _check_cgroup(spec: Spec) -> None:
     path = (spec.get("linux") or {}).get("cgroupsPath") or ""
-    if path.count(":") == 2 and "/" not in path:
-        raise Refused(f"cgroupsPath {path} is for systemd's cgroup driver, which belongs to a later version")
     if ".." in path.split("/"):
         raise Refused(f"cgroupsPath {path} leaves its parent")
 
 
-def cgroup_path(spec: Spec, container_id: str) -> str:
-    """Return where the control group goes: as configured, or below our own parent."""
-    path = (spec.get("linux") or {}).get("cgroupsPath") or f"{DEFAULT_PARENT}/{container_id}"
-    return os.path.normpath("/" + path.lstrip("/"))
+def cgroup_path(spec: Spec, container_id: str, *, systemd: bool) -> str:
+    """Return where the control group goes: as configured, or below our own parent. systemd: SLICE:PREFIX:NAME.
+
+    Raises Refused for a path of one kind where the other is asked for.
+    """
+    path = (spec.get("linux") or {}).get("cgroupsPath") or ""
+    named = path.count(":") == 2 and "/" not in path
+    if systemd:
+        if path and not named:
+            raise Refused(f"cgroupsPath {path} is not SLICE:PREFIX:NAME, as --systemd-cgroup wants it")
+        return path or f":{DEFAULT_PARENT.strip('/')}:{container_id}"
+    if named:
+        raise Refused(f"cgroupsPath {path} is for systemd's cgroup driver: give --systemd-cgroup")
+    return os.path.normpath("/" + (path or f"{DEFAULT_PARENT}/{container_id}").lstrip("/"))
 
 
 CHECKS: tuple[Callable[[Spec], None], ...] = (

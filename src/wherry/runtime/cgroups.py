@@ -1,7 +1,8 @@
 """The control group of one container, over every hierarchy that the machine has.
 
     Layout     version 1 or version 2, read once per process
-    Cgroup     one path, such as "/wherry/ID", in all of them; made and removed as a whole
+    Cgroup     one path, such as "/wherry/ID", in all of them; made and removed as a whole. With SLICE:PREFIX:NAME the
+               group is a scope of systemd's: it makes and removes the group, on `scoping`'s word
 
 On a hybrid machine the limits are version 1's, and the unified hierarchy beside it is left alone: it limits nothing,
 and a process that is moved into a group of it waits for RCU, about 10 ms at each start (see kernel/clone.py).
@@ -22,6 +23,7 @@ from wherry.kernel import bpf_device, cgroup
 from wherry.kernel.clone import fork_into
 from wherry.runtime import cgroups_tree, cgroups_v1, cgroups_v2
 from wherry.runtime.cgroups_devices import permissions
+from wherry.runtime.scopes import Scope
 
 Resources = Mapping[str, Any]
 
@@ -72,10 +74,11 @@ class MountSources:
 class Cgroup:
     """One control group; every method raises OSError with the path of the file that refused."""
 
-    __slots__ = ("_born", "_by_controller", "_layout", "_unified", "directories", "path")
+    __slots__ = ("_born", "_by_controller", "_layout", "_unified", "directories", "path", "scope")
 
     def __init__(self, path: str, layout: Layout) -> None:
-        self.path = checked_path(path)
+        self.scope = Scope.parse(path)
+        self.path = checked_path(self.scope.path if self.scope else path)
         self._layout = layout
         self.directories = tuple(each.mount + self.path for each in layout.hierarchies)
         self._by_controller: dict[str, str] = {}
@@ -96,21 +99,34 @@ class Cgroup:
     def create(cls, path: str, resources: Resources, *, layout: Layout | None = None) -> Cgroup:
         """Make the group with its limits and device rules (OCI linux.resources); on failure nothing of it remains.
 
-        What a dead container left behind under the same path is replaced; EBUSY when processes are in it.
+        What a dead container left behind under the same path is replaced; EBUSY when processes are in it. There is no
+        scope without a process: for one, this is called by the process that is to live in it, and moves it there;
+        what is left on failure is for another one to `remove`.
         """
         self = cls.open(path, layout=layout)
         made: list[str] = []
         try:
+            if self.scope is not None:
+                self._start_scope(self.scope, resources)
             for hierarchy, directory in zip(self._layout.hierarchies, self.directories, strict=True):
-                cgroups_tree.make(hierarchy, directory)
+                make = cgroups_tree.make if self.scope is None else cgroups_tree.make_parents
+                make(hierarchy, directory)
                 made.append(directory)
             self._limit(resources, fresh=True)
             self._limit_devices(resources.get("devices") or ())
         except OSError as error:
-            for directory in reversed(made):
-                _undo(directory, error)
+            for directory in reversed(made) if self.scope is None else ():
+                cgroups_tree.undo(directory, error)
             raise
         return self
+
+    def _start_scope(self, scope: Scope, resources: Resources) -> None:
+        from wherry.runtime import scoping  # with D-Bus, which only machines with systemd need
+
+        if self.pids():
+            raise OSError(errno.EBUSY, f"processes {self.pids()} are in the group", self.directories[0])
+        scoping.start(scope, resources, version=self._layout.version, bfq=self._bfq())
+        self._born = True
 
     def fork(self) -> int:
         """Fork as os.fork does; the child is born in the unified hierarchy's group where the kernel can do that.
@@ -119,7 +135,10 @@ class Cgroup:
         """
         if not self._unified:
             return os.fork()
-        group = os.open(self._unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            group = os.open(self._unified, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return os.fork()  # its first process makes a scope, and another runtime its group
         self._born = True
         try:
             pid = fork_into(group)
@@ -245,6 +264,10 @@ class Cgroup:
 
     def update(self, resources: Resources) -> None:
         """Change the limits that are given; devices only when the key is there."""
+        if self.scope is not None:
+            from wherry.runtime import scoping
+
+            scoping.change(self.scope, resources, version=self._layout.version, bfq=self._bfq())
         self._limit(resources, fresh=False)
         if "devices" in resources:
             self._limit_devices(resources["devices"] or ())
@@ -252,6 +275,10 @@ class Cgroup:
     def remove(self) -> None:
         """Remove it and what was made below it, waiting a little for dying processes; not there is fine."""
         first: OSError | None = None
+        if self.scope is not None and any(map(cgroup.exists, self.directories)):  # else systemd was faster
+            from wherry.runtime import scoping
+
+            scoping.stop(self.scope)
         for directory in self.directories:
             try:
                 cgroups_tree.remove(directory)
@@ -273,19 +300,25 @@ class Cgroup:
 
     def _limit(self, resources: Resources, *, fresh: bool) -> None:
         if self._layout.version == 2:
-            bfq = cgroup.exists(self._unified + "/io.bfq.weight")
-            found = cgroups_v2.writes(resources, bfq=bfq)
+            found = cgroups_v2.writes(resources, bfq=self._bfq())
             if fresh:
-                cgroups_tree.enable(self._layout.hierarchies[-1], self.path, cgroups_v2.controllers(found))
+                needed = cgroups_v2.controllers(found)
+                cgroups_tree.enable(self._layout.hierarchies[-1], self.path, needed, others=self.scope is None)
             for file, text in found:
                 cgroup.write(f"{self._unified}/{file}", text)
             return
         cpu = resources.get("cpu") or {}
         if "cpuset" in self._by_controller:
             cgroups_tree.cpuset(self._by_controller["cpuset"], cpu.get("cpus"), cpu.get("mems"), fresh=fresh)
-        bfq = bool(resources.get("blockIO")) and cgroup.exists(self._file("blkio", "blkio.bfq.weight"))
+        bfq = bool(resources.get("blockIO")) and self._bfq()
         for controller, file, text in cgroups_v1.writes(resources, swap_limit=self._swap_limit(fresh), bfq=bfq):
             self._write_old(self._file(controller, file), text)
+
+    def _bfq(self) -> bool:
+        """Whether block weights belong to that scheduler's own files; known once the group is there."""
+        if self._layout.version == 2:
+            return cgroup.exists(self._unified + "/io.bfq.weight")
+        return "blkio" in self._by_controller and cgroup.exists(self._file("blkio", "blkio.bfq.weight"))
 
     def _write_old(self, path: str, text: str) -> None:
         try:
@@ -359,13 +392,4 @@ def checked_path(path: str) -> str:
     parts = path.strip("/").split("/")
     if any(part in ("", ".", "..") or "\0" in part or len(part) > 255 for part in parts):
         raise OSError(errno.EINVAL, "not a path below the root of a cgroup hierarchy", path)
-    if len(parts) == 1 and path.count(":") == 2:
-        raise OSError(errno.EINVAL, "SLICE:PREFIX:NAME needs the systemd cgroup driver, which this is not", path)
     return "/" + "/".join(parts)
-
-
-def _undo(directory: str, error: OSError) -> None:
-    try:
-        cgroups_tree.remove(directory)
-    except OSError as second:
-        error.add_note(f"and it could not be removed again: {second}")

@@ -63,17 +63,18 @@ def _inherit(directory: str, name: str) -> str:
     return value
 
 
-def enable(hierarchy: cgroup.Hierarchy, path: str, needed: set[str]) -> None:
+def enable(hierarchy: cgroup.Hierarchy, path: str, needed: set[str], *, others: bool = True) -> None:
     """Hand the controllers of a version 2 hierarchy down to the group at path.
 
-    All that there are, so that everything is accounted; raises OSError only for one that is needed.
+    others: all that there are, so that everything is accounted; without, the groups above are somebody else's, and
+    only what is needed is handed down. Raises OSError only for one that is needed.
     """
     group = hierarchy.mount
     for part in path.strip("/").split("/"):
         available = cgroup.read(f"{group}/cgroup.controllers").split()
         given = cgroup.read(f"{group}/cgroup.subtree_control").split()
         for controller in available:
-            if controller in given:
+            if controller in given or not (others or controller in needed):
                 continue
             try:
                 cgroup.write(f"{group}/cgroup.subtree_control", f"+{controller}")
@@ -100,6 +101,14 @@ def remove(directory: str) -> None:
             raise OSError(errno.EBUSY, f"processes {cgroup.processes(directory)} stay in the group", directory)
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def undo(directory: str, error: OSError) -> None:
+    """Remove a group that was made before `error`; what hinders that becomes a note of it."""
+    try:
+        remove(directory)
+    except OSError as second:
+        error.add_note(f"and it could not be removed again: {second}")
 
 
 def _removed(directory: str) -> bool:

@@ -14,6 +14,7 @@ from wherry.runtime.faults import Refused
 from wherry.runtime.lean import defer_inspect
 from wherry.runtime.options import Options, parse
 from wherry.runtime.report import Report
+from wherry.runtime.scopes import booted
 from wherry.runtime.versions import OCI_VERSION, VERSION
 
 NAME = "wherry-runtime"
@@ -108,8 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.given("help") or not options.words or options.words[0] in ("help", "h"):
             print(usage())
             return 0
-        if options.given("systemd-cgroup"):
-            raise Refused("systemd's cgroup driver belongs to a later version: leave out --systemd-cgroup")
+        if options.given("systemd-cgroup") and not booted():
+            raise Refused("systemd does not run on this machine: leave out --systemd-cgroup")
     except Refused as error:
         report.error(str(error))
         return 1
@@ -150,7 +151,8 @@ def _carry_out(name: str, options: Options, own: Options, report: Report) -> int
     from wherry.runtime.context import Context
     from wherry.runtime.state import Store
 
-    context = Context(Store(options.text("root", ROOT)), report)
+    systemd = options.given("systemd-cgroup")
+    context = Context(Store(options.text("root", ROOT)), report, systemd_cgroup=systemd)
     if COMMANDS[name].forks:
         from wherry.runtime import creation
 

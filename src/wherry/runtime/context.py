@@ -8,11 +8,12 @@ from wherry.runtime.state import Container, Store
 
 
 class Context:
-    """What the global options say: where containers are kept and where complaints go."""
+    """What the global options say: where containers are kept, where complaints go, who makes control groups."""
 
-    def __init__(self, store: Store, report: Report) -> None:
+    def __init__(self, store: Store, report: Report, *, systemd_cgroup: bool = False) -> None:
         self.store = store
         self.report = report
+        self.systemd_cgroup = systemd_cgroup
 
     def container(self, options: Options) -> Container:
         """Return the container that the first word names."""

@@ -55,7 +55,7 @@ def _make(
         bundle=folder,
         rootfs=spec["root"]["path"],
         created=now(),
-        cgroup=bundle.cgroup_path(spec, options.words[0]),
+        cgroup=bundle.cgroup_path(spec, options.words[0], systemd=context.systemd_cgroup),
         owner=os.geteuid(),
         keyring=not options.given("no-new-keyring"),
         annotations=spec.get("annotations") or {},

@@ -145,7 +145,10 @@ class Foreign:
         linux["resources"] = limits
         process = _identified(spec["process"], Accounts(root))
         root_entry = {**spec["root"], "path": rootfs}
-        return {**spec, "ociVersion": OCI_VERSION, "process": process, "linux": linux, "root": root_entry}
+        whole = {**spec, "ociVersion": OCI_VERSION, "process": process, "linux": linux, "root": root_entry}
+        if Cgroup.open(linux["cgroupsPath"]).scope:  # crun would put it, and its limits, into a group below the scope
+            whole["annotations"] = {"run.oci.systemd.subgroup": "", **(spec.get("annotations") or {})}
+        return whole
 
     def _reach(self, root: int, mounts: list[dict[str, Any]], trees: dict[int, int]) -> list[dict[str, Any]]:
         """Return the mounts with each tree put at a place of ours, from where the runtime can bind it."""
@@ -210,7 +213,8 @@ class Foreign:
         log = f"{self._directory}/{LOG}"
         command, *arguments = self._launch.runtime
         state = f"{self._directory}/runtime"
-        argv = [command, *arguments, "--root", state, "--log", log, "--log-format", "json", *words]
+        driver = ("--systemd-cgroup",) if Cgroup.open(self._launch.spec["linux"]["cgroupsPath"]).scope else ()
+        argv = [command, *arguments, *driver, "--root", state, "--log", log, "--log-format", "json", *words]
         actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(_apart(stdio))]
         try:
             pid = os.posix_spawn(

@@ -22,12 +22,11 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from wherry.kernel.namespaces import setns
 from wherry.kernel.seccomp_bpf import compile_filter
-from wherry.runtime import channel, exits, hooks
-from wherry.runtime.cgroups import Cgroup
+from wherry.runtime import channel, exits, grouping, hooks
 from wherry.runtime.console import send_descriptor
 from wherry.runtime.faults import Refused
 from wherry.runtime.init import ContainerStart, enter_parent, run_container
@@ -72,7 +71,8 @@ class Launch:
         record = self._container.record
         linux = self._spec.get("linux") or {}
         seccomp = compile_filter(linux["seccomp"]) if linux.get("seccomp") else None
-        cgroup = Cgroup.create(record.cgroup, linux.get("resources") or {})
+        linux = self._spec["linux"] = {**linux, "cgroupsPath": record.cgroup}
+        cgroup = grouping.make_before(linux)
         self._grouped = True
         listener = _listen(self._container.directory, self._container.socket_path) if self._wishes.hold else None
         sync, theirs = channel.pair()
@@ -101,7 +101,17 @@ class Launch:
             self.pid = request.cgroup.fork()
             if self.pid == 0:
                 sync.close()
+                self._be_first(request)
+
+    def _be_first(self, request: ContainerStart) -> NoReturn:
+        """Be the container's first process."""
+        try:
+            group = grouping.make_within(request.cgroup, self._spec["linux"], request.sync)
+            if group is not None:
+                request.cgroup = group
                 run_container(request)
+        finally:
+            os._exit(1)
 
     def _follow(self, sync: socket.socket) -> None:
         while True:

@@ -21,13 +21,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from wherry.kernel import fds
-from wherry.runtime import channel, rehearsal, selfprotect
-from wherry.runtime.cgroups import Cgroup
+from wherry.runtime import channel, grouping, rehearsal, selfprotect
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
 from wherry.runtime.phases import Marks
 from wherry.runtime.process import be_child
-from wherry.runtime.wire import Launch, SetupFailure
+from wherry.runtime.wire import Launch
 
 _KINDS = ("pid", "time")
 
@@ -76,11 +75,8 @@ def _grow(sync: socket.socket, filters: Filters, marks: Marks) -> None:
     stdio = None if launch.spec["process"].get("terminal") else (given[0], given[1], given[2])
     linux = launch.spec["linux"]
     marks.begin("cgroup")
-    try:
-        cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
-    except OSError as error:
-        failure = SetupFailure.from_oserror("cgroup", "make the control group", error)
-        channel.send(sync, {"failed": failure.to_wire(), "cgroup": False})
+    cgroup = grouping.make(linux, sync)
+    if cgroup is None:
         return
     seccomp = filters[launch.seccomp] if launch.seccomp else None
     run_container(

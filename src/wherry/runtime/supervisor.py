@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from wherry.kernel.process import set_child_subreaper, set_name
-from wherry.runtime import channel, exits
+from wherry.runtime import channel, exits, grouping
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.checks import Checks
 from wherry.runtime.client import Client
@@ -22,6 +22,7 @@ from wherry.runtime.foreign import Foreign
 from wherry.runtime.holding import Holding
 from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
 from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
+from wherry.runtime.oomkills import OomKills
 from wherry.runtime.phases import Marks, Phases
 from wherry.runtime.plan import namespaces
 from wherry.runtime.poller import READ, Poller
@@ -80,6 +81,7 @@ class Supervisor:
         self._run_dir = os.open(launch.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._cgroup: Cgroup | None = None
         self._start_time = 0
+        self._oom = OomKills(self._poller)
         self._marks: Marks | None = None
         self._phases: Phases = []
         self._over = False
@@ -148,8 +150,7 @@ class Supervisor:
             self._record()
             self._listen()
         except OSError as error:
-            making = self._cgroup is None and stdio is not None
-            where = ("cgroup", "make the control group") if making else ("process", "prepare the process")
+            where = grouping.PLACE if self._cgroup is None and stdio is not None else ("process", "prepare the process")
             self._abort(SetupFailure.from_oserror(*where, error))
         finally:
             for fd in {*(stdio or ()), *((netns,) if netns is not None else ())}:
@@ -177,18 +178,21 @@ class Supervisor:
         launch = self._launch
         marks = self._marks = Marks()
         marks.begin("cgroup")
-        linux = self._spec["linux"]
-        cgroup = self._cgroup = Cgroup.create(linux["cgroupsPath"], linux.get("resources") or {})
+        group = self._cgroup = grouping.make_before(self._spec["linux"])
         marks.begin("fork")
         enter_parent(self._spec)
 
         def child(sync: socket.socket) -> None:
             program = self._seccomp.program if self._seccomp else None
-            start = ContainerStart(self._spec, launch.rootfs, netns, stdio, sync, cgroup, program)
+            if group.scope:
+                marks.begin("cgroup")
+            if (made := grouping.make_within(group, self._spec["linux"], sync)) is None:
+                return
+            start = ContainerStart(self._spec, launch.rootfs, netns, stdio, sync, made, program)
             start.init_path, start.id, start.marks = launch.init_path, launch.id, marks
             run_container(start)
 
-        self._process.fork(cgroup, child)
+        self._process.fork(group, child)
 
     def _call_runtime(
         self, foreign: Foreign, stem: Stem | None, netns: int | None, stdio: tuple[int, int, int] | None
@@ -215,6 +219,7 @@ class Supervisor:
             self._marks.close()
         if self._foreign is not None:
             self._record()
+        self._oom.watch(self._cgroup)
         self._tell({"type": "running", **self._started()})
         if self._foreign is not None:
             return
@@ -251,7 +256,7 @@ class Supervisor:
         self._execs.conclude_all()
         process.session.drain()
         clients = process.session.finish()
-        outcome = Exit(process.exit.code, process.exit.signal, process.exit.at, cgroup.oom_kills() > 0)
+        outcome = Exit(process.exit.code, process.exit.signal, process.exit.at, self._oom.count() > 0)
         exits.write_record(self._run_dir, exits.EXIT, outcome.to_wire())
         self._tell({"type": "exited", **outcome.to_wire()})
         self._lingering = [*clients, *self._execs.lingering]
@@ -337,8 +342,7 @@ class Supervisor:
     def _serve(self, message: dict[str, Any], fds: list[int]) -> None:
         seq = message.get("seq", 0)
         try:
-            answer = self._handlers[message["type"]](message, fds)
-            if answer is not None:
+            if (answer := self._handlers[message["type"]](message, fds)) is not None:
                 self._answer(seq, answer)
         except (OSError, KeyError, TypeError, ValueError) as error:
             failure = SetupFailure("exec", str(message.get("type")), getattr(error, "errno", 0) or 0, "", str(error))

@@ -24,6 +24,7 @@ from wherry.kernel.fds import close_except
 from wherry.runtime import channel, rehearsal, starter, supervisor
 from wherry.runtime.cgroups import detect
 from wherry.runtime.filters import Filter, Filters, compile_profile
+from wherry.runtime.scopes import booted
 from wherry.runtime.selfprotect import engine_mounts, protect_interpreter
 from wherry.runtime.stem import Stem
 from wherry.runtime.wire import SetupFailure
@@ -46,6 +47,8 @@ def main() -> NoReturn:
     control = socket.socket(fileno=CONTROL)
     control.set_inheritable(False)
     starter.provide()
+    if booted():
+        from wherry.runtime import scoping  # noqa: F401 -- once, for all supervisors that make a scope
     zygote = Zygote(control)
     for _ in range(REHEARSALS):  # this finds the control groups, once for all supervisors
         rehearsal.plan()

@@ -81,6 +81,7 @@ class Creation:
         check_mode(config, host)
         config = self._with_hostname(config, host, container_id)
         warnings = validate.validate(config, host)
+        self.settings.cgroups_path(host, container_id)
         ports.requests(host.port_bindings or {})
         if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):
             warnings.append("Published ports are discarded when using host network mode")

@@ -21,9 +21,9 @@ from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
-from wherry.oci.build import SpecRequest, build_process, build_spec, cgroups_path, exec_process
+from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
-from wherry.runtime.cgroups import grant_realtime
+from wherry.runtime.cgroups import Cgroup, grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
@@ -126,9 +126,9 @@ class Launching:
 
     def _grant_realtime(self, record: Record) -> None:
         """Give the groups above the container's the real-time budget that the engine's configuration allows."""
-        settings, parent = self.settings, record.host_config.cgroup_parent or self.settings.cgroup_parent
-        path = cgroups_path(parent, record.id).rpartition("/")[0]
-        if not path:
+        settings = self.settings
+        path = os.path.dirname(Cgroup.open(settings.cgroups_path(record.host_config, record.id)).path)
+        if path == "/":
             return
         try:
             grant_realtime(path, settings.cpu_rt_period, settings.cpu_rt_runtime)
@@ -228,6 +228,7 @@ class Launching:
             host_config=record.host_config,
             rootfs_path=str(self.settings.rootfs_path),
             cgroup_parent=self.settings.cgroup_parent,
+            systemd_cgroup=self.settings.systemd_cgroup,
             ulimits=self.settings.ulimits,
             no_new_privileges=self.settings.no_new_privileges,
             init_path=str(self.settings.init_path),

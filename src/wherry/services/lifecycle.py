@@ -27,7 +27,6 @@ from wherry.failpoints import reach
 from wherry.images.images import Images
 from wherry.logs.targets import FAILED
 from wherry.network.controller import Networks
-from wherry.oci.build import cgroups_path
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Exit
@@ -332,9 +331,10 @@ class Lifecycle:
         self.thaw(container)
 
     def cgroup_path(self, container: Container) -> str:
-        """Return the OCI cgroupsPath of a container."""
-        parent = container.record.host_config.cgroup_parent or self.settings.cgroup_parent
-        return cgroups_path(parent, container.id)
+        """Return the OCI cgroupsPath of a container: while it runs that of its start, whatever is configured now."""
+        if container.task is not None:
+            return container.task.cgroup_path
+        return self.settings.cgroups_path(container.record.host_config, container.id)
 
     def _cgroup(self, container: Container, verb: str) -> None:
         try:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wherry.models.container import Ulimit
+from wherry.models.container import HostConfig, Ulimit
+from wherry.oci.build import cgroups_path
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class Settings:
     data_root: Path
     run_root: Path
     cgroup_parent: str = "/wherry"
+    cgroup_driver: str = "cgroupfs"
     cgroupns_default: str = "host"
     cpu_rt_period: int = 0
     cpu_rt_runtime: int = 0
@@ -40,6 +42,15 @@ class Settings:
         if name in self.runtimes:
             return self.runtimes[name]
         return () if name in ("wherry", "runc", "io.containerd.runc.v2") else None
+
+    def cgroups_path(self, host: HostConfig, container_id: str) -> str:
+        """Return the OCI cgroupsPath of a container; raises InvalidArgument for a parent that the driver cannot use."""
+        return cgroups_path(host.cgroup_parent or self.cgroup_parent, container_id, systemd=self.systemd_cgroup)
+
+    @property
+    def systemd_cgroup(self) -> bool:
+        """Whether systemd makes the control groups."""
+        return self.cgroup_driver == "systemd"
 
     def container_root(self, container_id: str) -> Path:
         """Return the container's folder in the data root: its log and its hosts, hostname and resolv.conf."""

@@ -129,7 +129,7 @@ class SystemService:
             "KernelMemoryTCP": False,
             "OomKillDisable": self.facts.cgroup_version == 1,
             "IPv4Forwarding": _read("/proc/sys/net/ipv4/ip_forward") == "1",
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": self.settings.cgroup_driver,
             "CgroupVersion": str(self.facts.cgroup_version),
             "Debug": self.settings.debug,
             "NFd": len(os.listdir("/proc/self/fd")),

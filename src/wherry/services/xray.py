@@ -104,7 +104,7 @@ class XrayService:
             id=container.id,
             pid=record.state.pid,
             start_time=record.state.start_time,
-            cgroup_path=self.lifecycle.cgroup_path(container),
+            cgroup_path=Cgroup.open(self.lifecycle.cgroup_path(container)).path,
             spec=spec,
             refused=refused,
             modes=self._modes(record, spec) if spec else {},

@@ -123,6 +123,8 @@ class Supervision:
     async def restore(self, container_id: str, run_dir: Path, cgroup_path: str) -> Task | Exit | None:
         """Find out what became of a container: it runs (Task), it ended (Exit), or it never started (None)."""
         outcome = await asyncio.to_thread(exits.read_exit, str(run_dir))
+        started = await asyncio.to_thread(exits.read_record, f"{run_dir}/{exits.TASK}")
+        cgroup_path = str((started or {}).get("cgroup", cgroup_path))  # that of its start: drivers and parents change
         if outcome is None:
             task = Task(container_id, run_dir, cgroup_path)
             if await task.reconnect():

@@ -64,7 +64,8 @@ class ExecTask:
 class Task:
     """One container's supervisor and first process.
 
-    exited: the end of the first process; it is on disk by then. gone: no process and no cgroup is left.
+    cgroup_path: the OCI cgroupsPath of its start. exited: the end of the first process; it is on disk by then.
+    gone: no process and no cgroup is left.
     phases: when each phase of the start began, see `runtime.phases`.
     """
 
@@ -79,7 +80,7 @@ class Task:
         self.gone: asyncio.Future[None] = loop.create_future()
         self.execs: dict[str, ExecTask] = {}
         self._run_dir = run_dir
-        self._cgroup_path = cgroup_path
+        self.cgroup_path = cgroup_path
         self._outcome: asyncio.Future[SetupFailure | None] = loop.create_future()
         self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._seq = 0
@@ -163,7 +164,7 @@ class Task:
     async def _after_end(self) -> None:
         if self._outcome.done() and await self.reconnect():
             return
-        outcome = await asyncio.to_thread(remains.end_container, self._run_dir, self._cgroup_path)
+        outcome = await asyncio.to_thread(remains.end_container, self._run_dir, self.cgroup_path)
         fault = await asyncio.to_thread(_read_fault, self._run_dir)
         log.error("supervisor died", extra={"container": self.id, "fault": fault})
         self._vanished = outcome is None and not fault
@@ -174,7 +175,7 @@ class Task:
 
     async def end(self) -> None:
         """Kill what there is of the container, whatever its supervisor says."""
-        await asyncio.to_thread(remains.end_container, self._run_dir, self._cgroup_path)
+        await asyncio.to_thread(remains.end_container, self._run_dir, self.cgroup_path)
 
     async def reconnect(self) -> bool:
         """Connect to a supervisor that lives; False when it does not, or does not answer (it is ended then)."""

@@ -98,11 +98,6 @@ def test_a_relative_destination_is_taken_from_the_root(folder):
             "hooks.prestart: the timeout must be above zero",
         ),
         ("linux.cgroupsPath", "a/../../b", "cgroupsPath a/../../b leaves its parent"),
-        (
-            "linux.cgroupsPath",
-            "system.slice:x:y",
-            "cgroupsPath system.slice:x:y is for systemd's cgroup driver, which belongs to a later version",
-        ),
         ("process", "sh", "config.json is malformed: process: AttributeError"),
         ("linux", [1], "config.json is malformed: namespaces: AttributeError"),
     ],
@@ -140,4 +135,21 @@ def test_a_file_that_is_not_there_or_too_large(folder):
     [("", "/wherry/c1"), ("/a/b", "/a/b"), ("a/b", "/a/b"), ("/a//b/", "/a/b")],
 )
 def test_the_place_of_the_control_group(path, place):
-    assert bundle.cgroup_path(changed("linux.cgroupsPath", path), "c1") == place
+    assert bundle.cgroup_path(changed("linux.cgroupsPath", path), "c1", systemd=False) == place
+
+
+@pytest.mark.parametrize(("path", "place"), [("", ":wherry:c1"), ("a.slice:p:n", "a.slice:p:n")])
+def test_the_scope(path, place):
+    assert bundle.cgroup_path(changed("linux.cgroupsPath", path), "c1", systemd=True) == place
+
+
+@pytest.mark.parametrize(
+    ("path", "systemd", "message"),
+    [
+        ("a.slice:x:y", False, "cgroupsPath a.slice:x:y is for systemd's cgroup driver: give --systemd-cgroup"),
+        ("/a/b", True, "cgroupsPath /a/b is not SLICE:PREFIX:NAME, as --systemd-cgroup wants it"),
+    ],
+)
+def test_a_place_of_the_other_kind(path, systemd, message):
+    with pytest.raises(Refused, match=message):
+        bundle.cgroup_path(changed("linux.cgroupsPath", path), "c1", systemd=systemd)

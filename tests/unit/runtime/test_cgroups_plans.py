@@ -220,7 +220,7 @@ def test_paths(given, path):
     assert checked_path(given) == path
 
 
-@pytest.mark.parametrize("path", ["", "/", "/a/../b", "..", "/a//b", "/a/./b", "/a\0", "a.slice:p:n", "/" + "x" * 256])
+@pytest.mark.parametrize("path", ["", "/", "/a/../b", "..", "/a//b", "/a/./b", "/a\0", "/" + "x" * 256])
 def test_paths_that_leave(path):
-    with pytest.raises(OSError, match=r"not a path|systemd"):
+    with pytest.raises(OSError, match="not a path"):
         checked_path(path)
