@@ -17,8 +17,10 @@ from wherry.containers.catalog import Catalog, Container
 from wherry.errors import EngineError, NotModified
 from wherry.events import Bus
 from wherry.images.images import Images
+from wherry.models.container import HostConfig
 from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
+from wherry.oci import apparmor
 from wherry.oci.host import HostFacts, read_host_facts
 from wherry.runtime import tinyinit
 from wherry.runtime.cgroups import remove_empty
@@ -26,6 +28,7 @@ from wherry.runtime.wire import Exit
 from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
 from wherry.services.committing import Committing
+from wherry.services.confinement import Confinement
 from wherry.services.containers import Containers
 from wherry.services.copying import Copying
 from wherry.services.creation import Creation
@@ -208,6 +211,18 @@ def _engine_id(database: Database) -> str:
     return fresh
 
 
+async def _confine(facts: HostFacts) -> Confinement:
+    """Load the profile of containers; what hinders that is told now, and again to whom it keeps from a start."""
+    confinement = Confinement(facts)
+    if warning := confinement.warning():
+        log.warning(warning.removeprefix("WARNING: "))
+    try:
+        await asyncio.to_thread(confinement.ensure, apparmor.profile_for(HostConfig(), facts))
+    except EngineError as error:
+        log.error("AppArmor profile not loaded", extra={"error": error.message})
+    return confinement
+
+
 async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     """Make and start all parts; the stack undoes it in reverse."""
     facts = read_host_facts()
@@ -230,7 +245,10 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     stack.callback(attachments.close)
     volumes = Volumes(database, settings.data_root / "volumes")
     provision = Provision(volumes, catalog, Population(volumes, chosen.snapshotter), bus)
-    launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision)
+    confinement = await _confine(facts)
+    launching = Launching(
+        settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision, confinement
+    )
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     engine_id = _engine_id(database)
     backends = _backends(lifecycle, images, engine_id, chosen.reason)
@@ -267,6 +285,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             facts=launching.facts,
             bus=life.bus,
             driver_reason=driver_reason,
+            warnings=tuple(filter(None, (launching.confinement.warning(),))),
         ),
         containers=Containers(
             catalog=life.catalog,

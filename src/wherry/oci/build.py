@@ -13,7 +13,7 @@ from typing import Any
 
 from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig, ExecConfig, HostConfig, Ulimit
-from wherry.oci import capabilities, devices, security
+from wherry.oci import apparmor, capabilities, devices, security
 from wherry.oci.host import HostFacts, stat_device, walk_devices
 from wherry.oci.mounts import INIT_TARGET, mounts
 from wherry.oci.resources import resources
@@ -136,8 +136,8 @@ def _process(request: SpecRequest, options: security.SecurityOptions) -> Json:
     asked = options.no_new_privileges
     if asked or (asked is None and request.no_new_privileges):
         process["noNewPrivileges"] = True
-    if request.facts.apparmor and options.apparmor not in ("", security.UNCONFINED):
-        process["apparmorProfile"] = options.apparmor
+    if (profile := apparmor.profile_for(host, request.facts)) not in ("", security.UNCONFINED):
+        process["apparmorProfile"] = profile
     return process
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from wherry.kernel.caps import names
 from wherry.oci import capabilities
 from wherry.runtime import cgroups
 
+PARSER_PATH = "/sbin:/usr/sbin"
 SKIPPED = frozenset({"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"})
 """Folders of /dev that a container has its own of, or that other engines keep their things in."""
 
@@ -26,7 +28,8 @@ class HostFacts:
     """cpus, mems: the sets that containers can use, as ranges ("0-3"). capabilities: those the engine itself has.
 
     thermal_throttle: paths to be masked, one per CPU that has one. blkio_weight, swap_limit, oom_kill_disable: whether
-    the kernel has these limits. apparmor: whether that security module is at work.
+    the kernel has these limits. apparmor: whether that security module is at work. apparmor_parser: the path of the
+    program that loads its profiles, "" where none is installed.
     """
 
     cgroup_version: int = 1
@@ -46,6 +49,7 @@ class HostFacts:
     seccomp: bool = True
     recursive_readonly: bool = True
     apparmor: bool = False
+    apparmor_parser: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ def _read_facts() -> HostFacts:
         realtime=layout.version == 1 and os.path.exists(f"{cpu}/cpu.rt_runtime_us"),
         seccomp=os.path.exists("/proc/sys/kernel/seccomp"),
         apparmor=_read_word("/sys/module/apparmor/parameters/enabled") == "Y",
+        apparmor_parser=shutil.which("apparmor_parser", path=PARSER_PATH) or "",
         recursive_readonly=tuple(map(int, uname.release.split(".")[:2])) >= (5, 12),  # mount_setattr(2)
     )
 

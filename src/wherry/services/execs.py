@@ -135,6 +135,7 @@ class Execs:
         task = container.task
         if task is None:
             raise Conflict(f"container {container.id} is not running")
+        await self.lifecycle.launching.confine(container.record)
         process = self.lifecycle.launching.exec_process(
             container.record, config, console_size=options.console_size or config.console_size
         )

@@ -21,6 +21,7 @@ from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
+from wherry.oci import apparmor
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
 from wherry.runtime.cgroups import Cgroup, grant_realtime
@@ -29,6 +30,7 @@ from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
 from wherry.services import binds, containerlogs, endpoints, ports
 from wherry.services.attachments import Attachments
+from wherry.services.confinement import Confinement
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -48,6 +50,7 @@ class Launching:
     facts: HostFacts
     attachments: Attachments
     provision: Provision
+    confinement: Confinement
 
     async def launch(self, container: Container, phases: Phases) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
@@ -100,6 +103,12 @@ class Launching:
             undo.pop_all()
             return task
 
+    async def confine(self, record: Record) -> None:
+        """See to it that the AppArmor profile of a container is there; raises SystemFailure."""
+        profile = apparmor.profile_for(record.host_config, self.facts)
+        if profile:
+            await asyncio.to_thread(self.confinement.ensure, profile)
+
     async def _sources(self, record: Record, held: AsyncExitStack) -> tuple[VolumeMount, ...]:
         """See to it that what is mounted is there; return the volumes that the supervisor has to mount itself."""
         for each in record.mounts:
@@ -110,7 +119,8 @@ class Launching:
             return ()
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
     async def _prepare(self, record: Record, undo: AsyncExitStack) -> Path:
-        """Make and return the run directory, and give the groups above the container's what it may need of them."""
+        """Make and return the run directory; see to the security profile and what the groups above need to have."""
+        await self.confine(record)
         run_dir = self._make_run_dir(record.id)
         undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
         reach("start.run-dir")

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 from wherry.containers import filters as container_filters
 from wherry.containers import present
 from wherry.containers.catalog import Catalog, Container
+from wherry.containers.record import Record
 from wherry.errors import Conflict, NotFound
 from wherry.images.images import Images
 from wherry.models import prune
 from wherry.models.queries import Filters, ListQuery
 from wherry.network.controller import Networks
+from wherry.oci import apparmor, security
+from wherry.oci.host import read_host_facts
 from wherry.services import endpoints, ports
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -144,6 +147,7 @@ class Looks:
             exec_ids=self.exec_ids(container.id),
         )
         answer["State"] = present.state(record, container.health)
+        answer["AppArmorProfile"] = _profile(record)
         if size:
             answer |= await self._sizes(container)
         return answer
@@ -171,3 +175,10 @@ class Looks:
             freed += usage.size
         lifecycle.bus.publish("container", "prune", "", {"reclaimed": str(freed)})
         return {"ContainersDeleted": removed or None, "SpaceReclaimed": freed}
+
+
+def _profile(record: Record) -> str:
+    """What confines it from its first start on; before, as with dockerd, only what was asked for."""
+    profile = apparmor.profile_for(record.host_config, read_host_facts())
+    asked = security.parse(record.host_config.security_opt or ()).apparmor
+    return profile if record.state.started_at or asked else ""

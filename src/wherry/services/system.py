@@ -91,12 +91,17 @@ class SystemService:
             "Runtimes": self._runtimes(),
             "LiveRestoreEnabled": self.settings.live_restore,
             "InitBinary": "docker-init",
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "SecurityOptions": self._security_options(),
             "FirewallBackend": {"Driver": "nftables"},
             "Labels": list(self.settings.labels),
             "ServerVersion": release.COMPATIBLE,
             "Warnings": list(self.warnings) or None,
         }
+
+    def _security_options(self) -> list[str]:
+        found = ["name=apparmor"] if self.facts.apparmor and self.facts.apparmor_parser else []
+        found.append("name=seccomp,profile=builtin")
+        return [*found, "name=cgroupns"] if self.settings.cgroupns_default == "private" else found
 
     def _runtimes(self) -> Json:
         own: Json = {name: {"path": "wherry-runtime"} for name in ("runc", "wherry")}
