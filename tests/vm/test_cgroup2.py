@@ -8,7 +8,7 @@ from tests.vm import machine
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-PYTEST = ".venv/bin/python -m pytest -q -p no:cacheprovider -p no:xdist"
+PYTEST = ".venv/bin/python -m pytest -q --color=no -p no:cacheprovider -p no:xdist -o faulthandler_timeout=600"
 
 
 def test_control_groups_of_version_2() -> None:
@@ -20,4 +20,16 @@ def test_control_groups_of_version_2() -> None:
 
 def test_resource_flags_of_version_2() -> None:
     status, output = machine.run(f"{PYTEST} tests/e2e/test_run_flags_resources.py", 1500)
+    assert (status, " passed" in output) == (0, True), output[-6000:]
+
+
+def test_what_version_2_alone_shows() -> None:
+    status, output = machine.run(f"{PYTEST} tests/vm/guest_cgroup2.py", 600)
+    assert (status, " passed" in output) == (0, True), output[-6000:]
+
+
+def test_updates_statistics_and_other_runtimes_of_version_2() -> None:
+    """What measures the machine's speed is left out: it would measure the emulator."""
+    files = "tests/e2e/test_update.py tests/e2e/test_run_flags_runtimes.py tests/e2e/test_stats.py"
+    status, output = machine.run(f"{PYTEST} {files} -k 'not load and not second and not nobody'", 2500)
     assert (status, " passed" in output) == (0, True), output[-6000:]
