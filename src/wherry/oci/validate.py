@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig, HostConfig
@@ -69,6 +69,17 @@ def _modes(host: HostConfig, facts: HostFacts) -> Iterable[str]:
         raise InvalidArgument(f"invalid isolation ({host.isolation}): linux only supports 'default'")
     if "" in (host.annotations or {}):
         raise InvalidArgument("invalid Annotations: the empty string is not permitted as an annotation key")
+    return ()
+
+
+def check_console_size(size: Sequence[int] | None) -> None:
+    """Raise InvalidArgument for a terminal's height and width that the kernel's 16 bits do not hold, ioctl_tty(2)."""
+    if size and (len(size) != 2 or not all(0 <= each < 1 << 16 for each in size)):
+        raise InvalidArgument(f"invalid console size {list(size)}: height and width are 0 to 65535")
+
+
+def _console(host: HostConfig, facts: HostFacts) -> Iterable[str]:
+    check_console_size(host.console_size)
     return ()
 
 
@@ -233,4 +244,4 @@ def _places(host: HostConfig, facts: HostFacts) -> Iterable[str]:
     return ()
 
 
-CHECKS: tuple[Check, ...] = (_modes, _memory, _cpu, _cpusets, _block, _process, _labels, _places)
+CHECKS: tuple[Check, ...] = (_modes, _memory, _cpu, _cpusets, _block, _process, _labels, _places, _console)

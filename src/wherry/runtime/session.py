@@ -143,9 +143,11 @@ class Session:
         self._watch(stream)
 
     def resize(self, height: int, width: int) -> None:
-        """Set the terminal's size; raises OSError (ENOTTY without a terminal)."""
+        """Set the terminal's size; raises OSError (ENOTTY without a terminal), ValueError for more than 16 bits."""
         if not self._terminal or STDOUT not in self._outputs:
             raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+        if not (0 <= height < 1 << 16 and 0 <= width < 1 << 16):
+            raise ValueError(f"no terminal has {height} lines of {width} characters")
         termios.tcsetwinsize(self._outputs[STDOUT], (height, width))
 
     # Output

@@ -14,6 +14,7 @@ from wherry.containers.state import check_not_restarting
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound
 from wherry.models.container import ExecConfig, ExecStart
 from wherry.models.queries import ClientStream, Upgrade
+from wherry.oci.validate import check_console_size
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import SetupError
 from wherry.runtime.wire import AttachOptions, ExecLaunch
@@ -67,6 +68,7 @@ class Execs:
             raise InvalidArgument("No exec command specified")
         self._check(container)
         check_detach_keys(config.detach_keys)
+        check_console_size(config.console_size)
         for entry in config.env or ():
             if not entry.partition("=")[0]:
                 raise InvalidArgument(f"invalid environment variable: {entry}")
@@ -114,6 +116,7 @@ class Execs:
                 if instance.code is not None
                 else (f"exec command {exec_id} is already running")
             )
+        check_console_size(options.console_size)
         instance.started = True
         words = " ".join(instance.config.cmd or ())
         self.lifecycle.publish(instance.container, f"exec_start: {words}", execID=exec_id)

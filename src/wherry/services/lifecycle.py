@@ -352,6 +352,15 @@ class Lifecycle:
 
     async def remove(self, container: Container, *, force: bool, volumes: bool = False) -> None:
         """Remove a container and all that is its own, its unnamed volumes on demand; a running one only with force."""
+        while container.id in self.catalog:
+            await self._make_removable(container, force=force)
+            async with container.lock:
+                if not container.record.state.active or container.task is None:  # it was not started while we waited
+                    await self._remove_locked(container, volumes=volumes)
+                    return
+
+    async def _make_removable(self, container: Container, *, force: bool) -> None:
+        """End a container that is to be removed by force; raises Conflict for one that runs, without force."""
         state = container.record.state
         if state.active and not force:
             advice = "stop the container before removing or force remove"
@@ -364,8 +373,6 @@ class Lifecycle:
             ended = container.end()
             await self._signal(container, signal.SIGKILL, ending=True)
             await self._await_kill(container, ended)
-        async with container.lock:
-            await self._remove_locked(container, volumes=volumes)
 
     async def _remove_locked(self, container: Container, *, volumes: bool) -> None:
         """Forget the container, then delete its files: a crash in between leaves files, which `sweep` finds."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
-from wherry.errors import Conflict, Forbidden, InvalidArgument, NotFound, SystemFailure
+from wherry.errors import Conflict, Forbidden, InvalidArgument, NotFound
 from wherry.events import Bus
 from wherry.models import prune
 from wherry.models.container import EndpointSettings
@@ -126,7 +126,7 @@ class NetworkService:
                 raise InvalidArgument(FROM_HOST)
             if network.name not in (container.record.networking.endpoints_config or {}):
                 kind = "network" if container.record.state.alive else "the network"
-                raise SystemFailure(f"container {container.id} is not connected to {kind} {network.name}")
+                raise NotFound(f"container {container.id} is not connected to {kind} {network.name}")
             endpoint = self.networks.inside(network.id).get(container.id)
             if endpoint is not None and container.record.state.alive:
                 await self._part(container, endpoint)
@@ -231,7 +231,7 @@ def _test(name: str, value: str, networks: Networks) -> Test:
         return lambda entry: _dangling(entry, networks) == (value in ("true", "1"))
     if name == "type":
         if value not in ("custom", "builtin"):
-            raise SystemFailure(f"invalid filter: 'type'='{value}'")
+            raise InvalidArgument(f"invalid filter: 'type'='{value}'")
         return lambda entry: (entry["Name"] in PREDEFINED) == (value == "builtin")
     if name in ("driver", "scope"):
         return lambda entry: entry[name.capitalize()] == value

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from wherry.errors import InvalidArgument, NotImplementedHere, SystemFailure
+from wherry.errors import InvalidArgument, NotImplementedHere
 from wherry.runtime.cgroups import Cgroup
 
 TRUSTED_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
@@ -52,8 +52,8 @@ def table(wanted: Iterable[int], ps_args: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidArgument(f"bad ps arguments {ps_args!r}: {error}") from error
     ran = subprocess.run([program, *words], capture_output=True, text=True, errors="replace", env={}, timeout=30)
-    if ran.returncode:
-        raise SystemFailure(f"ps: {ran.stderr.strip()}")
+    if ran.returncode:  # it has no other failure than options that it does not know
+        raise InvalidArgument(f"ps: {ran.stderr.strip()}")
     return _select(ran.stdout, keep)
 
 

@@ -146,9 +146,11 @@ class Task:
 
     def on_end(self) -> None:
         """The connection has ended: all is over, or the supervisor died, or it only dropped us."""
+        ended = self.exited.done()
         for waiter in self._replies.values():
             if not waiter.done():
-                waiter.set_exception(Unavailable(f"the supervisor of container {self.id} is gone"))
+                gone = Unavailable(f"the supervisor of container {self.id} is gone")
+                waiter.set_exception(Conflict(f"container {self.id} is not running") if ended else gone)
         self._replies.clear()
         failed = self._outcome.done() and self._outcome.result() is not None
         if self.exited.done() or failed:

@@ -321,6 +321,14 @@ def test_resize(rig):
     assert fcntl.ioctl(slave, 0x5413, b"\0" * 8)[:4] == struct.pack("HH", 33, 101)
 
 
+@pytest.mark.parametrize("size", [(70000, 1), (1, 65536), (-1, 1)])
+def test_a_size_that_no_terminal_has_is_refused(rig, size):
+    r = rig(terminal=True)
+    r.terminal()
+    with pytest.raises(ValueError, match="no terminal has"):
+        r.session.resize(*size)
+
+
 def test_resize_without_terminal(rig):
     with pytest.raises(OSError, match="Inappropriate ioctl"):
         rig().session.resize(1, 1)

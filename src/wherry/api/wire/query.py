@@ -61,11 +61,11 @@ class Query:
         return int(text)
 
     def size(self, name: str, what: str) -> int:
-        """Return a terminal's height or width: 32 bits, required; raises InvalidArgument."""
+        """Return a terminal's height or width, required; raises InvalidArgument. 16 bits are the kernel's, ioctl_tty(2)."""
         text = self.text(name)
         if not re.fullmatch(r"[+-]?\d+", text, re.ASCII) or text.startswith("+"):
             raise InvalidArgument(f'invalid resize {what} "{text}": invalid syntax')
-        if text.startswith("-") or len(text) > 10 or int(text) >= 1 << 32:
+        if text.startswith("-") or len(text) > 10 or int(text) >= 1 << 16:
             raise InvalidArgument(f'invalid resize {what} "{text}": value out of range')
         return int(text)
 
