@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.engine import Engine
+from tests.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -84,6 +88,58 @@ def test_a_container_that_is_started_before_its_removal_has_its_turn(engine: Eng
     assert answers[removal] == (200 if "prune" in removal else 409)
     assert engine.docker("inspect", "-f", "{{.State.Running}}", "aa") == "true"
     engine.docker("rm", "-f", "aa")
+
+
+def test_a_container_that_is_removed_before_its_start_is_not_found(engine: Engine) -> None:
+    engine.docker("create", "--name", "aa", "busybox", "true")
+    held = Held(engine, "aa")
+    answers: dict[str, int] = {}
+    removed = _ask(engine, "DELETE", "/containers/aa", answers)
+    time.sleep(0.3)
+    started = _ask(engine, "POST", "/containers/aa/start", answers)
+    time.sleep(0.3)
+    held.release()
+    for thread in (started, removed):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert answers == {"DELETE /containers/aa": 204, "POST /containers/aa/start": 404}
+
+
+def test_a_limit_that_the_kernel_does_not_take_is_bad_input(engine: Engine) -> None:
+    """The engine's groups have no budget of real time to give; what holds 30 MB cannot be limited to 6."""
+    command = "x=$(head -c 30000000 /dev/zero | tr '\\0' a); echo ready; sleep 1000"
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sh", "-c", command)
+    until(lambda: engine.docker("logs", "aa") == "ready")
+    for limit in ({"CpuRealtimeRuntime": 1}, {"Memory": 6 << 20, "MemorySwap": 6 << 20}):
+        status, text = engine.api("POST", "/containers/aa/update", json.dumps(limit))
+        if status != 200:  # version 2 ends processes until the limit holds
+            assert (status, "Cannot update container" in text) == (400, True), text
+
+
+def test_what_ends_while_it_is_to_be_frozen_does_not_run(engine: Engine) -> None:
+    """Its control group goes a moment before the engine hears of its end; here the supervisor is made to wait."""
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    words = engine.docker("inspect", "-f", "{{.State.Pid}} {{.Id}}", "aa").split()
+    status = Path(f"/proc/{words[0]}/status").read_text()
+    supervisor = int(status.partition("PPid:")[2].split()[0])
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(int(words[0]), signal.SIGKILL)
+        until(lambda: "State:\tZ" in Path(f"/proc/{words[0]}/status").read_text())
+        for group in Path("/sys/fs/cgroup").glob(f"**{engine.cgroup_parent}/{words[1]}"):
+            group.rmdir()
+        code, text = engine.api("POST", "/containers/aa/pause")
+        assert (code, "is not running" in text) == (409, True), text
+        assert engine.api("POST", "/commit?container=aa")[0] == 201
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    until(lambda: engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited")
+
+
+def test_a_user_that_is_not_there_is_bad_input(engine: Engine) -> None:
+    engine.docker("create", "--name", "aa", "-u", "nosuch", "busybox", "true")
+    status, text = engine.api("POST", "/containers/aa/start")
+    assert (status, "unable to find user nosuch" in text) == (400, True)
 
 
 def test_a_client_s_mistake_is_no_failure_of_the_engine(engine: Engine) -> None:

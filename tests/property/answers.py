@@ -20,7 +20,7 @@ def complaint(operation: Operation, answer: HTTPResponse, text: bytes) -> str:
     said = text[:500].decode(errors="replace")
     if answer.status >= 500 and answer.status != 501 and not (answer.status == 503 and SWARM in said):
         return f"{answer.status} {said}"
-    if answer.status not in ALWAYS and str(answer.status) not in operation.answers:
+    if answer.status not in (*ALWAYS, 503) and str(answer.status) not in operation.answers:
         return f"undocumented status {answer.status} {said}"
     if operation.method == "HEAD" or answer.status in (204, 304, 301):
         return f"a body with {answer.status}: {said}" if text else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from wherry.containers.catalog import Container
-from wherry.errors import InvalidArgument
+from wherry.errors import Conflict, InvalidArgument
 from wherry.images import changes as instructions
 from wherry.images import references
 from wherry.images.commit import Commit
@@ -35,7 +35,10 @@ class Committing:
         wanted = self._wanted(container, query, config)
         frozen = query.pause and container.record.state.status == "running"
         if frozen:
-            self.lifecycle.pause(container)
+            try:
+                self.lifecycle.pause(container)
+            except Conflict:  # it ended just now and changes nothing any more
+                frozen = False
         try:
             image_id = await asyncio.to_thread(self._make, container, wanted)
         finally:

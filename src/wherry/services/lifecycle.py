@@ -21,7 +21,7 @@ from msgspec import structs
 from wherry.containers import restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.state import check_not_restarting
-from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
@@ -42,6 +42,9 @@ from wherry.supervision.background import spawn
 from wherry.supervision.task import LaunchFailed, Task
 
 log = logging.getLogger(__name__)
+
+OF_THE_VALUE = (errno.EINVAL, errno.ERANGE, errno.EBUSY)
+"""What the kernel says to a limit that cannot be, or that the processes are beyond already: cgroups(7)."""
 
 KILL_PATIENCE = 10.0
 """Seconds to wait for the end after SIGKILL before giving the user an error, as dockerd does."""
@@ -88,6 +91,8 @@ class Lifecycle:
                 raise NotModified("container already started")
             if state.status in ("removing", "dead"):
                 raise Conflict("container is marked for removal and cannot be started")
+            if container.id not in self.catalog:  # it was removed while we waited
+                raise NotFound(f"No such container: {container.id}")
             self.restarts.cancel(container)
             if state.restart_count:
                 self._save_state(container, restart_count=0)
@@ -340,6 +345,8 @@ class Lifecycle:
         try:
             cgroup = Cgroup.open(self.cgroup_path(container))
             (cgroup.freeze if verb == "freeze" else cgroup.thaw)()
+        except FileNotFoundError as error:  # its end is about to be told
+            raise Conflict(f"Container {container.id} is not running") from error
         except OSError as error:
             raise SystemFailure(f"cannot {verb} container {container.id}: {error}") from error
 
@@ -434,12 +441,16 @@ def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
         return error
     failure = error.failure
     if failure.phase == "log":
-        refusal: Any = InvalidArgument if failure.errno == errno.ENOENT else SystemFailure
-        refused: EngineError = refusal(f"failed to create task for container: {FAILED}{failure.message}")
-        return refused
-    if failure.phase in ("user", "volume"):  # dockerd sees to these before it asks the runtime for anything
+        log_kind: Any = InvalidArgument if failure.errno == errno.ENOENT else SystemFailure
+        of_log: EngineError = log_kind(f"failed to create task for container: {FAILED}{failure.message}")
+        return of_log
+    # dockerd sees to these before it asks the runtime for anything
+    if failure.phase == "user":
+        return InvalidArgument(failure.message)
+    if failure.phase == "volume":
         return SystemFailure(failure.message)
-    kind: Any = InvalidArgument if failure.phase in ("exec", "process") else SystemFailure
+    refused = failure.phase in ("exec", "process") or (failure.phase == "cgroup" and failure.errno in OF_THE_VALUE)
+    kind: Any = InvalidArgument if refused else SystemFailure
     result: EngineError = kind(
         "failed to create task for container: unable to start container process: " + failure.message
     )

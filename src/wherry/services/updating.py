@@ -10,12 +10,12 @@ from msgspec import structs
 
 from wherry.containers import restart
 from wherry.containers.catalog import Container
-from wherry.errors import Conflict, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.models.container import HostConfig
 from wherry.oci import validate
 from wherry.oci.resources import resources
 from wherry.runtime.cgroups import Cgroup
-from wherry.services.lifecycle import Lifecycle
+from wherry.services.lifecycle import OF_THE_VALUE, Lifecycle
 
 Json = Any
 
@@ -91,7 +91,8 @@ class Updating:
             except OSError as second:
                 error.add_note(f"and the limits before could not be written again: {second}")
             why = f"{error.strerror} ({error.filename})" if error.filename else str(error)
-            raise SystemFailure(f"Cannot update container {container.id}: {why}") from error
+            kind = InvalidArgument if error.errno in OF_THE_VALUE else SystemFailure
+            raise kind(f"Cannot update container {container.id}: {why}") from error
 
     def _limits(self, host: HostConfig) -> Json:
         unthrottled = structs.replace(
