@@ -27,8 +27,8 @@ def test_a_terminal_too_large_for_the_kernel_is_refused_and_ends_nothing(
     status, text = engine.api("POST", f"/containers/aa/resize?h={height}&w={width}")
     assert status == 400
     assert "value out of range" in text
-    body = json.dumps({"Image": "busybox", "Cmd": ["true"], "Tty": True, "HostConfig": {"ConsoleSize": [height, width]}})
-    status, text = engine.api("POST", "/containers/create", body)
+    wanted = {"Image": "busybox", "Cmd": ["true"], "Tty": True, "HostConfig": {"ConsoleSize": [height, width]}}
+    status, text = engine.api("POST", "/containers/create", json.dumps(wanted))
     assert (status, "console size" in text) == (400, True)
     for where in ("exec", "start"):
         size = {"ConsoleSize": [height, width]}
@@ -66,7 +66,9 @@ def _ask(engine: Engine, method: str, path: str, answers: dict[str, int]) -> thr
     return thread
 
 
-@pytest.mark.parametrize("removal", ["DELETE /containers/aa", "DELETE /containers/aa?force=1", "POST /containers/prune"])
+@pytest.mark.parametrize(
+    "removal", ["DELETE /containers/aa", "DELETE /containers/aa?force=1", "POST /containers/prune"]
+)
 def test_a_container_that_is_started_before_its_removal_has_its_turn(engine: Engine, removal: str) -> None:
     """It was forgotten while it ran, and nobody could stop it any more."""
     engine.docker("create", "--name", "aa", "busybox", "sleep", "1000")

@@ -27,13 +27,18 @@ class Raw:
 
     def __init__(self, engine: Engine, path: str, body: object = None) -> None:
         data = b"" if body is None else json.dumps(body).encode()
+        self.connect(
+            engine,
+            b"POST %b HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(data), data),
+        )
+
+    def connect(self, engine: Engine, request: bytes) -> None:
+        """Send a request, and read the head of its answer."""
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(20)
         self.socket.connect(str(engine.socket))
-        self.socket.sendall(
-            b"POST %b HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (path.encode(), len(data), data)
-        )
+        self.socket.sendall(request)
         self.rest = b""
         while b"\r\n\r\n" not in self.rest:
             self.rest += self.socket.recv(4096)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-PROGRAMS = (["true"], ["sleep", "5"], ["sleep", "1000"], ["cat"], ["sh", "-c", "echo a; echo b >&2; sleep 1"], ["nosuch"])
+SCRIPT = ["sh", "-c", "echo a; echo b >&2; sleep 1"]
+PROGRAMS = (["true"], ["sleep", "5"], ["sleep", "1000"], ["cat"], SCRIPT, ["nosuch"])
 CHECKS = (["NONE"], ["CMD", "true"], ["CMD-SHELL", "exit 1"], [])
 
 

@@ -1,4 +1,4 @@
-"""The part of Docker's schema that is served here, in a form that needs no library to read: operations.json beside this.
+"""The part of Docker's schema that is served here, in operations.json, a form that needs no library to read.
 
     python -m tests.property.schema SCHEMA     make operations.json from Docker's swagger file; needs PyYAML
 

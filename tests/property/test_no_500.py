@@ -9,6 +9,7 @@ that requests meet in ways that nobody thought of. A failure names the request; 
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import random
@@ -66,7 +67,8 @@ def refresh(engine: Engine, pool: Pool) -> None:
     pool.execs = execs or ["nosuch"]
     pool.images = [*(each["Id"] for each in _json(engine, "/images/json")), "busybox", "made", "made/it:a"][-8:]
     status, text = engine.api("GET", "/volumes")
-    pool.volumes = [*(each["Name"] for each in json.loads(text)["Volumes"] or ())][:8] + ["vol", "nosuch"]
+    volumes = [each["Name"] for each in json.loads(text)["Volumes"] or ()]
+    pool.volumes = [*volumes[:8], "vol", "nosuch"]
     networks = _json(engine, "/networks")
     for each in networks[CONTAINERS:]:
         engine.api("DELETE", f"/networks/{each['Id']}")
@@ -140,7 +142,8 @@ def _talk(engine: Engine, seconds: float, seed: int, folder: str) -> tuple[list[
 
 def _check_what_is_left(engine: Engine, before: int, early: int) -> None:
     """Nothing of all that is kept once the containers are gone."""
-    assert engine.process and engine.process.poll() is None, engine.tail()
+    assert engine.process
+    assert engine.process.poll() is None, engine.tail()
     engine.remove_all()
     deadline = time.monotonic() + SETTLE
     while _descriptors(engine.process.pid) > before + 5 and time.monotonic() < deadline:
@@ -155,6 +158,7 @@ def _check_what_is_left(engine: Engine, before: int, early: int) -> None:
 
 
 def _run(engine: Engine, seconds: float, folder: Path) -> None:
+    faulthandler.cancel_dump_traceback_later()  # pytest's, which takes so long for a hang
     seed = int(os.environ.get("WHERRY_PROPERTY_SEED") or random.randrange(1 << 30))
     engine.start()
     engine.import_busybox()

@@ -26,12 +26,14 @@ ENDLESS = {
 }  # fmt: skip
 PATIENT = {"POST /containers/{id}/stop", "POST /containers/{id}/restart"}
 """The client says how long they may take."""
+NEEDED = ("path", "container", "h", "w", "name")
 PATIENCE = 60.0
 FILTERS = (
     "id", "name", "label", "exited", "status", "ancestor", "before", "since", "volume", "network", "publish", "expose",
     "health", "isolation", "is-task", "dangling", "until", "reference", "driver", "scope", "type", "container", "event",
     "image", "daemon", "nosuch", "label!", "all", "enable", "capability", "",
 )  # fmt: skip
+CONTENT_TYPES = ("text/plain", "application/json; charset=utf-8", "")
 FILTER_VALUES = ("running", "exited", "true", "false", "0", "1", "a=b", "10m", "80/tcp", "busybox", "bridge", "healthy")
 
 
@@ -71,24 +73,27 @@ class Client:
     def _likely(self) -> dict[str, Any]:
         pick = self._seed.choice
         numbered = {"h": 24, "w": 80, "t": 0, "Size": 100}
+        folder = self._folder
+        again = [None, {"Name": "always"}, {"Name": "on-failure", "MaximumRetryCount": 2}]
         simple = {
-            "Image": ["busybox", "busybox:latest", "nosuch"],
-            "Cmd": PROGRAMS, "Entrypoint": [None, [], ["sh", "-c", "true"]], "Test": CHECKS, "User": ["", "0", "web", "nosuch", "1000:29"],
-            "Binds": [[], [f"{self._folder}:/m"], ["vol:/v:ro"], [f"{self._folder}:/m:rslave", "vol:/w"]],
+            "Image": ["busybox", "busybox:latest", "nosuch"], "Cmd": PROGRAMS, "Test": CHECKS, "RestartPolicy": again,
+            "Entrypoint": [None, [], ["sh", "-c", "true"]], "User": ["", "0", "web", "nosuch", "1000:29"],
+            "Binds": [[], [f"{folder}:/m"], ["vol:/v:ro"], [f"{folder}:/m:rslave", "vol:/w"]],
             "NetworkMode": ["none", "bridge", "default", "", "host", "container:aa", "nosuch"],
             "signal": ["", "TERM", "SIGKILL", "9", "HUP", "RTMIN+3", "99"], "t": ["0", "1", "-1", ""],
             "condition": ["", "not-running", "next-exit", "removed"], "timeout": ["0", "5"],
             "path": ["/", "/etc", "/etc/passwd", "/tmp/x", "tmp", "/m", "/v", "/proc", "/nosuch", "/bin/sh/x"],
-            "name": NAMES, "container": self._pool.containers, "Container": self._pool.containers, "from": ["busybox"],
-            "fromSrc": ["-"], "fromImage": [""], "repo": ["made", "made/it"], "tag": ["", "a", "b"], "names": ["busybox"],
-            "ps_args": ["", "-ef", "aux", "-o pid,comm"], "since": ["0", "1", "10m"], "until": ["0", "1", "9999999999.5"],
+            "name": NAMES, "container": self._pool.containers, "Container": self._pool.containers,
+            "from": ["busybox"], "fromSrc": ["-"], "fromImage": [""], "repo": ["made", "made/it"],
+            "tag": ["", "a", "b"], "names": ["busybox"], "ps_args": ["", "-ef", "aux", "-o pid,comm"],
+            "since": ["0", "1", "10m"], "until": ["0", "1", "9999999999.5"], "stream": ["0", "1"],
             "MacAddress": [None, "", "02:42:ac:11:00:99"], "Driver": ["", "bridge", "local"], "Ulimits": [None],
-            "Name": ["vol", "net", "always", "no", "on-failure"], "EndpointID": [""], "ContainerIDFile": [""],
+            "Name": ["vol", "net", "always", "no", "on-failure"], "EndpointID": [""], "limit": ["", "0", "3"],
             "Devices": [None, []], "Tty": [True, False], "AttachStdin": [True, False], "OpenStdin": [True, False],
-            "stream": ["0", "1"], "limit": ["", "0", "3"], "Detach": [True, False], "changes": ["CMD true", "ENV a=b", "X"],
-            "Type": ["volume", "tmpfs", "bind", "json-file", "local", "none"], "Target": ["/a", "/b"], "Source": ["vol", self._folder],
-            "Memory": [0, 64 << 20, 1], "MemorySwap": [0, -1, 128 << 20], "NanoCpus": [0, 10**9], "CpuShares": [0, 2, 512],
-            "WorkingDir": ["", "/", "/tmp", "/new", "relative"], "RestartPolicy": [None, {"Name": "always"}, {"Name": "on-failure", "MaximumRetryCount": 2}],
+            "Detach": [True, False], "changes": ["CMD true", "ENV a=b", "X"], "Target": ["/a", "/b"],
+            "Type": ["volume", "tmpfs", "bind", "json-file", "local", "none"], "Source": ["vol", folder],
+            "Memory": [0, 64 << 20, 1], "MemorySwap": [0, -1, 128 << 20], "NanoCpus": [0, 10**9],
+            "CpuShares": [0, 2, 512], "WorkingDir": ["", "/", "/tmp", "/new", "relative"],
         }  # fmt: skip
         likely = {name: (lambda values=values: pick(list(values))) for name, values in simple.items()}
         likely |= {name: (lambda value=value: value) for name, value in numbered.items() if name not in likely}
@@ -112,10 +117,11 @@ class Client:
         headers: dict[str, str] = {"Host": "engine"}
         for place, name, kind in operation.parameters:
             if place == "path":
-                path = path.replace(f"{{{name}}}", quote(self._object(operation.path, name), safe="" if name == "id" else "/:"))
+                found = quote(self._object(operation.path), safe="" if name == "id" else "/:")
+                path = path.replace(f"{{{name}}}", found)
             elif place == "header":
                 headers |= {name: str(self._values.of(kind)).encode("ascii", "replace").decode().translate(CONTROLS)}
-            elif name in ("path", "container", "h", "w", "name") and seed.random() < 0.9 or seed.random() < 0.4:
+            elif seed.random() < (0.9 if name in NEEDED else 0.4):
                 query.append(f"{quote(name)}={quote(_text(self._values.named(name, kind)))}")
         body = self._body(operation, headers)
         if operation.path in ("/containers/{id}/attach", "/exec/{id}/start") and seed.random() < 0.7:
@@ -126,7 +132,7 @@ class Client:
         target = seed.choice(VERSIONS) + path + ("?" + "&".join(query) if query else "")
         return Sent(operation, target, headers, body)
 
-    def _object(self, path: str, name: str) -> str:
+    def _object(self, path: str) -> str:
         if self._seed.random() < self._values.wild / 2:
             return self._values.text() or "x"
         pool = self._pool
@@ -143,7 +149,7 @@ class Client:
         if operation.body in ("binary", "string") or "archive" in operation.path or "load" in operation.path:
             good = tars.archive([tars.folder("n"), tars.file("n/x", b"x"), tars.file(seed.choice(NAMES), b"y" * 600)])
             return seed.choice((good, good[: seed.randrange(len(good))], seed.randbytes(700), b""))
-        headers["Content-Type"] = seed.choice(("application/json",) * 8 + ("text/plain", "application/json; charset=utf-8"))
+        headers["Content-Type"] = "application/json" if seed.random() < 0.9 else seed.choice(CONTENT_TYPES)
         made = json.dumps(harmless(self._values.of(operation.body), self._folder)).encode()
         if seed.random() < self._values.wild / 5:
             return seed.choice((made[: len(made) // 2], made + b"{}", b"[" * 5000, b"\xff" + made, b"", b"nul", b'"x"'))

@@ -26,7 +26,7 @@ class Client:
     """An attached stream socket. It owns `fd`, and tells its owner of input, of its end and of room in the backlog.
 
     on_input(data): bytes for the process. on_end(closed): no more input; `closed` when the client is gone or wants to
-    be. on_room(): the backlog is empty again.
+    be. on_detach(): it wants to be, and has said so by its detach keys. on_room(): the backlog is empty again.
     """
 
     def __init__(self, poller: Poller, fd: int, options: AttachOptions, *, terminal: bool) -> None:
@@ -47,6 +47,7 @@ class Client:
         self.progress = 0  # bytes sent so far
         self.on_input: Callable[[bytes], None] = lambda data: None
         self.on_end: Callable[[bool], None] = lambda closed: None
+        self.on_detach: Callable[[], None] = lambda: None
         self.on_room: Callable[[], None] = lambda: None
         os.set_blocking(fd, False)
         self._watch()
@@ -106,6 +107,7 @@ class Client:
             self.on_input(data)
         if detached:
             self.on_end(True)
+            self.on_detach()
 
     def _gone(self) -> None:
         self.close()

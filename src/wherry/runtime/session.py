@@ -6,7 +6,7 @@ import errno
 import os
 import termios
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from wherry.runtime.client import BACKLOG, CHUNK, STDERR, STDOUT, Client
 from wherry.runtime.flow import Flow
@@ -107,6 +107,8 @@ class Session:
         self._flows: dict[int, Flow] = {}  # of the pipes among them
         self._clients: list[Client] = []
         self._held_up = False
+        self._detached = 0  # clients that left by their keys before somebody listened
+        self._on_detach: Callable[[], object] | None = None
         self.on_output_end: Callable[[], None] = lambda: None
         self.on_log_failure: Callable[[OSError], object] = lambda error: None
 
@@ -255,8 +257,21 @@ class Session:
         client.on_input = lambda data: self._feed(data)
         client.on_end = lambda closed: self._input_end(client, closed)
         client.on_room = self.client_room
+        client.on_detach = self._client_detached
         self._clients.append(client)
         client.feed(options.early)
+
+    def _client_detached(self) -> None:
+        if self._on_detach is None:
+            self._detached += 1
+        else:
+            self._on_detach()
+
+    def tell_detach(self, tell: Callable[[dict[str, Any]], object], exec_id: str) -> None:
+        """Tell of each client that leaves by its detach keys, and of those that have done so already."""
+        self._on_detach = lambda: tell({"type": "detached", "exec": exec_id})
+        for _ in range(self._detached):
+            self._on_detach()
 
     def _feed(self, data: bytes) -> None:
         if self._input is None:

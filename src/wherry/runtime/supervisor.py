@@ -119,6 +119,7 @@ class Supervisor:
         terminal, stdin, once = self._terminal, self._launch.open_stdin, self._launch.stdin_once
         session = Session(self._poller, terminal=terminal, log=self._log, stdin=stdin, once=once, patient=False)
         session.on_log_failure = self._log_failed
+        session.tell_detach(self._tell, "")
         if self._log is not None:
             self._log.connect(self._poller, session.client_room, self._log_failed)
         return session
@@ -375,6 +376,7 @@ class Supervisor:
         assert self._cgroup is not None
         launch = ExecLaunch.from_wire(message)
         self._execs.start(message["seq"], launch, self._cgroup, os.dup(fds[0]) if fds else None)
+        self._execs.process(launch.exec_id).session.tell_detach(self._tell, launch.exec_id)
 
     def _check(self, message: dict[str, Any], fds: list[int]) -> None:
         assert self._cgroup is not None

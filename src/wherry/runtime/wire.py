@@ -43,6 +43,7 @@ Daemon to supervisor: every message has "seq" (int, from 1), answered by one rep
 Supervisor to daemon, unasked
     running, failed, exited, exec-exited as drawn above
     state        {pid, start_time, at, phases, execs: {id: {pid, exit: null or the fields of `Exit`}}}
+    detached     {exec: id or ""}                    a client has left by its detach keys
     replaced     {}                                  another connection took over; this one ends
     log-failed   {errno, message}                    output was lost: the log could not be written or sent
 

@@ -116,6 +116,7 @@ class Lifecycle:
     def adopt(self, container: Container, task: Task) -> None:
         """Take over a running task: record it, and wait for its end in the background."""
         container.task = task
+        task.on_detach = lambda exec_id: self._detached(container, exec_id)
         changes = {"pid": task.pid, "start_time": task.start_time, "started_at": task.started_at, "error": ""}
         changes["phases"] = task.phases or container.record.state.phases
         moved = structs.replace(
@@ -129,6 +130,12 @@ class Lifecycle:
         self.catalog.save(container, structs.replace(container.record, state=moved))
         self.health.begin(container, task)
         container.watcher = spawn(self._await_end(container, task), f"end of {container.name}")
+
+    def _detached(self, container: Container, exec_id: str) -> None:
+        if exec_id:
+            self.publish(container, "exec_detach", execID=exec_id)
+        else:
+            self.publish(container, "detach")
 
     async def _start_failed(self, container: Container, error: EngineError | LaunchFailed) -> None:
         text = _as_engine_error(error).message

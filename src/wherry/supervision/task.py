@@ -7,7 +7,7 @@ import logging
 import os
 import signal as signals
 from binascii import a2b_base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,6 +67,7 @@ class Task:
     cgroup_path: the OCI cgroupsPath of its start. exited: the end of the first process; it is on disk by then.
     gone: no process and no cgroup is left.
     phases: when each phase of the start began, see `runtime.phases`.
+    on_detach(exec_id): a client has left by its detach keys; "" for one of the container itself.
     """
 
     def __init__(self, container_id: str, run_dir: Path, cgroup_path: str) -> None:
@@ -79,6 +80,7 @@ class Task:
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self.execs: dict[str, ExecTask] = {}
+        self.on_detach: Callable[[str], None] = lambda exec_id: None
         self._run_dir = run_dir
         self.cgroup_path = cgroup_path
         self._outcome: asyncio.Future[SetupFailure | None] = loop.create_future()
@@ -115,6 +117,8 @@ class Task:
             _settle(self.exited, Exit.from_wire(message))
         elif kind == "exec-exited":
             self._end_exec(message["exec"], Exit.from_wire(message))
+        elif kind == "detached":
+            self.on_detach(message["exec"])
         elif kind == "replaced":
             self._replaced = True
             log.error("another daemon took over a container", extra={"container": self.id})

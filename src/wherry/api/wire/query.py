@@ -61,7 +61,7 @@ class Query:
         return int(text)
 
     def size(self, name: str, what: str) -> int:
-        """Return a terminal's height or width, required; raises InvalidArgument. 16 bits are the kernel's, ioctl_tty(2)."""
+        """Return a terminal's height or width, required, of 16 bits as ioctl_tty(2) has it; raises InvalidArgument."""
         text = self.text(name)
         if not re.fullmatch(r"[+-]?\d+", text, re.ASCII) or text.startswith("+"):
             raise InvalidArgument(f'invalid resize {what} "{text}": invalid syntax')
