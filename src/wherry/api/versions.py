@@ -16,13 +16,14 @@ Version = tuple[int, int]
 
 
 def _parse(text: str) -> Version:
-    major, _, minor = text.partition(".")
-    return int(major), int(minor)
+    """Return the first two numbers of "1.51"; what is left out is 0, what follows does not count."""
+    major, minor, *_ = [*(int(each or 0) for each in text.split(".")), 0]
+    return major, minor
 
 
 NEWEST = _parse(release.API_NEWEST)
 OLDEST = _parse(release.API_OLDEST)
-PREFIX = re.compile(r"/v(\d{1,4}\.\d{1,4})(/.*)", re.ASCII)
+PREFIX = re.compile(r"/v(\d{1,4}(?:\.\d{1,4}){0,3})(/.*)", re.ASCII)
 
 
 def split(path: str) -> tuple[Version, str]:

@@ -9,14 +9,14 @@ from wherry.containers.record import Record
 from wherry.errors import InvalidArgument
 from wherry.models.labels import holds
 
-STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 def _matches_name(record: Record, value: str) -> bool:
     try:
         pattern = re.compile(value)
-    except re.error as error:
-        raise InvalidArgument(f"invalid filter 'name={value}': {error}") from error
+    except re.error:  # it matches nothing, as in dockerd
+        return False
     return bool(pattern.search(record.name) or pattern.search(f"/{record.name}"))
 
 
@@ -26,7 +26,7 @@ def _matches_status(record: Record, value: str) -> bool:
 
 def _matches_exited(record: Record, value: str) -> bool:
     if not value.lstrip("-").isdigit():
-        raise InvalidArgument(f"invalid filter 'exited={value}'")
+        raise InvalidArgument(f"invalid filter 'exited={value}': strconv.Atoi: parsing \"{value}\": invalid syntax")
     return record.state.status == "exited" and record.state.exit_code == int(value)
 
 
@@ -65,7 +65,14 @@ def check(filters: Mapping[str, Sequence[str]]) -> None:
     for name, known in CLOSED.items():
         for value in filters.get(name, ()):
             if value not in known:
-                raise InvalidArgument(f"invalid filter '{name}={value}': must be one of {', '.join(known)}")
+                raise InvalidArgument(_refusal(name, value, known))
+
+
+def _refusal(name: str, value: str, known: Sequence[str]) -> str:
+    if name == "is-task":
+        return f"invalid filter 'is-task=[{value}]'"
+    what = "state" if name == "status" else name
+    return f"invalid filter '{name}={value}': invalid value for {what} ({value}): must be one of {', '.join(known)}"
 
 
 def accepts(record: Record, filters: Mapping[str, Sequence[str]]) -> bool:

@@ -12,7 +12,7 @@ from msgspec import structs
 from wherry.containers import names
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.state import check_not_restarting
-from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.models.container import ContainerConfig, CreateContainer, HostConfig
 from wherry.models.queries import (
     ArchiveAnswer,
@@ -80,7 +80,11 @@ class Containers:
 
     async def kill(self, ref: str, *, signal: str) -> None:
         """POST /containers/ID/kill."""
-        await self.lifecycle.kill(self.catalog.resolve(ref), signal)
+        try:
+            container = self.catalog.resolve(ref)
+        except NotFound as error:
+            raise NotFound(f"cannot kill container: {ref}: {error.message}") from error
+        await self.lifecycle.kill(container, signal)
 
     async def pause(self, ref: str) -> None:
         """POST /containers/ID/pause."""
@@ -101,11 +105,17 @@ class Containers:
         container = self.catalog.resolve(ref)
         if not name:
             raise InvalidArgument("Neither old nor new names may be empty")
-        bare = names.check(name)
+        try:
+            bare = names.check(name if name.startswith("/") else f"/{name}")
+        except InvalidArgument as error:
+            raise InvalidArgument(f"Error when allocating new name: {error.message}") from error
         if bare == container.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         async with container.lock:
-            self.catalog.check_name_is_free(bare)
+            try:
+                self.catalog.check_name_is_free(bare)
+            except Conflict as error:
+                raise Conflict(f"Error when allocating new name: {error.message}") from error
             old = container.name
             self.catalog.save(container, structs.replace(container.record, name=bare))
             await asyncio.to_thread(self._rename_endpoints, container)

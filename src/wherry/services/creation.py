@@ -38,6 +38,11 @@ from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 from wherry.volumes.records import Volume
 
+SYSTEMS = frozenset(
+    {"aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd", "openbsd", "plan9"}
+    | {"solaris", "windows"}
+)
+"""Operating systems that a platform may name by itself (OCI image spec, GOOS)."""
 MARKER = ".dockerenv"
 """By this file in its root many a script finds out that it runs in a container."""
 
@@ -56,9 +61,8 @@ class Creation:
 
     async def create(self, request: CreateContainer, *, name: str, platform: str) -> dict[str, Any]:
         """Make a container from a request; all or nothing. Returns the body of the 201."""
-        image = self.images.resolve(request.config.image) if request.config.image else None
-        if image is None:
-            raise InvalidArgument("no image given: a container is made from an image")
+        _check_first(request)
+        image = self.images.resolve(request.config.image)
         record, wanted, warnings = self._plan(request, image, name, platform)
         self.catalog.check_name_is_free(record.name)
         if volume_names(record):
@@ -222,9 +226,25 @@ def attributes(record: Record) -> dict[str, str]:
     return {**(record.config.labels or {}), "image": record.config.image, "name": record.name}
 
 
+def _check_first(request: CreateContainer) -> None:
+    """Complain, in dockerd's order, about what is wrong whatever the image is."""
+    config = request.config
+    if config == ContainerConfig():
+        raise InvalidArgument("config cannot be empty in order to create a container")
+    validate.validate(config, request.host_config)
+    if not config.image and not (config.cmd or config.entrypoint):
+        raise InvalidArgument("no command specified")
+    if not config.image:
+        raise InvalidArgument("no image given: a container is made from an image")
+
+
 def _check_platform(image: Image, reference: str, platform: str) -> None:
     if not platform:
         return
+    if platform.count("/") > 2:
+        raise InvalidArgument(f'"{platform}": cannot parse platform specifier: invalid argument')
+    if "/" not in platform and platform not in SYSTEMS:
+        raise InvalidArgument(f'"{platform}": unknown operating system or architecture: invalid argument')
     system, _, rest = platform.partition("/")
     wanted = rest.partition("/")[0]
     if system != image.os or (wanted and image.architecture and wanted != image.architecture):

@@ -225,7 +225,9 @@ class Lifecycle:
         try:
             number = signals.parse(text or "KILL")
         except InvalidArgument as error:
-            raise InvalidArgument(f"cannot kill container: {name}: {error.message}") from error
+            unknown = text.isdecimal() and int(text[:4]) > 0
+            why = f"the linux daemon does not support signal {text}" if unknown else error.message
+            raise InvalidArgument(f"cannot kill container: {name}: {why}") from error
         if container.record.state.status == "restarting" and await self._give_up_restart(container):
             self.publish(container, "kill", signal=str(number))
             return
@@ -325,7 +327,7 @@ class Lifecycle:
             raise Conflict(f"Container {container.id} is already paused")
         check_not_restarting(f"Container {container.id}", container.record.state.status)
         if not container.record.state.alive:
-            raise Conflict(f"Container {container.id} is not running")
+            raise Conflict(f"container {container.id} is not running")
         self._cgroup(container, "freeze")
         self.catalog.save(container, container.record.moved("paused"))
         self.publish(container, "pause")
@@ -353,7 +355,7 @@ class Lifecycle:
             cgroup = Cgroup.open(self.cgroup_path(container))
             (cgroup.freeze if verb == "freeze" else cgroup.thaw)()
         except FileNotFoundError as error:  # its end is about to be told
-            raise Conflict(f"Container {container.id} is not running") from error
+            raise Conflict(f"container {container.id} is not running") from error
         except OSError as error:
             raise SystemFailure(f"cannot {verb} container {container.id}: {error}") from error
 
@@ -452,7 +454,7 @@ def _as_engine_error(error: EngineError | LaunchFailed) -> EngineError:
         of_log: EngineError = log_kind(f"failed to create task for container: {FAILED}{failure.message}")
         return of_log
     # dockerd sees to these before it asks the runtime for anything
-    if failure.phase == "user":
+    if failure.phase == "user" or failure.message.startswith("Cannot mkdir: "):
         return InvalidArgument(failure.message)
     if failure.phase == "volume":
         return SystemFailure(failure.message)

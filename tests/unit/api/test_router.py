@@ -49,7 +49,7 @@ def test_parameters():
         ("GET", "/"),
         ("get", "/images/json"),
         ("POST", "/v1.51/v1.51/containers/a/start"),
-        ("POST", "/v1/containers/a/start"),
+        ("POST", "/vx/containers/a/start"),
     ],
 )
 def test_what_matches_nothing_is_not_found(method, path):
@@ -85,11 +85,13 @@ def test_dots_within_names_are_fine():
 def test_versions():
     assert split("/version") == ((1, 51), "/version")
     assert split("/v1.24/version") == ((1, 24), "/version")
+    assert split("/v1.24.7/version") == ((1, 24), "/version")
     for path, word in (
         ("/v1.23/x", "too old"),
         ("/v1.52/x", "too new"),
         ("/v0.9/x", "too old"),
         ("/v2.0/x", "too new"),
+        ("/v1/x", "client version 1 is too old"),
     ):
         with pytest.raises(InvalidArgument, match=word):
             split(path)
