@@ -138,6 +138,13 @@ def test_what_ends_while_it_is_to_be_frozen_does_not_run(engine: Engine) -> None
     until(lambda: engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited")
 
 
+def test_a_place_with_a_name_that_is_too_long_is_bad_input(engine: Engine) -> None:
+    body = json.dumps({"Image": "busybox", "Cmd": ["true"], "Volumes": {"/" + "x" * 256: {}}})
+    status, text = engine.api("POST", "/containers/create", body)
+    assert (status, "File name too long" in text) == (400, True)
+    assert engine.docker("volume", "ls", "-q") == ""
+
+
 def test_a_user_that_is_not_there_is_bad_input(engine: Engine) -> None:
     engine.docker("create", "--name", "aa", "-u", "nosuch", "busybox", "true")
     status, text = engine.api("POST", "/containers/aa/start")

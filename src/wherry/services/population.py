@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping, Sequence
 
 from wherry.containers.record import MountRecord, Record
-from wherry.errors import SystemFailure
+from wherry.errors import InvalidArgument, SystemFailure
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import make_filesystem
 from wherry.snapshots.api import Snapshotter
@@ -16,6 +17,8 @@ from wherry.volumes.records import Volume
 
 KNOWN = 4096
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OF_THE_PLACE = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+"""What the image says to a place that cannot be."""
 
 
 class Population:
@@ -62,7 +65,8 @@ class Population:
                 if not filling.fill(root.fd(), mount.destination, target, staging):
                     self._remember(record.image_id, mount.destination)
         except OSError as error:
-            raise SystemFailure(f"failed to populate volume: {mount.name}: {error}") from error
+            kind = InvalidArgument if error.errno in _OF_THE_PLACE else SystemFailure
+            raise kind(f"failed to populate volume: {mount.name}: {error}") from error
         finally:
             os.close(target)
 
