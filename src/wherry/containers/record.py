@@ -33,6 +33,9 @@ class MountRecord(Model, frozen=True):
     copy: bool = False
 
 
+_MOUNTERS = frozenset({"ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"})
+
+
 class Record(Model, frozen=True):
     """A container as it was asked for (config already merged with the image's) and where it stands.
 
@@ -51,6 +54,12 @@ class Record(Model, frozen=True):
     args: tuple[str, ...]
     mounts: tuple[MountRecord, ...] = ()
     state: State = State()
+
+    @property
+    def may_mount(self) -> bool:
+        """Whether its processes may mount file systems, and so ones whose server they are themselves."""
+        host = self.host_config
+        return host.privileged or not _MOUNTERS.isdisjoint(each.upper() for each in host.cap_add or ())
 
     def moved(self, status: str, **changes: Any) -> Record:
         """Return the record in another state; raises Conflict when that move is not in the table."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,12 +60,18 @@ class View:
         self.root = self._namespace = -1
 
 
-def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
-    """Return the view of the container in which the process lives.
+def of_running(pidfd: int, kept: Iterable[Kept]) -> View:
+    """Return the view of the container in which the process lives; not of one that may mount, see `rootfs.guarded`.
 
-    nested: take what is mounted below its mounts too; not for a container that can mount, for it could put a file
-    system there whose server is itself. Raises OSError: ESRCH when the process is gone, EPERM when the container has
-    replaced its root or its mount namespace.
+    Raises OSError: ESRCH when the process is gone, EPERM when the container has replaced its mount namespace.
+    """
+    return inside(pidfd, lambda thread: _taken(kept))
+
+
+def inside(pidfd: int, take: Callable[[int], list[tuple[str, int]]]) -> View:
+    """Return the view of what `take` returns in a copy of a process's mount namespace, where all mounts are private.
+
+    take(thread): gets a descriptor of its own thread in our procfs; returns places and mounts, the root first.
     """
 
     def job() -> View:
@@ -76,8 +82,8 @@ def of_running(pidfd: int, kept: Iterable[Kept], *, nested: bool) -> View:
             setns(pidfd, const.CLONE_NEWNS)
             _check_owner(thread)
             unshare(const.CLONE_NEWNS)
-            taken = _taken(kept, nested=nested)
-            return _attach(taken, os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
+            _make_private("/")
+            return attach(take(thread), os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
         finally:
             os.close(thread)
 
@@ -101,7 +107,7 @@ def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, 
             raise
         view = View(root, namespace)
         try:
-            for each in _sorted(kept):
+            for each in in_order(kept):
                 if each.source and not each.running and os.path.lexists(each.source):
                     _mount(root, each)
             if read_only:
@@ -131,7 +137,8 @@ def _check_owner(thread: int) -> None:
         os.close(theirs)
 
 
-def _sorted(kept: Iterable[Kept]) -> list[Kept]:
+def in_order(kept: Iterable[Kept]) -> list[Kept]:
+    """Return the mounts with those first that others are in."""
     return sorted(kept, key=lambda each: each.destination.count("/"))
 
 
@@ -144,10 +151,14 @@ def _make_private(path: str) -> None:
         os.close(top)
 
 
-def _source(kept: Kept) -> int:
-    """Return a copy of what is to be mounted, -1 when a part of a volume is not there, or leads out of it."""
+def source_of(kept: Kept, *, nested: bool = True) -> int:
+    """Return a copy of what is to be mounted, -1 when a part of a volume is not there, or leads out of it.
+
+    nested: with what is mounted in it.
+    """
     if not kept.subpath:
-        return mountapi.open_tree(const.AT_FDCWD, kept.source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+        flags = const.AT_RECURSIVE if nested else 0
+        return mountapi.open_tree(const.AT_FDCWD, kept.source, const.OPEN_TREE_CLONE | flags)
     try:
         return open_part(kept.source, kept.subpath)
     except OSError as error:
@@ -157,7 +168,7 @@ def _source(kept: Kept) -> int:
 
 
 def _mount(root: int, kept: Kept) -> None:
-    tree = _source(kept)
+    tree = source_of(kept)
     if tree < 0:
         return
     try:
@@ -173,17 +184,14 @@ def _mount(root: int, kept: Kept) -> None:
         os.close(tree)
 
 
-def _taken(kept: Iterable[Kept], *, nested: bool) -> list[tuple[str, int]]:
+def _taken(kept: Iterable[Kept]) -> list[tuple[str, int]]:
     """Return copies of the container's mounts, its root first, from a thread that has a copy of its namespace."""
-    _make_private("/")
     top = os.open("/", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     taken: list[tuple[str, int]] = []
     try:
-        if pathsafe.filesystem_magic(top) == const.FUSE_SUPER_MAGIC:
-            raise OSError(errno.EPERM, "the container has replaced its root by a file system of its own")
         taken.append(("/", mountapi.clone_fd(top)))
-        for each in _sorted(kept):
-            tree = _take(top, each, const.AT_RECURSIVE if nested else 0)
+        for each in in_order(kept):
+            tree = _take(top, each)
             if tree >= 0:
                 taken.append((each.destination, tree))
     except BaseException:
@@ -195,7 +203,7 @@ def _taken(kept: Iterable[Kept], *, nested: bool) -> list[tuple[str, int]]:
     return taken
 
 
-def _take(top: int, kept: Kept, flags: int) -> int:
+def _take(top: int, kept: Kept) -> int:
     """Return a copy of one mount, -1 when the container has changed it into something that we had better not touch."""
     try:
         fd = pathsafe.open_path(top, kept.destination)
@@ -206,12 +214,12 @@ def _take(top: int, kept: Kept, flags: int) -> int:
     try:
         magic = pathsafe.filesystem_magic(fd)
         strange = magic != const.TMPFS_MAGIC if not kept.source else magic == const.FUSE_SUPER_MAGIC
-        return -1 if strange else mountapi.clone_fd(fd, flags)
+        return -1 if strange else mountapi.clone_fd(fd, const.AT_RECURSIVE)
     finally:
         os.close(fd)
 
 
-def _attach(taken: list[tuple[str, int]], namespace: int) -> View:
+def attach(taken: list[tuple[str, int]], namespace: int) -> View:
     """Put the copies together, on top of all there is in this thread's namespace."""
     root = taken[0][1]
     try:

@@ -151,6 +151,8 @@ def _carry_out(setup: Setup, make_plan: Callable[[], tuple[Operation, ...]], mar
             if marks is not None:
                 marks.begin(operation.phase)
             operation.run(setup)
+            if marks is not None and setup.root >= 0 and not marks.root:
+                marks.root = os.fstat(setup.root).st_dev
     except SetupError as error:
         _report(setup, operation, error.message, error.number, error.path)
     except OSError as error:

@@ -4,6 +4,7 @@ The child that becomes the container cannot tell anything once it is its program
 parent each time. So parent and child share a page of memory; the child writes to it, and execve(2) takes it away.
 
     page   entries of 24 bytes: name (16, padded with NUL) | CLOCK_MONOTONIC in ns (8); the first with 0 ns is the end
+           the last 8 bytes: st_dev of the root file system, by which it is known whatever is mounted over it later
 
 CLOCK_MONOTONIC is one clock for all processes here: a new time namespace starts without offsets (time_namespaces(7)).
 """
@@ -19,7 +20,8 @@ Phases = list[tuple[str, int]]
 
 _ENTRY = struct.Struct("16sQ")
 _PAGE = 4096
-_MOST = _PAGE // _ENTRY.size - 1
+_ROOT = struct.Struct("Q")
+_MOST = (_PAGE - _ROOT.size) // _ENTRY.size - 1
 
 
 class Marks:
@@ -38,6 +40,15 @@ class Marks:
             self._last = name
             _ENTRY.pack_into(self._page, self._count * _ENTRY.size, name.encode(), time.monotonic_ns())
             self._count += 1
+
+    @property
+    def root(self) -> int:
+        """st_dev of the root file system, 0 when there is none yet."""
+        return int(_ROOT.unpack_from(self._page, _PAGE - _ROOT.size)[0])
+
+    @root.setter
+    def root(self, device: int) -> None:
+        _ROOT.pack_into(self._page, _PAGE - _ROOT.size, device)
 
     def read(self) -> Phases:
         """Return what has been noted, by whichever process."""

@@ -23,7 +23,7 @@ from wherry.runtime.holding import Holding
 from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
 from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
 from wherry.runtime.oomkills import OomKills
-from wherry.runtime.phases import Marks, Phases
+from wherry.runtime.phases import Marks
 from wherry.runtime.plan import namespaces
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
@@ -83,7 +83,7 @@ class Supervisor:
         self._start_time = 0
         self._oom = OomKills(self._poller)
         self._marks: Marks | None = None
-        self._phases: Phases = []
+        self._told: dict[str, Any] = {"phases": [], "root": 0}
         self._over = False
         self._lingering: list[Client] = []
         self._process = Process(self._poller, self._make_session())
@@ -216,7 +216,8 @@ class Supervisor:
 
     def _running(self, process: Process) -> None:
         if self._marks is not None:
-            self._phases = [*self._launch.phases, *self._marks.read(), ("running", time.monotonic_ns())]
+            phases = [*self._launch.phases, *self._marks.read(), ("running", time.monotonic_ns())]
+            self._told = {"phases": phases, "root": self._marks.root}
             self._marks.close()
         if self._foreign is not None:
             self._record()
@@ -356,8 +357,7 @@ class Supervisor:
         self._tell({"type": "reply", "seq": seq, "ok": answer})
 
     def _started(self) -> dict[str, Any]:
-        at = {"pid": self._process.pid, "start_time": self._start_time, "at": self._process.started_at}
-        return {**at, "phases": self._phases}
+        return {"pid": self._process.pid, "start_time": self._start_time, "at": self._process.started_at, **self._told}
 
     def _state(self) -> dict[str, Any]:
         return {**self._started(), "execs": self._execs.state()}

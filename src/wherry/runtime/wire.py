@@ -7,7 +7,7 @@ All sockets are AF_UNIX SOCK_SEQPACKET; a message is one JSON object with a "typ
        | -- launch {spec, fds} ---> |                            |
        |    (fds: "control", ...)   | -- fork ------------------> |  owns "control" from here
        |                            |                            | -- fork, plan, execve --> |
-       | <------------ running {pid, start_time, at, phases} --- |   (sync socket EOF)
+       | <------------ running {pid, start_time, at, ...} ------ |   (sync socket EOF)
        |           or  failed {phase, operation, errno, ...} --- |   then the supervisor ends
        | -- attach | exec | resize | signal | hold | ... ------>  |
        | <------------ reply {seq, ok | error} ----------------- |
@@ -42,7 +42,8 @@ Daemon to supervisor: every message has "seq" (int, from 1), answered by one rep
 
 Supervisor to daemon, unasked
     running, failed, exited, exec-exited as drawn above
-    state        {pid, start_time, at, phases, execs: {id: {pid, exit: null or the fields of `Exit`}}}
+    state        {pid, start_time, at, phases, root, execs: {id: {pid, exit: null or the fields of `Exit`}}}
+                 root: st_dev of the root file system that the container was started with, 0 = not known
     detached     {exec: id or ""}                    a client has left by its detach keys
     replaced     {}                                  another connection took over; this one ends
     log-failed   {errno, message}                    output was lost: the log could not be written or sent

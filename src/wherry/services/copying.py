@@ -22,7 +22,7 @@ from wherry.kernel import const
 from wherry.models.queries import ArchiveAnswer, ExtractQuery, PathStat
 from wherry.packing.pack import Packer
 from wherry.packing.unpack import KindMismatch, Unpacker
-from wherry.rootfs import paths, view
+from wherry.rootfs import guarded, paths, view
 from wherry.rootfs.view import Kept, View
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import SetupError
@@ -33,7 +33,6 @@ from wherry.supervision import remains
 
 Result = TypeVar("Result")
 _FOLDER = const.O_PATH | os.O_DIRECTORY
-_MOUNTERS = frozenset({"ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"})
 _FILES = ("hosts", "hostname", "resolv.conf")
 _REFUSED = (errno.EROFS, errno.EBUSY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE)
 """What the place says to a copy that cannot be right, as opposed to a disk that fails."""
@@ -119,14 +118,15 @@ class Copying:
 
 
 def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:
-    state, host = container.record.state, container.record.host_config
+    state, task = container.record.state, container.task
     pidfd = remains.open_process(state.pid, state.start_time) if state.pid else None  # it may end as we come here
     ended = Conflict(f"container {container.id} ended just now; try again")
     if pidfd is None:
         raise ended
-    may_mount = host.privileged or not _MOUNTERS.isdisjoint(each.upper() for each in host.cap_add or ())
     try:
-        return view.of_running(pidfd, kept, nested=not may_mount)
+        if container.record.may_mount:
+            return guarded.of_running(pidfd, kept, root_device=task.root_device if task is not None else 0)
+        return view.of_running(pidfd, kept)
     except ProcessLookupError as error:
         raise ended from error
     finally:

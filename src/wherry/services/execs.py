@@ -72,7 +72,8 @@ class Execs:
         for entry in config.env or ():
             if not entry.partition("=")[0]:
                 raise InvalidArgument(f"invalid environment variable: {entry}")
-        if config.user and container.task is not None:
+        # one that may mount could let us wait for its /etc; there the launch tells, from a process of its own
+        if config.user and container.task is not None and not container.record.may_mount:
             await asyncio.to_thread(_check_user, container.task.pid, config.user)
         instance = Exec(secrets.token_hex(32), container, config)
         self._forget_old()

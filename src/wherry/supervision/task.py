@@ -67,6 +67,7 @@ class Task:
     cgroup_path: the OCI cgroupsPath of its start. exited: the end of the first process; it is on disk by then.
     gone: no process and no cgroup is left.
     phases: when each phase of the start began, see `runtime.phases`.
+    root_device: st_dev of the root file system that it was started with, 0 when nobody knows.
     on_detach(exec_id): a client has left by its detach keys; "" for one of the container itself.
     """
 
@@ -77,6 +78,7 @@ class Task:
         self.start_time = 0
         self.started_at = 0
         self.phases: tuple[tuple[str, int], ...] = ()
+        self.root_device = 0
         self.exited: asyncio.Future[Exit] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
         self.execs: dict[str, ExecTask] = {}
@@ -129,6 +131,7 @@ class Task:
         self.pid, self.start_time, self.started_at = message["pid"], message["start_time"], message["at"]
         # a supervisor that an older engine started tells none
         self.phases = tuple((name, at) for name, at in message.get("phases", ()))
+        self.root_device = message.get("root", 0)
         told = message.get("execs")
         if told is not None:
             self._take_execs(told)
