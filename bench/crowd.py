@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from bench import harness
+from bench import harness, requests
 from bench.memory import engine_processes, processes
 
 LISTED, IDLE, CHECKED = 500, 100, 50
@@ -65,6 +65,7 @@ def measure(options: harness.argparse.Namespace) -> list[harness.Line]:
             for _ in range(LISTED):
                 side.run("create", harness.IMAGE, "true")
         lines.append(harness.compare_on(ours, peer, f"ps -a with {LISTED} containers", PS_BUDGET, ["ps", "-a"], 7))
+        lines.append(harness.engines(lambda side: requests.listing(side, LISTED), ours, peer, 7))
         return lines
 
 

@@ -6,7 +6,19 @@ from importlib import import_module
 
 from bench import harness
 
-SCRIPTS = ("run_true", "exec_true", "stats", "many", "crowd", "oci_runtime", "memory", "cli_start", "logs")
+SCRIPTS = (
+    "run_true",
+    "exec_true",
+    "stats",
+    "many",
+    "crowd",
+    "glances",
+    "copies",
+    "oci_runtime",
+    "memory",
+    "cli_start",
+    "logs",
+)
 
 
 def main() -> None:

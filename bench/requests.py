@@ -96,6 +96,51 @@ def stats(side: harness.Side, container: str) -> float:
     return _took(begin, 0 if answer["preread"] > "1" else "no load in it")
 
 
+def archive(side: harness.Side, container: str, path: str) -> float:
+    """docker cp CONTAINER:PATH -, read as fast as it comes."""
+    begin = time.perf_counter()
+    control = Connection(side)
+    answer = control.send_json("GET", f"/containers/{container}/archive?path={path}")
+    total = 0
+    while piece := answer.read(1 << 20):
+        total += len(piece)
+    control.close()
+    return _took(begin, 0 if total > 1 << 20 else "a short archive")
+
+
+def inspect(side: harness.Side, container: str) -> float:
+    """docker inspect CONTAINER."""
+    begin = time.perf_counter()
+    control = Connection(side)
+    found = json.loads(control.ask("GET", f"/containers/{container}/json"))
+    control.close()
+    return _took(begin, 0 if found["State"]["Running"] else "it does not run")
+
+
+def listing(side: harness.Side, least: int) -> float:
+    """docker ps -a, of so many containers at least."""
+    begin = time.perf_counter()
+    control = Connection(side)
+    control.ask("HEAD", "/_ping")
+    found = json.loads(control.ask("GET", "/containers/json?all=1"))
+    control.close()
+    return _took(begin, 0 if len(found) >= least else f"{len(found)} containers")
+
+
+def event(side: harness.Side, container: str) -> float:
+    """From a signal that a container ignores to its event at a listener."""
+    listener, control = Connection(side), Connection(side)
+    heard = listener.send_json("GET", "/events?filters=%7B%22event%22%3A%5B%22kill%22%5D%7D")
+    control.ask("HEAD", "/_ping")
+    begin = time.perf_counter()
+    control.ask("POST", f"/containers/{container}/kill?signal=CONT")
+    told = json.loads(heard.readline())
+    took = _took(begin, 0 if told["Actor"]["Attributes"]["signal"] == "18" else told)
+    listener.close()
+    control.close()
+    return took
+
+
 def _took(begin: float, code: object) -> float:
     if code != 0:
         raise SystemExit(f"bench: exit code {code}")

@@ -47,13 +47,18 @@ class Looks:
         if query.limit > 0:
             found = found[: query.limit]
         answer = []
+        images: dict[tuple[str, str], str] = {}  # many are of one image, and each look costs three queries
         for container in found:
-            networks = endpoints.shown(container.record, self.networks)
+            record = container.record
+            image = record.config.image, record.image_id
+            if image not in images:
+                images[image] = self._image_name(container)
+            networks = endpoints.shown(record, self.networks)
             entry = present.summary(
-                container.record,
-                image=self._image_name(container),
+                record,
+                image=images[image],
                 networks=networks,
-                ports=ports.listed(container.record, self.networks.published(container.id)),
+                ports=ports.listed(record, self.networks.published(container.id)),
                 health=container.health,
             )
             if query.size:
