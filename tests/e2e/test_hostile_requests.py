@@ -57,9 +57,9 @@ class Held:
         self._sock.close()
 
 
-def _ask(engine: Engine, method: str, path: str, answers: dict[str, int]) -> threading.Thread:
+def _ask(engine: Engine, method: str, path: str, answers: dict[str, int], body: str | None = None) -> threading.Thread:
     def work() -> None:
-        answers[f"{method} {path}"] = engine.api(method, path)[0]
+        answers[f"{method} {path}"] = engine.api(method, path, body)[0]
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -92,19 +92,29 @@ def test_a_container_that_is_started_before_its_removal_has_its_turn(engine: Eng
     engine.docker("rm", "-f", "aa")
 
 
-def test_a_container_that_is_removed_before_its_start_is_not_found(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/containers/aa/start", None),
+        ("/containers/aa/rename?name=bb", None),
+        ("/containers/aa/update", {"CpuShares": 3}),
+        ("/networks/bridge/connect", {"Container": "aa"}),
+        ("/networks/bridge/disconnect", {"Container": "aa"}),
+    ],
+)
+def test_what_is_removed_before_its_turn_is_not_found(engine: Engine, path: str, body: object) -> None:
     engine.docker("create", "--name", "aa", "busybox", "true")
     held = Held(engine, "aa")
     answers: dict[str, int] = {}
     removed = _ask(engine, "DELETE", "/containers/aa", answers)
     time.sleep(0.3)
-    started = _ask(engine, "POST", "/containers/aa/start", answers)
+    changed = _ask(engine, "POST", path, answers, json.dumps(body) if body else None)
     time.sleep(0.3)
     held.release()
-    for thread in (started, removed):
+    for thread in (changed, removed):
         thread.join(30)
         assert not thread.is_alive()
-    assert answers == {"DELETE /containers/aa": 204, "POST /containers/aa/start": 404}
+    assert answers == {"DELETE /containers/aa": 204, f"POST {path}": 404}
 
 
 def test_a_limit_that_the_kernel_does_not_take_is_bad_input(engine: Engine) -> None:

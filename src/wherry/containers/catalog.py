@@ -115,6 +115,11 @@ class Catalog:
                 return self._by_id[found[0]]
         raise NotFound(f"No such container: {ref}")
 
+    def check_is_there(self, container: Container) -> None:
+        """Raise NotFound for a container that was removed while somebody waited for its lock."""
+        if container.id not in self._by_id:
+            raise NotFound(f"No such container: {container.id}")
+
     def check_name_is_free(self, name: str) -> None:
         """Raise Conflict, with the text that clients match on, when the name is taken."""
         holder = self._by_name.get(name)

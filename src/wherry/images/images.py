@@ -158,7 +158,9 @@ class Images:
     def shared_sizes(self) -> dict[str, int]:
         """Return for each image the bytes of those of its layers that other images have too."""
         layers, images = self._rows.layers(), self._rows.images()
-        chains = {image.id: list(_chain(image.chain_id, layers)) for image in images}
+        # an image may have come between the two looks; its layers are there from the lowest to the topmost
+        settled = [image for image in images if not image.chain_id or image.chain_id in layers]
+        chains = {image.id: list(_chain(image.chain_id, layers)) for image in settled}
         users = Counter(layer.chain_id for chain in chains.values() for layer in chain)
         return {
             image_id: sum(layer.size for layer in chain if users[layer.chain_id] > 1)

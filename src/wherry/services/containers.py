@@ -112,6 +112,7 @@ class Containers:
         if bare == container.name:
             raise InvalidArgument("Renaming a container with the same name as its current name")
         async with container.lock:
+            self.catalog.check_is_there(container)
             try:
                 self.catalog.check_name_is_free(bare)
             except Conflict as error:

@@ -21,7 +21,7 @@ from msgspec import structs
 from wherry.containers import restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.state import check_not_restarting
-from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
@@ -91,8 +91,7 @@ class Lifecycle:
                 raise NotModified("container already started")
             if state.status in ("removing", "dead"):
                 raise Conflict("container is marked for removal and cannot be started")
-            if container.id not in self.catalog:  # it was removed while we waited
-                raise NotFound(f"No such container: {container.id}")
+            self.catalog.check_is_there(container)
             self.restarts.cancel(container)
             if state.restart_count:
                 self._save_state(container, restart_count=0)

@@ -94,6 +94,7 @@ class NetworkService:
         network = self.networks.resolve(ref)
         container = self._container(container_ref)
         async with container.lock:
+            self.catalog.check_is_there(container)
             _check_company(container.record, network)
             asked = endpoints.request(container.record, network.name, settings)
             if container.record.state.alive:
@@ -122,6 +123,7 @@ class NetworkService:
         except NotFound as error:
             raise NotFound(f"endpoint {container_ref} not found" if force else error.message) from error
         async with container.lock:
+            self.catalog.check_is_there(container)
             if container.record.host_config.network_mode == "host" and network.name == "host":
                 raise InvalidArgument(FROM_HOST)
             if network.name not in (container.record.networking.endpoints_config or {}):

@@ -112,6 +112,7 @@ class Ports:
         asked = _checked(bindings)
         container = self.catalog.resolve(ref)
         async with container.lock:
+            self.catalog.check_is_there(container)
             self._check(container)
             if container.record.state.alive:
                 await self._publish(container, asked)
@@ -140,6 +141,7 @@ class Ports:
         asked = _checked(bindings)
         container = self.catalog.resolve(ref)
         async with container.lock:
+            self.catalog.check_is_there(container)
             self._check(container)
             gone = [each for each in self.networks.published(container.id) if any(_meant(each, one) for one in asked)]
             rest, dropped = _without(container.record.host_config.port_bindings or {}, asked, gone)

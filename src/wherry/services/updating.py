@@ -65,6 +65,7 @@ class Updating:
     async def update(self, container: Container, asked: HostConfig) -> Json:
         """Write the limits into the control group of a container that runs, and into its record."""
         async with container.lock:
+            self.lifecycle.catalog.check_is_there(container)
             record = container.record
             if record.state.status in ("removing", "dead"):
                 raise Conflict(f'container {container.id} is marked for removal and cannot be "update"')

@@ -191,3 +191,18 @@ def test_a_layer_whose_archive_was_not_kept_is_refused_until_it_is_loaded_again(
     store.load(archive)
     with store.images.saved(["x:1"]) as (_, chunks):
         assert LAYER in b"".join(chunks)
+
+
+def test_an_image_that_comes_while_sizes_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(repo="early")
+    look = store.images._rows.layers
+
+    def layers() -> object:
+        found = look()
+        monkeypatch.undo()
+        store.put(UPPER, repo="late")
+        return found
+
+    monkeypatch.setattr(type(store.images._rows), "layers", lambda rows: layers())
+    assert set(store.images.shared_sizes().values()) == {0}
+    assert len(store.images.shared_sizes()) == 2
