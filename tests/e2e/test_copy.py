@@ -255,3 +255,26 @@ def test_commit_freezes_what_runs(engine: Engine) -> None:
     assert engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "running"
     engine.docker("rm", "-f", "aa")
     engine.docker("rmi", "-f", *engine.docker("images", "-q", "--filter", "dangling=true").split(), "made")
+
+
+def test_a_privileged_container_with_all_kinds_of_mounts(engine: Engine, tmp_path: Path) -> None:
+    """What it has mounted is not trusted; what it was given is there all the same, after a restart of the engine too."""
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h/f").write_text("host")
+    words = ["-v", "vv:/v", "-v", f"{tmp_path / 'h'}:/h:ro", "--tmpfs", "/t", "--privileged", "busybox"]
+    engine.docker(
+        "run", "-d", "--name", "aa", *words, "sh", "-c", "echo m >/t/f; echo v >/v/f; touch /ready; sleep 1000"
+    )
+    until(lambda: engine.run("exec", "aa", "test", "-e", "/ready").returncode == 0)
+    for _ in range(2):
+        found = names(tar_of(engine, "cp", "aa:/v", "-")) | names(tar_of(engine, "cp", "aa:/t", "-"))
+        found |= names(tar_of(engine, "cp", "aa:/h", "-"))
+        assert {"v/f", "t/f", "h/f"} <= set(found)
+        assert cp(engine, str(tmp_path / "h/f"), "aa:/v/new") == ""
+        assert cp(engine, str(tmp_path / "h/f"), "aa:/t/new") == ""
+        assert "mounted volume is marked read-only" in cp(engine, str(tmp_path / "h/f"), "aa:/h/new")
+        assert engine.docker("exec", "aa", "cat", "/v/new", "/t/new") == "hosthost"
+        engine.crash()
+        engine.start()
+    engine.docker("rm", "-f", "aa")
+    engine.docker("volume", "rm", "vv")

@@ -101,6 +101,17 @@ def test_a_container_of_another_runtime(engine: Engine, name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_privileged_container_can_be_copied_from_and_to(engine: Engine, tmp_path: Path, name: str):
+    engine.docker("run", "-d", "--name", "aa", "--privileged", "--runtime", name, "busybox", "sleep", "1000")
+    engine.docker("cp", "aa:/etc/passwd", str(tmp_path / "passwd"))
+    assert "web:" in (tmp_path / "passwd").read_text()
+    engine.docker("cp", str(tmp_path / "passwd"), "aa:/tmp/there")
+    assert "web:" in engine.docker("exec", "aa", "cat", "/tmp/there")
+    engine.docker("restart", "-t", "0", "aa")
+    engine.docker("cp", "aa:/tmp/there", str(tmp_path / "back"))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_streams_and_exit_codes(engine: Engine, name: str):
     run = ("run", "--rm", "--runtime", name)
     ran = engine.run(*run, "busybox", "sh", "-c", "echo out; echo err >&2; exit 5")

@@ -31,6 +31,7 @@ from wherry.runtime.cgroups import Cgroup, detect
 from wherry.runtime.mountoptions import SUBPATH, parse
 from wherry.runtime.ops_volumes import fill_empty, open_part
 from wherry.runtime.passwd import Accounts
+from wherry.runtime.phases import Marks
 from wherry.runtime.plan import clean, root_steps
 from wherry.runtime.setup import ContainerStart, Setup, SetupError
 from wherry.runtime.sources import copy_tree, of_another
@@ -55,6 +56,7 @@ class Foreign:
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self._directory = launch.run_dir
+        self.marks = Marks()  # of the child that makes the container: only the root's device
 
     def make(self, sync: socket.socket, stdio: Stdio | None, netns: int | None) -> NoReturn:
         """Be the child that makes and starts the container; tells over `sync` what came of it."""
@@ -109,6 +111,7 @@ class Foreign:
         _leave_mounts()
         trees |= {n: _tree(entry) for n, entry in enumerate(mounts) if _is_out_of_reach(entry)}
         root = self._mount_root(sync, rootfs)
+        self.marks.root = os.fstat(root).st_dev
         spec = {**self._spec(root, rootfs, netns), "mounts": self._reach(root, mounts, trees)}
         with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
             json.dump(spec, file)

@@ -221,6 +221,7 @@ class Supervisor:
             self._marks.close()
         if self._foreign is not None:
             self._record()
+            self._told["root"] = self._foreign.marks.root
         self._oom.watch(self._cgroup)
         self._tell({"type": "running", **self._started()})
         if self._foreign is not None:
