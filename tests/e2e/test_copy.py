@@ -258,7 +258,7 @@ def test_commit_freezes_what_runs(engine: Engine) -> None:
 
 
 def test_a_privileged_container_with_all_kinds_of_mounts(engine: Engine, tmp_path: Path) -> None:
-    """What it has mounted is not trusted; what it was given is there all the same, after a restart of the engine too."""
+    """What it has mounted is not trusted; what it was given is there, after a restart of the engine too."""
     (tmp_path / "h").mkdir()
     (tmp_path / "h/f").write_text("host")
     words = ["-v", "vv:/v", "-v", f"{tmp_path / 'h'}:/h:ro", "--tmpfs", "/t", "--privileged", "busybox"]
