@@ -60,16 +60,18 @@ def serve(descriptor: int, silent: threading.Event) -> None:
         os.write(descriptor, struct.pack("<IiQ", 16 + len(body), -error, unique) + body)
 
 
-def _mount(device: int, place: str) -> None:
+def _mount(device: int, place: str, silent: threading.Event) -> None:
+    """Mount, and only then serve: until it is mounted the device gives EPERM."""
     os.makedirs(place, exist_ok=True)
     mountapi.mount("fuse", place, "fuse", 0, f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other")
+    threading.Thread(target=serve, args=(device, silent), daemon=True).start()
 
 
-def _over_the_root(device: int) -> None:
+def _over_the_root(device: int, silent: threading.Event) -> None:
     """An overlay of two lower layers, the first of which is ours, in the place of the container's root."""
     os.makedirs("/tmp/other/etc", exist_ok=True)
     os.makedirs("/tmp/joined", exist_ok=True)
-    _mount(device, "/tmp/served")
+    _mount(device, "/tmp/served", silent)
     mountapi.mount("overlay", "/tmp/joined", "overlay", 0, "lowerdir=/tmp/served:/tmp/other")
     mountapi.mount("/tmp/joined", "/", "", const.MS_MOVE, "")
 
@@ -81,11 +83,10 @@ def main() -> None:
     silent = threading.Event()
     namespace = os.pidfd_open(pid)
     setns(namespace, const.CLONE_NEWNS)
-    threading.Thread(target=serve, args=(device, silent), daemon=True).start()
     if form == "over":
-        _mount(device, place)
+        _mount(device, place, silent)
     else:
-        _over_the_root(device)
+        _over_the_root(device, silent)
     silent.set()
     print("ready", flush=True)
     time.sleep(_FOREVER)
