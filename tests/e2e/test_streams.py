@@ -76,6 +76,21 @@ def taken_apart(data: bytes) -> dict[int, bytes]:
     return found
 
 
+def test_clients_that_leave_before_they_are_told_are_no_failure(engine: Engine) -> None:
+    """What they would have been told, why an exec did not start or the log so far, meets a closed connection."""
+    engine.docker("run", "-d", "--name", "aa", "busybox", "sh", "-c", "seq 1 200000; sleep 1000")
+    until(lambda: engine.docker("logs", "--tail", "1", "aa") == "200000")
+    assert engine.process
+    before = len(os.listdir(f"/proc/{engine.process.pid}/fd"))
+    for _ in range(20):
+        body = json.dumps({"Cmd": ["nosuch"], "AttachStdout": True})
+        made = json.loads(engine.api("POST", "/containers/aa/exec", body)[1])["Id"]
+        Raw(engine, f"/exec/{made}/start", {}).close()
+        Raw(engine, "/containers/aa/attach?logs=1&stream=1&stdout=1").close()
+    until(lambda: len(os.listdir(f"/proc/{engine.process.pid}/fd")) <= before + 5)
+    assert "unexpected failure" not in engine.log.read_text()
+
+
 MIXES = [each for each in itertools.product((False, True), repeat=4) if each[1] or each[2]]
 
 

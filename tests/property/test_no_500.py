@@ -153,7 +153,7 @@ def _check_what_is_left(engine: Engine, before: int, early: int) -> None:
     grown = _memory(engine.process.pid) - early
     assert grown < GROWTH, f"the engine grew by {grown >> 20} MiB"
     lines = engine.log.read_text(errors="replace").splitlines()
-    faults = [line[:300] for line in lines if any(each in line for each in DEFECTS)]
+    faults = [line[:3000] for line in lines if any(each in line for each in DEFECTS)]
     assert not faults, "\n".join(faults[:10])
 
 

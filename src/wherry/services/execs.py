@@ -204,7 +204,10 @@ class Execs:
 def _tell(descriptor: int, text: str, tty: bool) -> None:
     """Write why the command did not start where its output would have been, as dockerd does."""
     data = f"{text}\r\n".encode()
-    os.write(descriptor, data if tty else struct.pack(">BxxxI", 1, len(data)) + data)
+    try:
+        os.write(descriptor, data if tty else struct.pack(">BxxxI", 1, len(data)) + data)
+    except ConnectionError:  # it has left, and nobody else asked
+        return
 
 
 def _check_user(pid: int, user: str) -> None:

@@ -43,8 +43,15 @@ class Streams:
         check_detach_keys(query.detach_keys)
         stream = await upgrade(container.record.config.tty)
         self.lifecycle.publish(container, "attach")
-        if query.logs:
-            await self._replay(container, query, stream)
+        try:
+            if query.logs:
+                await self._replay(container, query, stream)
+        except ConnectionError:  # the client has left
+            os.close(stream.fd)
+            return
+        except BaseException:
+            os.close(stream.fd)
+            raise
         if not query.stream:
             os.close(stream.fd)
             return
