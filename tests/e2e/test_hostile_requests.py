@@ -167,6 +167,7 @@ def test_a_client_s_mistake_is_no_failure_of_the_engine(engine: Engine) -> None:
         ("GET", "/networks?filters=%7B%22type%22%3A%5B%22x%22%5D%7D", None, 400, "invalid filter: 'type'='x'"),
         ("POST", "/networks/none/disconnect", '{"Container": "aa"}', 404, "is not connected to network none"),
         ("GET", "/containers/aa/top?ps_args=--nosuch", None, 400, "ps: "),
+        ("GET", "/containers/aa/top?ps_args=%00", None, 400, "holds a NUL"),
     ):
         status, text = engine.api(method, path, body)
         assert (status, sentence in text) == (wanted, True), text

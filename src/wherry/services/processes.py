@@ -49,6 +49,8 @@ def table(wanted: Iterable[int], ps_args: str) -> dict[str, Any]:
         return _from_proc(keep)
     try:
         words = shlex.split(ps_args or "-ef")
+        if "\0" in ps_args:
+            raise ValueError("no argument of a program holds a NUL")
     except ValueError as error:
         raise InvalidArgument(f"bad ps arguments {ps_args!r}: {error}") from error
     ran = subprocess.run([program, *words], capture_output=True, text=True, errors="replace", env={}, timeout=30)
