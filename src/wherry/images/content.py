@@ -1,7 +1,8 @@
 """Blobs by digest: content/blobs/sha256/HEX, complete and on the disk before anything refers to them.
 
 ingest -> tmp/ file, digest while writing -> fsync -> rename -> the row of the table `content`, in the transaction
-that makes the reference visible. A file without a row is a leftover and is removed at the next start.
+that makes the reference visible. Before that a lease (`leases`) keeps it: a file without a row goes with its last
+lease, or, when the process was killed, at the next start.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import secrets
 from pathlib import Path
 
 from wherry.errors import NotFound, SystemFailure
-from wherry.images.references import hex_of
+from wherry.images.leases import Leases
+from wherry.images.references import hex_of, is_digest
 from wherry.kernel.fsio import trees
 from wherry.kernel.fsio.durable import fsync_directory
 from wherry.store.database import Database
@@ -27,6 +29,7 @@ class Content:
         self._tmp = root / "tmp"
         self.spool = root / "spool"
         self._database = database
+        self.leases = Leases(self._released)
         for folder in (self._blobs, self._tmp, self.spool):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -48,7 +51,7 @@ class Content:
         return data
 
     def put(self, data: bytes) -> str:
-        """Write a blob so that it survives a loss of power and return its digest; no row refers to it yet."""
+        """Write a blob so that it survives a loss of power and return its digest; the caller leases it."""
         digest = hashlib.sha256(data).hexdigest()
         target = self._blobs / digest
         aside = self._tmp / secrets.token_hex(8)
@@ -67,13 +70,10 @@ class Content:
         return f"sha256:{digest}"
 
     def adopt(self, file: Path, digest: str) -> None:
-        """Take in a file whose bytes are known to be the digest's; no row refers to it yet. Leaves it when it is here.
-
-        The caller holds the lock under which blobs are deleted.
-        """
+        """Take in a file whose bytes are known to be the digest's, unless it is here; the caller leases it."""
         target = self.path(digest)
         try:
-            if target.exists():
+            if self.has(digest) and target.exists():
                 return
             with open(file, "rb", buffering=0) as written:
                 os.fsync(written.fileno())
@@ -100,9 +100,14 @@ class Content:
         self._database.execute("DELETE FROM content WHERE digest = ?", (digest,))
 
     def delete(self, digest: str) -> None:
-        """Remove the file of a blob that has no row any more."""
-        if not self._database.query("SELECT 1 FROM content WHERE digest = ?", (digest,)):
-            self.path(digest).unlink(missing_ok=True)
+        """Remove the file of a blob that has no row any more, unless somebody leases it, with whom it goes."""
+        with self.leases.lock:
+            if digest not in self.leases:
+                self._released(digest)
+
+    def _released(self, name: str) -> None:
+        if is_digest(name) and not self.has(name):
+            self.path(name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Remove files without a row and unfinished ones; once at start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from wherry.images.content import Content
 from wherry.images.layers import Layers
 from wherry.images.listing import Known
 from wherry.images.load import import_config, opened, plain
-from wherry.images.manifest import OCI_CONFIG, OCI_LAYER, Candidate, candidates, parse_platform
+from wherry.images.manifest import OCI_CONFIG, OCI_LAYER, Candidate, candidates, needs, parse_platform
 from wherry.images.references import Reference
 from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
@@ -50,7 +50,8 @@ class Images:
         self._clock = clock
         self._rows = Rows(database, snapshotter.name)
         self._content = Content(root / "content", database)
-        self._layers = Layers(self._rows, snapshotter, database)
+        self._leases = self._content.leases
+        self._layers = Layers(self._rows, snapshotter, database, self._leases)
         self._changing = threading.RLock()  # held while names and images change, not while layers are unpacked
         self._configs: dict[str, ImageConfig] = {}
         self._recover()
@@ -136,7 +137,7 @@ class Images:
         for image in self._all():
             names = listing.matching_names(image.names, patterns) if patterns else image.names
             hidden = not (all or image.names) and self._rows.is_child_of(image.row.id)
-            if hidden or (patterns and not names) or (dangling is not None and dangling == bool(image.names)):
+            if hidden or (patterns and not names) or not listing.fits_dangling(names, dangling):
                 continue
             if (newest is not None and image.row.created >= newest) or image.row.created <= oldest:
                 continue
@@ -234,7 +235,7 @@ class Images:
         with self._changing:
             removed = self._layers.collect()
             with self._database.transaction():
-                unneeded = self._content.sizes(OCI_LAYER).keys() - self._rows.diff_ids()
+                unneeded = self._content.sizes(OCI_LAYER).keys() - self._rows.diff_ids() - self._leases.names()
                 for digest in unneeded:
                     self._content.forget(digest)
             for digest in unneeded:
@@ -250,7 +251,7 @@ class Images:
             before = self._stored()
             with self._dropping() as drop:
                 for image in self._all():
-                    unwanted = not image.names or dangling is False
+                    unwanted = dangling is False or listing.fits_dangling(image.names, True)
                     if unwanted and not users(image.row.id) and listing.accepts(image, filters, self._clock()):
                         removal = Removal(self._rows, users, drop, force=True, steps=steps)
                         if not self._rows.is_child_of(image.row.id):
@@ -266,8 +267,7 @@ class Images:
         with Spool(self._content.spool) as spool:
             spool.take_apart(stream)
             found = candidates(spool)
-            chains = [chain for each in found for chain in chain_ids(each.config.rootfs.diff_ids)]
-            with self._kept(chains):
+            with self._kept(needs(each) for each in found):
                 archives: Archives = {}
                 layers = [self._ingest(each, spool, archives, progress) for each in found]
                 spool.clear(keep=archives.values())
@@ -291,10 +291,10 @@ class Images:
         )
 
     @contextmanager
-    def _kept(self, chains: list[str]) -> Iterator[None]:
-        """Keep layers while they are needed; on failure collect those that nobody else needs."""
+    def _kept(self, needed: Iterable[set[str]]) -> Iterator[None]:
+        """Keep layers and blobs while they are needed; on failure collect those that nobody else needs."""
         try:
-            with self._layers.lease(chains):
+            with self._leases.hold(set().union(*needed)):
                 yield
         except BaseException:
             self._collect()
@@ -357,7 +357,7 @@ class Images:
             data = configs.encode(document)
             names = (target,) if target else ()
             candidate = Candidate(data, configs.parse(data), (member,), names)
-            with self._kept(chain_ids([member.digest])):
+            with self._kept([needs(candidate)]):
                 rows = self._layers.ingest([member.digest], lambda _: opened(member, member.digest, _quiet))
                 return self._commit([candidate], [rows], {member.digest: member}, _quiet)[0][0]
 
@@ -380,7 +380,7 @@ class Images:
             )
             data = configs.encode(document)
             candidate = Candidate(data, configs.parse(data), (), names, parent=parent.id if parent else "")
-            with self._kept(chain_ids(diff_ids)):
+            with self._kept([needs(candidate)]):
                 rows = self._layers.ingest(diff_ids, lambda _: opened(member, member.digest, _quiet))
                 archives = {} if empty else {member.digest: member}
                 return self._commit([candidate], [rows], archives, _quiet)[0][0]
@@ -395,7 +395,8 @@ class Images:
             with self._changing:
                 images = [self._outgoing(*each, platform) for each in choose(self._rows, self._find, refs)]
                 for image in images:
-                    held.enter_context(self._layers.lease(chain_ids([diff_id for diff_id, _ in image.layers])))
+                    diff_ids = [diff_id for diff_id, _ in image.layers]
+                    held.enter_context(self._leases.hold([*diff_ids, *chain_ids(diff_ids)]))
             paths = {diff_id: self._content.path(diff_id) for image in images for diff_id, _ in image.layers}
             yield [image.id for image in images], save.archive(save.members(images, paths))
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import BinaryIO, cast
 
 from wherry.archive.tar import Source
 from wherry.errors import Conflict, NotFound
 from wherry.images.config import chain_ids
+from wherry.images.leases import Leases
 from wherry.images.rows import LayerRow, Rows
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
@@ -19,26 +19,13 @@ OpenLayer = Callable[[int], AbstractContextManager[Source]]
 
 
 class Layers:
-    """Ingests and collects; layers of running loads are leased, so that a collection does not take them."""
+    """Ingests and collects; what is leased stays."""
 
-    def __init__(self, rows: Rows, snapshotter: Snapshotter, database: Database) -> None:
+    def __init__(self, rows: Rows, snapshotter: Snapshotter, database: Database, leases: Leases) -> None:
         self._rows = rows
         self._snapshotter = snapshotter
         self._database = database
-        self._lock = threading.Lock()
-        self._leased: Counter[str] = Counter()
-
-    @contextmanager
-    def lease(self, chains: Iterable[str]) -> Iterator[None]:
-        """Keep layers, present or to come, from being collected."""
-        held = list(chains)
-        with self._lock:
-            self._leased.update(held)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._leased.subtract(held)
+        self._leases = leases
 
     def is_present(self, chain_id: str) -> bool:
         """Return whether the driver has a layer."""
@@ -64,7 +51,7 @@ class Layers:
 
     def collect(self) -> list[str]:
         """Remove the layers that no image and no lease needs; return their chain IDs, topmost first."""
-        with self._lock:
+        with self._leases.lock:
             known = self._rows.layers()
             needed = self._needed(known)
             removed = [chain for chain in self._unneeded(known, needed) if self._remove(chain)]
@@ -74,9 +61,9 @@ class Layers:
         return removed
 
     def _needed(self, known: dict[str, LayerRow]) -> set[str]:
-        needed = {chain for chain, count in self._leased.items() if count > 0}
-        for image in self._rows.images():
-            chain = image.chain_id
+        needed: set[str] = set()
+        for top in (*self._leases.names(), *(image.chain_id for image in self._rows.images())):
+            chain = top
             while chain and chain not in needed:
                 needed.add(chain)
                 chain = known[chain].parent if chain in known else ""

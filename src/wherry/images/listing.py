@@ -76,6 +76,16 @@ def until(filters: Filters, now: int) -> int | None:
     return to_unix_ns(f"{text}T00:00:00Z" if day_only else text)
 
 
+def fits_dangling(names: tuple[str, ...], wanted: bool | None) -> bool:
+    """Return whether stored names pass the filter dangling: true for an image without tags, false for one with names.
+
+    So an image that has only names by digest is both, as with Docker.
+    """
+    if wanted is None:
+        return True
+    return all("@" in name for name in names) if wanted else bool(names)
+
+
 def accepts(image: Known, filters: Filters, now: int) -> bool:
     """Return whether an image passes the filters that it decides by itself."""
     limit = until(filters, now)

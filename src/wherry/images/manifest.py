@@ -6,6 +6,7 @@ https://github.com/opencontainers/image-spec, image-layout.md, image-index.md, m
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 
 from wherry.errors import InvalidArgument
-from wherry.images.config import JSON_LIMIT, ImageConfig, decode, parse
+from wherry.images.config import JSON_LIMIT, ImageConfig, chain_ids, decode, parse
 from wherry.images.references import Reference, hex_of
 from wherry.images.references import parse as parse_reference
 from wherry.images.spool import Member, Spool
@@ -43,6 +44,13 @@ class Candidate:
     manifest: bytes = b""
     media_type: str = ""
     parent: str = ""
+
+
+def needs(image: Candidate) -> set[str]:
+    """Return what has to stay until the image is visible: its layers by chain ID, its blobs by digest."""
+    diff_ids = image.config.rootfs.diff_ids
+    blobs = (f"sha256:{hashlib.sha256(data).hexdigest()}" for data in (image.config_bytes, image.manifest) if data)
+    return {*chain_ids(diff_ids), *diff_ids, *blobs}
 
 
 class _ArchiveImage(msgspec.Struct, rename="pascal"):
