@@ -16,7 +16,7 @@ from tests.tars import Member
 from wherry.kernel import const, mountapi
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import make_filesystem
-from wherry.snapshots.api import Snapshotter
+from wherry.snapshots.api import Snapshotter, Usage
 from wherry.snapshots.drivers.overlay2 import Overlay2
 from wherry.snapshots.drivers.vfs import Vfs
 
@@ -25,6 +25,15 @@ DRIVERS: dict[str, Callable[[Path], Snapshotter]] = {"overlay2": Overlay2, "vfs"
 
 def chain(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+def ingest(driver: Snapshotter, root: Path, chain_id: str, parent: str, layer: io.BytesIO) -> Usage:
+    """Ingest a layer whose tar lies beside the driver's folder, as the content store has it."""
+    data = layer.getvalue()
+    blob = root.parent / "blobs" / hashlib.sha256(data).hexdigest()
+    blob.parent.mkdir(exist_ok=True)
+    blob.write_bytes(data)
+    return driver.ingest(chain_id, parent, layer, blob)
 
 
 class View:
@@ -66,8 +75,11 @@ class Bench:
         self.serial = 0
 
     def layer(self, name: str, parent: str, *members: Member) -> str:
-        self.driver.ingest(chain(name), parent, io.BytesIO(tars.archive(members)))
+        self.ingest(chain(name), parent, io.BytesIO(tars.archive(members)))
         return chain(name)
+
+    def ingest(self, chain_id: str, parent: str, layer: io.BytesIO) -> Usage:
+        return ingest(self.driver, self.root, chain_id, parent, layer)
 
     def view(self, top: str, key: str = "") -> View:
         self.serial += 1

@@ -61,12 +61,17 @@ class Field:
         for number, layer in enumerate(layers, 1):
             data = layer if isinstance(layer, bytes) else tars.archive(layer)
             try:
-                self.driver.ingest(str(number) * 64, parent, io.BytesIO(data))
+                self.ingest(str(number) * 64, parent, data)
             except EngineError:
                 assert not list((self.root / "ingest").iterdir())
                 return None
             parent = str(number) * 64
         return self.root / "layers" / parent / "fs"
+
+    def ingest(self, chain_id: str, parent: str, data: bytes) -> None:
+        blob = self.root.with_name("blob" + chain_id[0])
+        blob.write_bytes(data)
+        self.driver.ingest(chain_id, parent, io.BytesIO(data), blob)
 
     def up(self) -> str:
         """A relative path from the root of a layer to the canary, should ".." be followed."""
@@ -245,7 +250,7 @@ def test_a_bomb_of_zeros_stops_at_the_reserve(field: Field, monkeypatch: pytest.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     source, _ = decompressed(io.BytesIO(bomb))
     with pytest.raises(SystemFailure, match="MiB are free"):
-        field.driver.ingest(LOWER, "", source)  # type: ignore[arg-type]
+        field.driver.ingest(LOWER, "", source, field.root / "none")  # type: ignore[arg-type]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
     assert not list((field.root / "ingest").iterdir())
 
@@ -269,4 +274,4 @@ def test_nothing_but_the_root_may_be_the_root(field: Field) -> None:
 
 def test_a_compressed_layer_where_a_plain_one_is_due(field: Field) -> None:
     with pytest.raises(InvalidArgument):
-        field.driver.ingest(LOWER, "", io.BytesIO(gzip.compress(tars.archive([file("x")]))))
+        field.ingest(LOWER, "", gzip.compress(tars.archive([file("x")])))

@@ -51,7 +51,7 @@ class Images:
         self._rows = Rows(database, snapshotter.name)
         self._content = Content(root / "content", database)
         self._leases = self._content.leases
-        self._layers = Layers(self._rows, snapshotter, database, self._leases)
+        self._layers = Layers(self._rows, snapshotter, database, self._content)
         self._changing = threading.RLock()  # held while names and images change, not while layers are unpacked
         self._configs: dict[str, ImageConfig] = {}
         self._recover()
@@ -270,7 +270,7 @@ class Images:
             with self._kept(needs(each) for each in found):
                 archives: Archives = {}
                 layers = [self._ingest(each, spool, archives, progress) for each in found]
-                spool.clear(keep=archives.values())
+                spool.clear()
                 loaded = self._commit(found, layers, archives, progress)
         for image_id, names in loaded:
             for name in names or ():
@@ -285,10 +285,15 @@ class Images:
         for member, diff_id, chain in zip(image.layers, diff_ids, chain_ids(diff_ids), strict=True):
             here = self._layers.is_present(chain) and self._content.has(diff_id)
             if diff_id not in archives and not here:
-                archives[diff_id] = plain(spool, member, diff_id)
+                archives[diff_id] = self._adopt(plain(spool, member, diff_id))
         return self._layers.ingest(
             diff_ids, lambda index: opened(archives[diff_ids[index]], diff_ids[index], progress)
         )
+
+    def _adopt(self, archive: Member) -> Member:
+        """Move the uncompressed tar of a layer to its place, where a storage driver may rely on it; it is leased."""
+        self._content.adopt(archive.path, archive.digest)
+        return replace(archive, path=self._content.path(archive.digest))
 
     @contextmanager
     def _kept(self, needed: Iterable[set[str]]) -> Iterator[None]:
@@ -307,8 +312,6 @@ class Images:
         self._snapshotter.flush()
         loaded: list[tuple[str, tuple[Reference, ...]]] = []
         with self._changing:
-            for digest, member in archives.items():
-                self._content.adopt(member.path, digest)
             blobs = [(self._content.put(each.config_bytes), self._put_manifest(each)) for each in found]
             with self._database.transaction(power_safe=True):
                 for digest, member in archives.items():
@@ -358,8 +361,9 @@ class Images:
             names = (target,) if target else ()
             candidate = Candidate(data, configs.parse(data), (member,), names)
             with self._kept([needs(candidate)]):
-                rows = self._layers.ingest([member.digest], lambda _: opened(member, member.digest, _quiet))
-                return self._commit([candidate], [rows], {member.digest: member}, _quiet)[0][0]
+                kept = self._adopt(member)
+                rows = self._layers.ingest([kept.digest], lambda _: opened(kept, kept.digest, _quiet))
+                return self._commit([candidate], [rows], {kept.digest: kept}, _quiet)[0][0]
 
     def commit(self, chunks: Iterator[bytes], wanted: Commit) -> str:
         """Make an image of a layer's tar on top of the layers that a container has; return its id."""
@@ -381,8 +385,8 @@ class Images:
             data = configs.encode(document)
             candidate = Candidate(data, configs.parse(data), (), names, parent=parent.id if parent else "")
             with self._kept([needs(candidate)]):
-                rows = self._layers.ingest(diff_ids, lambda _: opened(member, member.digest, _quiet))
-                archives = {} if empty else {member.digest: member}
+                archives = {} if empty else {member.digest: self._adopt(member)}
+                rows = self._layers.ingest(diff_ids, lambda at: opened(archives[diff_ids[at]], diff_ids[at], _quiet))
                 return self._commit([candidate], [rows], archives, _quiet)[0][0]
 
     # Out

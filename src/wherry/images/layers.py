@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 from wherry.archive.tar import Source
 from wherry.errors import Conflict, NotFound
 from wherry.images.config import chain_ids
-from wherry.images.leases import Leases
+from wherry.images.content import Content
 from wherry.images.rows import LayerRow, Rows
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
@@ -21,11 +21,12 @@ OpenLayer = Callable[[int], AbstractContextManager[Source]]
 class Layers:
     """Ingests and collects; what is leased stays."""
 
-    def __init__(self, rows: Rows, snapshotter: Snapshotter, database: Database, leases: Leases) -> None:
+    def __init__(self, rows: Rows, snapshotter: Snapshotter, database: Database, content: Content) -> None:
         self._rows = rows
         self._snapshotter = snapshotter
         self._database = database
-        self._leases = leases
+        self._content = content
+        self._leases = content.leases
 
     def is_present(self, chain_id: str) -> bool:
         """Return whether the driver has a layer."""
@@ -36,7 +37,8 @@ class Layers:
         return True
 
     def ingest(self, diff_ids: list[str], open_layer: OpenLayer) -> list[LayerRow]:
-        """Make the layers that are missing, lowest first; open_layer(index) gives an uncompressed tar."""
+        """Make the layers that are missing, lowest first; open_layer(index) gives the tar, which is in `content` too.
+        """
         rows: list[LayerRow] = []
         parent = ""
         for index, (chain, diff_id) in enumerate(zip(chain_ids(diff_ids), diff_ids, strict=True)):
@@ -44,7 +46,8 @@ class Layers:
                 size = self._snapshotter.usage(chain).size
             else:
                 with open_layer(index) as source:
-                    size = self._snapshotter.ingest(chain, parent, cast(BinaryIO, source)).size
+                    blob = self._content.path(diff_id)
+                    size = self._snapshotter.ingest(chain, parent, cast(BinaryIO, source), blob).size
             rows.append(LayerRow(chain, parent, diff_id, size))
             parent = chain
         return rows

@@ -4,7 +4,7 @@ A *committed* snapshot is the read-only content of an image's layers up to one l
 chain ID of that layer (OCI image spec, "Layer ChainID"), without "sha256:". An *active* snapshot is the
 writable layer of one container; its key is the container's id. Both live in one name space per driver.
 
-    ingest(chain, parent, tar)  ->  committed          a layer's uncompressed tar becomes content
+    ingest(chain, parent, tar, blob) -> committed      a layer's uncompressed tar becomes content
     prepare(key, parent)        ->  active             parent is a chain ID or "" (an empty root)
     mounts(key)                 ->  tuple[Mount, ...]  how to mount an active snapshot; data only
     remove(name_or_key)         ->  gone               refused while a committed child or an active one needs it
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from wherry.runtime.mounts import Mount
@@ -51,8 +52,12 @@ class Snapshotter(Protocol):
     instant: bool
     """Whether `prepare` only makes a few folders, so that it need not leave the caller's thread."""
 
-    def ingest(self, chain_id: str, parent: str, layer: BinaryIO) -> Usage:
-        """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
+    def ingest(self, chain_id: str, parent: str, layer: BinaryIO, blob: Path) -> Usage:
+        """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once.
+
+        blob: the file that holds the same tar. It is complete and stays, as it is, as long as the snapshot; a driver
+        may use it as its own content.
+        """
         ...
 
     def prepare(self, key: str, parent: str, marker: str = "") -> tuple[Mount, ...]:

@@ -43,7 +43,7 @@ class DirectoryDriver:
         """Return how to mount the active snapshot."""
         raise NotImplementedError
 
-    def ingest(self, chain_id: str, parent: str, layer: BinaryIO) -> Usage:
+    def ingest(self, chain_id: str, parent: str, layer: BinaryIO, blob: Path) -> Usage:
         """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
         target = self._layout.layer(chain_id)
         if target.is_dir():

@@ -143,7 +143,7 @@ def test_the_driver_is_chosen_with_a_reason(tmp_path: Path, monkeypatch: pytest.
     assert (chosen.snapshotter.name, chosen.reason) == ("overlay2", "the best one that works here")
     assert list(chosen.snapshotter.walk()) == []
     assert choose("vfs", tmp_path).snapshotter.name == "vfs"
-    choose("vfs", tmp_path).snapshotter.ingest("1" * 64, "", io.BytesIO(tars.END))
+    choose("vfs", tmp_path).snapshotter.ingest("1" * 64, "", io.BytesIO(tars.END), tmp_path / "none")
     assert choose("", tmp_path).snapshotter.name == "vfs"
     with pytest.raises(InvalidArgument, match="unknown storage driver 'aufs'; known are: overlay2, vfs"):
         choose("aufs", tmp_path)

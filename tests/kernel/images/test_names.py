@@ -206,7 +206,7 @@ def test_everything_is_found_again_after_a_restart(store: Store) -> None:
     (store.root / "content/blobs/sha256" / ("0" * 64)).write_bytes(b"x")
     (store.root / "content/spool/spool.x").mkdir()
     (store.root / "content/spool/spool.x/1").write_bytes(b"x")
-    store.driver.ingest("1" * 64, "", io.BytesIO(tars.END))
+    store.driver.ingest("1" * 64, "", io.BytesIO(tars.END), store.root / "none")
     store.open()
     assert store.images.resolve("a").id == image_id
     assert store.state() == state
