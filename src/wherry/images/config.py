@@ -16,8 +16,8 @@ import msgspec
 from wherry.errors import InvalidArgument
 from wherry.images.references import is_digest
 from wherry.models.image import Image, ImageRunConfig
+from wherry.models.manifest import decode
 
-JSON_LIMIT = 4 << 20
 LAYER_LIMIT = 125
 _LIST_LIMIT = 10_000
 _RFC3339 = re.compile(
@@ -56,16 +56,6 @@ class ImageConfig(msgspec.Struct, frozen=True, rename={"os_version": "os.version
     docker_version: str = ""
     config: ImageRunConfig | None = None
     history: list[History] | None = None
-
-
-def decode(data: bytes, what: str, kind: Any) -> Any:
-    """Decode a JSON document of an archive as `kind`; InvalidArgument names `what` and the place that is wrong."""
-    if len(data) > JSON_LIMIT:
-        raise InvalidArgument(f"{what} has {len(data)} bytes; more than {JSON_LIMIT} are not accepted")
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid {what}: {error}") from error
 
 
 def parse(data: bytes) -> ImageConfig:

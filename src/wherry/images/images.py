@@ -6,11 +6,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from wherry.archive.tar import Source
 from wherry.errors import NotFound
 from wherry.images import changes as instructions
 from wherry.images import config as configs
@@ -22,13 +24,14 @@ from wherry.images.config import ImageConfig, chain_ids
 from wherry.images.content import Content
 from wherry.images.layers import Layers
 from wherry.images.listing import Known
-from wherry.images.load import import_config, opened, plain
-from wherry.images.manifest import OCI_CONFIG, OCI_LAYER, Candidate, candidates, needs, parse_platform
+from wherry.images.load import ArchiveLayers, Incoming, import_config, opened
+from wherry.images.manifest import Candidate, candidates, needs, parse_platform
 from wherry.images.references import Reference
 from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
 from wherry.images.spool import Member, Spool
 from wherry.models.image import Image
+from wherry.models.manifest import OCI_CONFIG, OCI_LAYER
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
@@ -269,7 +272,7 @@ class Images:
             found = candidates(spool)
             with self._kept(needs(each) for each in found):
                 archives: Archives = {}
-                layers = [self._ingest(each, spool, archives, progress) for each in found]
+                layers = [self._ingest(each, ArchiveLayers(each, spool, progress), archives) for each in found]
                 spool.clear()
                 loaded = self._commit(found, layers, archives, progress)
         for image_id, names in loaded:
@@ -279,16 +282,39 @@ class Images:
                 progress({"stream": f"Loaded image ID: {image_id}\n"})
         return [image_id for image_id, _ in loaded]
 
-    def _ingest(self, image: Candidate, spool: Spool, archives: Archives, progress: Report) -> list[LayerRow]:
-        """Unpack the layers that are not there yet, and note the archives to keep."""
+    def add(self, image: Candidate, layers: Incoming) -> str:
+        """Make an image whose layers come one by one: all of it or, on any error, nothing. Return its id.
+
+        A layer is asked for when all below it are made, and only when it is not here.
+        """
+        with self._kept([needs(image)]):
+            archives: Archives = {}
+            rows = self._ingest(image, layers, archives)
+            return self._commit([image], [rows], archives, _quiet)[0][0]
+
+    def _ingest(self, image: Candidate, layers: Incoming, archives: Archives) -> list[LayerRow]:
+        """Make the layers that are not there yet, and note the archives to keep."""
+        rows: list[LayerRow] = []
         diff_ids = image.config.rootfs.diff_ids
-        for member, diff_id, chain in zip(image.layers, diff_ids, chain_ids(diff_ids), strict=True):
-            here = self._layers.is_present(chain) and self._content.has(diff_id)
-            if diff_id not in archives and not here:
-                archives[diff_id] = self._adopt(plain(spool, member, diff_id))
-        return self._layers.ingest(
-            diff_ids, lambda index: opened(archives[diff_ids[index]], diff_ids[index], progress)
-        )
+        for index, (diff_id, chain) in enumerate(zip(diff_ids, chain_ids(diff_ids), strict=True)):
+            if diff_id not in archives and not self.has_layer(chain, diff_id):
+                archives[diff_id] = self._adopt(layers.fetch(index))
+            parent = rows[-1].chain_id if rows else ""
+            open_layer = partial(self._archive, archives, diff_id, layers.report(index))
+            rows.append(self._layers.ingest_one(LayerRow(chain, parent, diff_id, 0), open_layer))
+            layers.done(index)
+        return rows
+
+    def has_layer(self, chain_id: str, diff_id: str) -> bool:
+        """Return whether a layer is here, with its archive."""
+        return self._layers.is_present(chain_id) and self._content.has(diff_id)
+
+    def _archive(self, archives: Archives, diff_id: str, progress: Report) -> AbstractContextManager[Source]:
+        return opened(archives[diff_id], diff_id, progress)
+
+    def spool(self) -> Spool:
+        """Return a new folder, to enter and leave, for the archives of layers that come."""
+        return Spool(self._content.spool)
 
     def _adopt(self, archive: Member) -> Member:
         """Move the uncompressed tar of a layer to its place, where a storage driver may rely on it; it is leased."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import BinaryIO, cast
 
 from wherry.archive.tar import Source
@@ -18,6 +21,14 @@ from wherry.store.database import Database
 OpenLayer = Callable[[int], AbstractContextManager[Source]]
 
 
+@dataclass(slots=True)
+class _Making:
+    """A layer that is being made, and how many threads are at it or wait for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    threads: int = 0
+
+
 class Layers:
     """Ingests and collects; what is leased stays."""
 
@@ -27,6 +38,8 @@ class Layers:
         self._database = database
         self._content = content
         self._leases = content.leases
+        self._lock = threading.Lock()
+        self._making: dict[str, _Making] = {}
 
     def is_present(self, chain_id: str) -> bool:
         """Return whether the driver has a layer."""
@@ -40,17 +53,37 @@ class Layers:
         """Make the layers that are missing, lowest first; open_layer(index) gives the tar, which is in `content` too.
         """
         rows: list[LayerRow] = []
-        parent = ""
         for index, (chain, diff_id) in enumerate(zip(chain_ids(diff_ids), diff_ids, strict=True)):
+            parent = rows[-1].chain_id if rows else ""
+            rows.append(self.ingest_one(LayerRow(chain, parent, diff_id, 0), partial(open_layer, index)))
+        return rows
+
+    def ingest_one(self, layer: LayerRow, open_layer: Callable[[], AbstractContextManager[Source]]) -> LayerRow:
+        """Make one layer, unless it is there; its parent is. Return it with its size."""
+        chain = layer.chain_id
+        with self._alone(chain):
             if self.is_present(chain):
                 size = self._snapshotter.usage(chain).size
             else:
-                with open_layer(index) as source:
-                    blob = self._content.path(diff_id)
-                    size = self._snapshotter.ingest(chain, parent, cast(BinaryIO, source), blob).size
-            rows.append(LayerRow(chain, parent, diff_id, size))
-            parent = chain
-        return rows
+                with open_layer() as source:
+                    blob = self._content.path(layer.diff_id)
+                    size = self._snapshotter.ingest(chain, layer.parent, cast(BinaryIO, source), blob).size
+        return replace(layer, size=size)
+
+    @contextmanager
+    def _alone(self, chain_id: str) -> Iterator[None]:
+        """Let only one thread at a time make a layer: the second finds it made."""
+        with self._lock:
+            making = self._making.setdefault(chain_id, _Making())
+            making.threads += 1
+        try:
+            with making.lock:
+                yield
+        finally:
+            with self._lock:
+                making.threads -= 1
+                if not making.threads:
+                    del self._making[chain_id]
 
     def collect(self) -> list[str]:
         """Remove the layers that no image and no lease needs; return their chain IDs, topmost first."""

@@ -7,7 +7,6 @@ https://github.com/opencontainers/image-spec, image-layout.md, image-index.md, m
 from __future__ import annotations
 
 import hashlib
-import platform
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,22 +14,22 @@ from typing import Any
 import msgspec
 
 from wherry.errors import InvalidArgument
-from wherry.images.config import JSON_LIMIT, ImageConfig, chain_ids, decode, parse
+from wherry.images.config import ImageConfig, chain_ids, parse
 from wherry.images.references import Reference, hex_of
 from wherry.images.references import parse as parse_reference
 from wherry.images.spool import Member, Spool
+from wherry.models.manifest import (
+    JSON_LIMIT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    decode,
+    host_architecture,
+    parse_document,
+)
 
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-_INDEXES = {OCI_INDEX, DOCKER_INDEX}
-_MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}
 _DEPTH = 4
 _IMAGES = 1000
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +58,6 @@ class _ArchiveImage(msgspec.Struct, rename="pascal"):
     config: str
     repo_tags: list[str] | None = None
     layers: list[str] | None = None
-
-
-class _Platform(msgspec.Struct):
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
-
-
-class _Descriptor(msgspec.Struct, rename="camel"):
-    digest: str
-    size: int
-    media_type: str = ""
-    annotations: dict[str, str] | None = None
-    platform: _Platform | None = None
-
-
-class _Document(msgspec.Struct, rename="camel"):
-    """An index or a manifest; which of the two its fields decide, and they may not decide for both."""
-
-    schema_version: int = 0
-    media_type: str = ""
-    manifests: list[_Descriptor] | None = None
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] | None = None
-
-
-def host_architecture() -> str:
-    """Return this machine's architecture under the name that images use."""
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
 
 
 def parse_platform(text: str) -> dict[str, str]:
@@ -162,7 +131,7 @@ def _candidate(
 
 
 def _from_layout(spool: Spool) -> list[Candidate]:
-    index = _document(spool.read("index.json", JSON_LIMIT), "index.json", OCI_INDEX)
+    index = parse_document(spool.read("index.json", JSON_LIMIT), "index.json", OCI_INDEX)
     found: list[Candidate] = []
     for descriptor in index.manifests or ():
         annotations = descriptor.annotations or {}
@@ -183,11 +152,11 @@ def _layout_names(annotations: dict[str, str]) -> tuple[Reference, ...]:
     return (Reference(reference.domain, reference.path, reference.tag or "latest"),)
 
 
-def _resolve(spool: Spool, descriptor: _Descriptor, names: tuple[Reference, ...], depth: int) -> Candidate:
+def _resolve(spool: Spool, descriptor: Descriptor, names: tuple[Reference, ...], depth: int) -> Candidate:
     """Follow a descriptor to one image, by way of indexes, of which the entry for this machine is taken."""
     member = _blob(spool, descriptor)
     data = spool.read(f"blobs/sha256/{hex_of(member.digest)}", JSON_LIMIT)
-    document = _document(data, descriptor.digest, descriptor.media_type)
+    document = parse_document(data, descriptor.digest, descriptor.media_type)
     if document.manifests is not None:
         if not depth:
             raise InvalidArgument("indexes nested too deep")
@@ -201,23 +170,7 @@ def _resolve(spool: Spool, descriptor: _Descriptor, names: tuple[Reference, ...]
     return _candidate(spool, name, layers, names, manifest=data, media_type=media_type)
 
 
-def _document(data: bytes, what: str, media_type: str) -> _Document:
-    document: _Document = decode(data, what, _Document)
-    is_index = document.manifests is not None
-    is_manifest = document.config is not None or document.layers is not None
-    if is_index == is_manifest:  # CVE-2021-41190: read as one by us and as the other by somebody else
-        raise InvalidArgument(f"{what} is {'both' if is_index else 'neither'} an index {'and' if is_index else 'nor'} "
-                              "a manifest")
-    kinds = _INDEXES if is_index else _MANIFESTS
-    for each in (document.media_type, media_type):
-        if each and each not in kinds:
-            raise InvalidArgument(f"{what} has the media type {each[:100]!r}, which does not fit its content")
-    if document.schema_version not in (0, 2):
-        raise InvalidArgument(f"{what} has schema version {document.schema_version}; only 2 is supported")
-    return document
-
-
-def _for_this_machine(manifests: list[_Descriptor]) -> _Descriptor:
+def _for_this_machine(manifests: list[Descriptor]) -> Descriptor:
     wanted = host_architecture()
     for each in manifests:
         if each.platform and each.platform.os == "linux" and each.platform.architecture == wanted:
@@ -225,7 +178,7 @@ def _for_this_machine(manifests: list[_Descriptor]) -> _Descriptor:
     raise InvalidArgument(f"the index has no image for linux/{wanted}")
 
 
-def _blob(spool: Spool, descriptor: _Descriptor) -> Member:
+def _blob(spool: Spool, descriptor: Descriptor) -> Member:
     member = spool.find(f"blobs/sha256/{hex_of(descriptor.digest)}")
     if member.digest != descriptor.digest or member.size != descriptor.size:
         raise InvalidArgument(

@@ -17,9 +17,9 @@ from typing import Any
 from wherry.archive.tar import CHUNK, DIRECTORY, REGULAR, Entry
 from wherry.archive.writer import END, header, padding
 from wherry.errors import Conflict, NotFound, SystemFailure
-from wherry.images.config import ImageConfig, decode
-from wherry.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from wherry.images.config import ImageConfig
 from wherry.images.references import Reference, hex_of
+from wherry.models.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, decode
 
 _BLOBS = "blobs/sha256/"
 
