@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 PIPELINE_LIMIT = 64 << 10
 WRITE_HIGH = 256 << 10
 DISCARD_LIMIT = 1 << 20
-"""So much of an unwanted body is read to keep the connection; for more of it the connection is closed."""
+"""So much of an unwanted body is read to keep the connection; with more of it the connection ends."""
+LINGER = 5.0
+"""Seconds that a client may go on sending a body that nobody wants before its connection is closed under it."""
 HEAD_TIMEOUT = 10.0
 IDLE_TIMEOUT = 600.0
 
@@ -200,8 +202,16 @@ class Connection(asyncio.Protocol):
             self._body.finish()
             self._buffer += following
         elif self._body.discarded > DISCARD_LIMIT:
-            self._closing = True
-            self._transport.close()
+            self._linger()
+
+    def _linger(self) -> None:
+        """Drop what the client still sends, until it has seen the answer and closes.
+
+        Closed at once, its write(2) would fail with EPIPE, which the docker CLI tells instead of the answer.
+        """
+        self._closing = True
+        self._pause(False)
+        asyncio.get_running_loop().call_later(LINGER, self._transport.close)
 
     def _body_refused(self, refusal: Refused) -> None:
         """What comes is no body: the endpoint that reads it fails, and nothing behind it is looked at."""
@@ -242,7 +252,9 @@ class Connection(asyncio.Protocol):
         self._body.discard()
         self._follows = self._streaming = False
         self._since = time.monotonic()
-        if self._closing or not self._head.keep_alive:
+        if self._incoming is not None and not self._head.keep_alive:
+            self._linger()
+        elif self._closing or not self._head.keep_alive:
             self._closing = True
             self._transport.close()
         else:

@@ -128,7 +128,7 @@ class Images:
     def history(self, ref: str) -> list[dict[str, Any]]:
         """Return the body of GET /images/NAME/history."""
         row, _ = self._find(ref)
-        return listing.history(self._known(row, self._rows.tags(row.id)), self._rows.layer_size)
+        return listing.history(self._known(row, []), self._rows.lineage(row), self._rows.layer_size)
 
     def listing(self, *, all: bool, filters: Filters) -> list[dict[str, Any]]:
         """Return the body of GET /images/json, newest first; intermediate images only with `all`."""
@@ -136,6 +136,7 @@ class Images:
         dangling = listing.flag(filters, "dangling")
         patterns = filters.get("reference") or []
         newest, oldest = self._limits(filters)
+        limit = listing.until(filters, self._clock())
         entries = []
         for image in self._all():
             names = listing.matching_names(image.names, patterns) if patterns else image.names
@@ -144,7 +145,7 @@ class Images:
                 continue
             if (newest is not None and image.row.created >= newest) or image.row.created <= oldest:
                 continue
-            if listing.accepts(image, filters, self._clock()):
+            if listing.accepts(image, filters, limit):
                 entries.append(listing.entry(Known(image.row, image.config, names)))
         return entries
 
@@ -249,13 +250,14 @@ class Images:
         """Remove unused images: dangling ones, or with dangling=false all of them."""
         listing.check_filters(filters, listing.PRUNE_FILTERS)
         dangling = listing.flag(filters, "dangling")
+        limit = listing.until(filters, self._clock())
         steps: list[Step] = []
         with self._changing:
             before = self._stored()
             with self._dropping() as drop:
                 for image in self._all():
                     unwanted = dangling is False or listing.fits_dangling(image.names, True)
-                    if unwanted and not users(image.row.id) and listing.accepts(image, filters, self._clock()):
+                    if unwanted and not users(image.row.id) and listing.accepts(image, filters, limit):
                         removal = Removal(self._rows, users, drop, force=True, steps=steps)
                         if not self._rows.is_child_of(image.row.id):
                             removal.by_id(image.row.id)

@@ -4,8 +4,8 @@
   last name, unless forced. With the last tag of a repository go the names by digest that the image has there.
 - By id, all names go when they are of one repository with at most one tag; otherwise it must be forced.
 - A running container and a child image forbid removing the image itself, force or not; a stopped container and
-  further names forbid it unless forced. After a name has gone by force, the image quietly stays, dangling, where
-  something still forbids removing it.
+  further names forbid it unless forced. After a name has gone, the image quietly stays, without a name, where something
+  still forbids removing it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Removal:
         conflict = self._conflict(image_id, names=True)
         if conflict:
             used = any(running or not self.force for _, running in self.users(image_id))
-            if quiet and (self.rows.tags(image_id) or used):
+            if quiet and (used or self.rows.tags(image_id) or self.rows.is_child_of(image_id)):
                 return
             raise Conflict(conflict)
         for name in self.rows.tags(image_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wherry.store.database import Database
@@ -49,6 +50,15 @@ class Rows:
         """Return all images, newest first."""
         rows = self._database.query(f"{_IMAGE} WHERE {_PRESENT} ORDER BY created DESC, id", (self._driver,))
         return [ImageRow(*row) for row in rows]
+
+    def lineage(self, row: ImageRow) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield an image and those it was made from, as far as they are here: id and stored names."""
+        seen: set[str] = set()
+        each: ImageRow | None = row
+        while each and each.id not in seen:
+            seen.add(each.id)
+            yield each.id, tuple(self.tags(each.id))
+            each = self.image(each.parent) if each.parent else None
 
     def starting_with(self, prefix: str) -> list[str]:
         """Return up to two ids that start with "sha256:HEX..."."""
