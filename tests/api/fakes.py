@@ -234,21 +234,22 @@ class FakeImages:
     async def listing(self, *, all, filters, shared=False):
         return [{"Id": IMAGE, "RepoTags": ["a/b:c"], "Size": 5, "Containers": 1, "Created": 1}]
 
-    async def inspect(self, ref):
+    async def inspect(self, ref, *, platform):
         if ref != "reg/a/b:c":
             raise NotFound(f"No such image: {ref}")
-        return {"Id": IMAGE, "RepoTags": [ref], "Size": 5}
+        self.platform = platform
+        return {"Id": IMAGE, "RepoTags": [ref], "Size": 5, "Config": {"User": "me", "Env": None}, "Metadata": {}}
 
-    async def history(self, ref):
+    async def history(self, ref, *, platform):
         return [{"Id": IMAGE}]
 
     async def tag(self, ref, *, repo, tag):
         self.tagged = (ref, repo, tag)
 
-    async def remove(self, ref, *, force, noprune):
+    async def remove(self, ref, *, force, noprune, platform):
         return [{"Untagged": ref}]
 
-    async def load(self, body, *, quiet):
+    async def load(self, body, *, quiet, platform):
         def work() -> None:
             while piece := body.read(65536):
                 self.loaded += len(piece)

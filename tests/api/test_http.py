@@ -368,6 +368,14 @@ def test_image_names_with_slashes(api):
     assert api.backends.images.tagged == ("reg/a/b:c", "x/y", "z")
 
 
+def test_one_platform_of_an_image(api):
+    api.exchange(LAST.replace(b"/_ping", b"/images/reg/a/b:c/json?platform=x"))
+    assert api.backends.images.platform == "x"
+    answer = api.exchange(LAST.replace(b"GET /_ping", b"DELETE /images/a?platforms=x&platforms=y"))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"multiple platforms are not supported" in answer
+
+
 def test_stop_lets_a_request_end_and_cuts_followers_off(api):
     with api.connect() as follower, api.connect() as idle:
         follower.sendall(b"GET /events HTTP/1.1\r\nHost: d\r\n\r\n")

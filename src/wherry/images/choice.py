@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from wherry.errors import NotFound
 from wherry.images import references
 from wherry.images.references import Reference
 from wherry.images.rows import ImageRow, Rows
@@ -19,8 +20,15 @@ def choose(rows: Rows, find: Find, refs: list[str]) -> list[tuple[ImageRow, tupl
         bare = None if references.image_id(ref) else references.parse(ref)
         same = rows.tags_of(bare.name) if bare and not (bare.tag or bare.digest) else []
         for name in same or [ref]:
-            row, stored = find(name)
+            row, stored = _found(find, name, bare=bool(bare and not bare.tag))
             names = chosen.setdefault(row.id, (row, {}))[1]
             if stored and "@" not in stored:
                 names[stored] = references.from_stored(stored)
     return [(row, tuple(names.values())) for row, names in chosen.values()]
+
+
+def _found(find: Find, name: str, *, bare: bool) -> tuple[ImageRow, str]:
+    try:
+        return find(name)
+    except NotFound as error:
+        raise NotFound(f"No such image: {name}") if bare else error from None

@@ -16,7 +16,7 @@ import msgspec
 from wherry.errors import InvalidArgument
 from wherry.images.references import is_digest
 from wherry.models.image import Image, ImageRunConfig
-from wherry.models.manifest import decode
+from wherry.models.manifest import Platform, decode
 
 LAYER_LIMIT = 125
 _LIST_LIMIT = 10_000
@@ -56,6 +56,11 @@ class ImageConfig(msgspec.Struct, frozen=True, rename={"os_version": "os.version
     docker_version: str = ""
     config: ImageRunConfig | None = None
     history: list[History] | None = None
+
+    @property
+    def platform(self) -> Platform:
+        """For which machines the image says it is."""
+        return Platform(self.architecture, self.os or "linux", self.variant)
 
 
 def parse(data: bytes) -> ImageConfig:

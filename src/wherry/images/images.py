@@ -30,8 +30,9 @@ from wherry.images.references import Reference
 from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
 from wherry.images.spool import Member, Spool
+from wherry.models import platforms
 from wherry.models.image import Image
-from wherry.models.manifest import OCI_CONFIG, OCI_LAYER
+from wherry.models.manifest import OCI_CONFIG, OCI_LAYER, Platform
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
@@ -101,6 +102,19 @@ class Images:
     def _known(self, row: ImageRow, names: list[str]) -> Known:
         return Known(row, self._config(row.id), tuple(names))
 
+    def _found(self, ref: str, platform: str) -> ImageRow:
+        """Return an image that must be for a platform: "" or JSON. Raises NotFound."""
+        wanted = platforms.from_json(platform)
+        row, _ = self._find(ref)
+        if wanted is not None:
+            have = self._config(row.id).platform
+            if not platforms.fits(wanted, have):
+                raise NotFound(
+                    f"image with reference {ref} was found but its platform ({platforms.words(have)}) "
+                    f"does not match the specified platform ({platforms.words(wanted)})"
+                )
+        return row
+
     def resolve(self, ref: str) -> Image:
         """Return the image that a name, an id or the start of an id means."""
         row, _ = self._find(ref)
@@ -115,9 +129,9 @@ class Images:
             return False
         return True
 
-    def inspect(self, ref: str) -> dict[str, Any]:
+    def inspect(self, ref: str, platform: str = "") -> dict[str, Any]:
         """Return the body of GET /images/NAME/json."""
-        row, _ = self._find(ref)
+        row = self._found(ref, platform)
         data = self._snapshotter.graph_data(row.chain_id) if row.chain_id else {}
         return listing.inspection(
             self._known(row, self._rows.tags(row.id)),
@@ -125,9 +139,9 @@ class Images:
             driver={"Name": self._snapshotter.name, "Data": data or None},
         )
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
         """Return the body of GET /images/NAME/history."""
-        row, _ = self._find(ref)
+        row = self._found(ref, platform)
         return listing.history(self._known(row, []), self._rows.lineage(row), self._rows.layer_size)
 
     def listing(self, *, all: bool, filters: Filters) -> list[dict[str, Any]]:
@@ -197,9 +211,10 @@ class Images:
 
     # Going
 
-    def remove(self, ref: str, *, force: bool, noprune: bool, users: Users) -> list[Step]:
+    def remove(self, ref: str, *, force: bool, noprune: bool, users: Users, platform: str = "") -> list[Step]:
         """Remove a name or an image, see `removal`; return what was done, in order."""
         with self._changing:
+            self._found(ref, platform)
             row, name = self._find(ref)
             with self._dropping() as drop:
                 removal = Removal(self._rows, users, drop, force=force, prune=not noprune)
@@ -267,11 +282,12 @@ class Images:
 
     # Coming
 
-    def load(self, stream: BinaryIO, progress: Report) -> list[str]:
-        """Load a docker archive or an OCI layout: all its images or, on any error, nothing."""
+    def load(self, stream: BinaryIO, progress: Report, platform: str = "") -> list[str]:
+        """Load a docker archive or an OCI layout: all its images or, on any error, nothing. platform: "" or JSON."""
+        wanted = platforms.from_json(platform)
         with Spool(self._content.spool) as spool:
             spool.take_apart(stream)
-            found = candidates(spool)
+            found = candidates(spool, wanted)
             with self._kept(needs(each) for each in found):
                 archives: Archives = {}
                 layers = [self._ingest(each, ArchiveLayers(each, spool, progress), archives) for each in found]
@@ -422,18 +438,19 @@ class Images:
     @contextmanager
     def saved(self, refs: list[str], platform: str = "") -> Iterator[tuple[list[str], Generator[bytes, None, None]]]:
         """Give the ids of images and a tar of them. They stay whole while it is read, also when they are removed."""
+        wanted = platforms.from_json(platform)
         with ExitStack() as held:
             held.callback(self._collect)
             with self._changing:
-                images = [self._outgoing(*each, platform) for each in choose(self._rows, self._find, refs)]
+                images = [self._outgoing(*each, wanted) for each in choose(self._rows, self._find, refs)]
                 for image in images:
                     diff_ids = [diff_id for diff_id, _ in image.layers]
                     held.enter_context(self._leases.hold([*diff_ids, *chain_ids(diff_ids)]))
             paths = {diff_id: self._content.path(diff_id) for image in images for diff_id, _ in image.layers}
             yield [image.id for image in images], save.archive(save.members(images, paths))
 
-    def _outgoing(self, row: ImageRow, names: tuple[Reference, ...], platform: str) -> save.Saved:
-        save.check_platform(self._config(row.id), platform)
+    def _outgoing(self, row: ImageRow, names: tuple[Reference, ...], wanted: Platform | None) -> save.Saved:
+        save.check_platform(self._config(row.id), wanted)
         layers = save.with_sizes(self._diff_ids(row.chain_id), self._content.sizes(OCI_LAYER))
         return save.Saved(row.id, self._content.read(row.id), row.created, names, layers)
 

@@ -13,18 +13,19 @@ from typing import Any
 
 import msgspec
 
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, NotFound
 from wherry.images.config import ImageConfig, chain_ids, parse
 from wherry.images.references import Reference, hex_of
 from wherry.images.references import parse as parse_reference
 from wherry.images.spool import Member, Spool
+from wherry.models import platforms
 from wherry.models.manifest import (
     JSON_LIMIT,
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
+    Platform,
     decode,
-    host_architecture,
     parse_document,
 )
 
@@ -61,25 +62,21 @@ class _ArchiveImage(msgspec.Struct, rename="pascal"):
 
 
 def parse_platform(text: str) -> dict[str, str]:
-    """Return os, architecture and variant of an os[/arch[/variant]] specifier, "" meaning this machine."""
-    parts = text.lower().split("/") if text else ["linux"]
-    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
-        raise InvalidArgument(f'"{text[:100]}": cannot parse platform specifier: invalid argument')
-    if parts[0] != "linux":
-        raise InvalidArgument(f'operating system "{parts[0]}" is not supported')
-    system = {"architecture": parts[1] if len(parts) > 1 else host_architecture(), "os": parts[0]}
-    if len(parts) > 2:
-        system["variant"] = parts[2]
-    return system
+    """Return os, architecture and variant of a specifier, as an image config has them. Raises InvalidArgument."""
+    wanted = platforms.from_words(text)
+    if wanted.os != "linux":
+        raise InvalidArgument("operating system is not supported")
+    system = {"architecture": wanted.architecture, "os": wanted.os}
+    return system | ({"variant": wanted.variant} if wanted.variant else {})
 
 
-def candidates(spool: Spool) -> list[Candidate]:
-    """Return the images of an archive. Raises InvalidArgument."""
+def candidates(spool: Spool, platform: Platform | None = None) -> list[Candidate]:
+    """Return the images of an archive, or those for a platform. Raises InvalidArgument, NotFound."""
     if spool.has("manifest.json"):
         entries = decode(spool.read("manifest.json", JSON_LIMIT), "manifest.json", list[_ArchiveImage])
         found = [_from_archive(spool, entry) for entry in entries[: _IMAGES + 1]]
     elif spool.has("index.json"):
-        found = _from_layout(spool)
+        found = _from_layout(spool, platform or platforms.here())
     else:
         raise InvalidArgument(
             "the archive has no manifest.json and no index.json; it was not made by docker save. "
@@ -87,7 +84,10 @@ def candidates(spool: Spool) -> list[Candidate]:
         )
     if len(found) > _IMAGES:
         raise InvalidArgument(f"more than {_IMAGES} images in one archive")
-    return found
+    wanted = [each for each in found if platform is None or platforms.fits(platform, each.config.platform)]
+    if found and not wanted and platform is not None:
+        raise NotFound(f"the archive has no image for {platforms.words(platform)}")
+    return wanted
 
 
 def _from_archive(spool: Spool, entry: _ArchiveImage) -> Candidate:
@@ -130,17 +130,26 @@ def _candidate(
     return Candidate(data, config, layers, names, **more)
 
 
-def _from_layout(spool: Spool) -> list[Candidate]:
+def _from_layout(spool: Spool, platform: Platform) -> list[Candidate]:
     index = parse_document(spool.read("index.json", JSON_LIMIT), "index.json", OCI_INDEX)
-    found: list[Candidate] = []
-    for descriptor in index.manifests or ():
-        annotations = descriptor.annotations or {}
-        if annotations.get("vnd.docker.reference.type"):
-            continue  # an attestation, not an image
-        found.append(_resolve(spool, descriptor, _layout_names(annotations), _DEPTH))
-        if len(found) > _IMAGES:
-            break
-    return found
+    images = [each for each in index.manifests or () if platforms.is_image(each)]
+    if len(images) > _IMAGES:
+        raise InvalidArgument(f"more than {_IMAGES} images in one archive")
+    named: dict[tuple[Reference, ...], list[Descriptor]] = {}
+    for each in images:
+        named.setdefault(_layout_names(each.annotations or {}), []).append(each)
+    return [
+        _resolve(spool, each, names, platform)
+        for names, entries in named.items()
+        for each in _of_one_name(entries, platform)
+    ]
+
+
+def _of_one_name(entries: list[Descriptor], platform: Platform) -> list[Descriptor]:
+    """Return the one for a machine when all say for which they are: one image, without an index around it."""
+    if len(entries) < 2 or any(each.platform is None for each in entries):
+        return entries
+    return [platforms.choose(entries, platform)]
 
 
 def _layout_names(annotations: dict[str, str]) -> tuple[Reference, ...]:
@@ -152,15 +161,18 @@ def _layout_names(annotations: dict[str, str]) -> tuple[Reference, ...]:
     return (Reference(reference.domain, reference.path, reference.tag or "latest"),)
 
 
-def _resolve(spool: Spool, descriptor: Descriptor, names: tuple[Reference, ...], depth: int) -> Candidate:
-    """Follow a descriptor to one image, by way of indexes, of which the entry for this machine is taken."""
+def _resolve(
+    spool: Spool, descriptor: Descriptor, names: tuple[Reference, ...], platform: Platform, *, depth: int = _DEPTH
+) -> Candidate:
+    """Follow a descriptor to one image, by way of indexes, of which the entry for the platform is taken."""
     member = _blob(spool, descriptor)
     data = spool.read(f"blobs/sha256/{hex_of(member.digest)}", JSON_LIMIT)
     document = parse_document(data, descriptor.digest, descriptor.media_type)
     if document.manifests is not None:
         if not depth:
             raise InvalidArgument("indexes nested too deep")
-        return _resolve(spool, _for_this_machine(document.manifests), names, depth - 1)
+        entry = platforms.choose(document.manifests, platform)
+        return _resolve(spool, entry, names, platform, depth=depth - 1)
     if document.config is None or document.layers is None:
         raise InvalidArgument(f"{descriptor.digest} has no config or no layers")
     _blob(spool, document.config)
@@ -168,14 +180,6 @@ def _resolve(spool: Spool, descriptor: Descriptor, names: tuple[Reference, ...],
     name = f"blobs/sha256/{hex_of(document.config.digest)}"
     media_type = descriptor.media_type or OCI_MANIFEST
     return _candidate(spool, name, layers, names, manifest=data, media_type=media_type)
-
-
-def _for_this_machine(manifests: list[Descriptor]) -> Descriptor:
-    wanted = host_architecture()
-    for each in manifests:
-        if each.platform and each.platform.os == "linux" and each.platform.architecture == wanted:
-            return each
-    raise InvalidArgument(f"the index has no image for linux/{wanted}")
 
 
 def _blob(spool: Spool, descriptor: Descriptor) -> Member:

@@ -19,7 +19,8 @@ from wherry.archive.writer import END, header, padding
 from wherry.errors import Conflict, NotFound, SystemFailure
 from wherry.images.config import ImageConfig
 from wherry.images.references import Reference, hex_of
-from wherry.models.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, decode
+from wherry.models import platforms
+from wherry.models.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Platform
 
 _BLOBS = "blobs/sha256/"
 
@@ -93,15 +94,10 @@ class _Documents:
         return self.members
 
 
-def check_platform(config: ImageConfig, asked: str) -> None:
-    """Raise NotFound when an image is not for a platform: "" or JSON as in the OCI image spec, "platform"."""
-    if not asked:
-        return
-    wanted = decode(asked.encode(), "platform", dict[str, Any])
-    have = {"os": config.os, "architecture": config.architecture, "variant": config.variant}
-    if any(wanted.get(key) not in (None, "", value) for key, value in have.items()):
-        words = "/".join(str(wanted[key]) for key in have if wanted.get(key))
-        raise NotFound(f"no suitable export target found for platform {words[:100]}")
+def check_platform(config: ImageConfig, wanted: Platform | None) -> None:
+    """Raise NotFound when an image is not for a platform."""
+    if wanted is not None and not platforms.fits(wanted, config.platform):
+        raise NotFound(f"no suitable export target found for platform {platforms.words(wanted)}")
 
 
 def with_sizes(diff_ids: list[str], sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
