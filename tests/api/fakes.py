@@ -322,6 +322,13 @@ class FakePorts:
         return {}
 
 
+class FakeCheck:
+    """CheckBackend."""
+
+    async def check(self, *, deep, repair):
+        return {"Deep": deep, "Findings": [], "Bytes": {"total": int(repair)}}
+
+
 class FakeXray:
     """XrayBackend."""
 
@@ -341,6 +348,7 @@ def backends() -> Backends:
         networks=FakeNetworks(),
         volumes=FakeVolumes(),
         ports=FakePorts(),
+        check=FakeCheck(),
         xray=FakeXray(),
     )
 

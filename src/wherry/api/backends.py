@@ -152,6 +152,12 @@ class XrayBackend(Protocol):
     async def look(self, ref: str) -> Json: ...
 
 
+class CheckBackend(Protocol):
+    """Whether everything is accounted for: not Docker's, under our own prefix."""
+
+    async def check(self, *, deep: bool, repair: bool) -> Json: ...
+
+
 class VolumesBackend(Protocol):
     """The volume endpoints."""
 
@@ -174,3 +180,4 @@ class Backends:
     xray: XrayBackend
     ports: PortsBackend
     volumes: VolumesBackend
+    check: CheckBackend

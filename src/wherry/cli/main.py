@@ -50,6 +50,7 @@ COMMANDS = {
     "version": "system:VERSION",
     "events": "system:EVENTS",
     "daemon": "system:DAEMON",
+    "system check": "check:CHECK",
     "system dial-stdio": "system:DIAL_STDIO",
     "system info": "system:INFO",
     "system events": "system:EVENTS",

@@ -24,6 +24,7 @@ from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
 from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
+from wherry.services.check import CheckService
 from wherry.services.committing import Committing
 from wherry.services.containers import Containers
 from wherry.services.copying import Copying
@@ -284,4 +285,5 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
         ports=Ports(life.catalog, life.networks, life.bus),
+        check=CheckService(life, images, life.provision.volumes),
     )

@@ -83,17 +83,47 @@ class Content:
             raise SystemFailure(f"cannot write {target}: {error}") from error
 
     def has(self, digest: str) -> bool:
-        """Return whether a blob is here and official."""
+        """Return whether a blob is here and official, and nothing speaks against it."""
+        return self.size(digest) >= 0
+
+    def size(self, digest: str) -> int:
+        """Return the bytes that an official blob should have, -1 for one that is not here or not to be trusted."""
+        rows = self._database.query("SELECT size FROM content WHERE digest = ?", (digest,))
+        return int(rows[0][0]) if rows else -1
+
+    def is_recorded(self, digest: str) -> bool:
+        """Return whether a blob has a row, trusted or not."""
         return bool(self._database.query("SELECT 1 FROM content WHERE digest = ?", (digest,)))
 
     def sizes(self, media_type: str) -> dict[str, int]:
         """Return the bytes of each official blob of a type, by digest."""
         rows = self._database.query("SELECT digest, size FROM content WHERE media_type = ?", (media_type,))
-        return {str(digest): int(size) for digest, size in rows}
+        return {str(digest): int(size) for digest, size in rows if size >= 0}
+
+    def digests(self, media_type: str) -> set[str]:
+        """Return the digests of all blobs of a type that have a row."""
+        rows = self._database.query("SELECT digest FROM content WHERE media_type = ?", (media_type,))
+        return {str(digest) for (digest,) in rows}
+
+    def rows(self) -> list[tuple[str, int, str]]:
+        """Return digest, size (-1: not to be trusted) and media type of every blob that has a row."""
+        rows = self._database.query("SELECT digest, size, media_type FROM content ORDER BY digest")
+        return [(str(digest), int(size), str(media_type)) for digest, size, media_type in rows]
+
+    def files(self) -> list[Path]:
+        """Return the files of the blobs, whether they have rows or not."""
+        return sorted(self._blobs.iterdir())
 
     def record(self, digest: str, size: int, media_type: str) -> None:
         """Make a blob official; the caller's transaction makes the reference to it."""
-        self._database.execute("INSERT OR IGNORE INTO content VALUES (?, ?, ?)", (digest, size, media_type))
+        self._database.execute(
+            "INSERT INTO content VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE SET size = excluded.size",
+            (digest, size, media_type),
+        )
+
+    def distrust(self, digest: str) -> None:
+        """Give a blob out no more, until one comes that takes its place: its bytes were found wrong or missing."""
+        self._database.execute("UPDATE content SET size = -1 WHERE digest = ?", (digest,))
 
     def forget(self, digest: str) -> None:
         """Take the row of a blob away, in the caller's transaction; `sweep` or `delete` takes the file."""
@@ -106,7 +136,7 @@ class Content:
                 self._released(digest)
 
     def _released(self, name: str) -> None:
-        if is_digest(name) and not self.has(name):
+        if is_digest(name) and not self.is_recorded(name):
             self.path(name).unlink(missing_ok=True)
 
     def sweep(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -13,14 +14,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wherry.archive.tar import Source
-from wherry.errors import NotFound
+from wherry.errors import EngineError, NotFound
 from wherry.images import changes as instructions
 from wherry.images import config as configs
 from wherry.images import listing, references, save
 from wherry.images.api import Filters, Report, Users
+from wherry.images.audit import Audit
 from wherry.images.choice import choose
 from wherry.images.commit import EMPTY, Commit, Joined, commit_config
-from wherry.images.config import ImageConfig, chain_ids
+from wherry.images.config import ImageConfig, RootFS, chain_ids
 from wherry.images.content import Content
 from wherry.images.layers import Layers
 from wherry.images.listing import Known
@@ -31,10 +33,13 @@ from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
 from wherry.images.spool import Member, Spool
 from wherry.models import platforms
+from wherry.models.check import Problem
 from wherry.models.image import Image
 from wherry.models.manifest import OCI_CONFIG, OCI_LAYER, Platform
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
+
+log = logging.getLogger(__name__)
 
 Archives = dict[str, Member]
 """diff id -> the uncompressed tar of a layer that is to be kept."""
@@ -61,10 +66,14 @@ class Images:
         self._recover()
 
     def _recover(self) -> None:
-        present = {info.name for info in self._snapshotter.walk() if info.committed}
+        """Forget layers whose removal was cut off; one that an image needs keeps its row, so its archive (`audit`)."""
+        present, known = self._layers.present(), self._rows.layers()
+        needed = {layer.chain_id for image in self._rows.images() for layer in _chain(image.chain_id, known)}
         with self._database.transaction():
-            for chain in self._rows.layers():
-                if chain not in present:
+            for chain in known.keys() - present:
+                if chain in needed:
+                    log.error("a layer is missing; wherry system check --repair", extra={"layer": chain})
+                else:
                     self._rows.drop_layer(chain)
         self._collect()
         self._content.sweep()
@@ -165,7 +174,15 @@ class Images:
 
     def _all(self) -> list[Known]:
         names = self._rows.all_tags()
-        return [self._known(row, names.get(row.id, [])) for row in self._rows.images()]
+        return [self._shown(row, names.get(row.id, [])) for row in self._rows.images()]
+
+    def _shown(self, row: ImageRow, names: list[str]) -> Known:
+        """One image whose config is damaged must not hide the others, and is to be seen to be removed."""
+        try:
+            return self._known(row, names)
+        except EngineError as error:
+            log.error("image without its configuration", extra={"image": row.id, "error": error.message})
+            return Known(row, ImageConfig(RootFS()), tuple(names))
 
     def known(self) -> dict[str, str]:
         """Return the id of the image that each id and each name, as people write it, means."""
@@ -254,12 +271,16 @@ class Images:
         with self._changing:
             removed = self._layers.collect()
             with self._database.transaction():
-                unneeded = self._content.sizes(OCI_LAYER).keys() - self._rows.diff_ids() - self._leases.names()
+                unneeded = self._content.digests(OCI_LAYER) - self._rows.diff_ids() - self._leases.names()
                 for digest in unneeded:
                     self._content.forget(digest)
             for digest in unneeded:
                 self._content.delete(digest)
         return removed
+
+    def audit(self, *, deep: bool) -> list[Problem]:
+        """Compare what is recorded of images with what is on the disk; deep: read every blob."""
+        return list(Audit(self._database, self._rows, self._content, self._layers, deep=deep).problems())
 
     def prune(self, filters: Filters, *, users: Users) -> dict[str, Any]:
         """Remove unused images: dangling ones, or with dangling=false all of them."""
@@ -461,7 +482,7 @@ class Images:
 
 def _chain(chain_id: str, layers: Mapping[str, LayerRow]) -> Iterator[LayerRow]:
     """Yield a layer and all below it, topmost first."""
-    while chain_id:
+    while chain_id in layers:
         yield layers[chain_id]
         chain_id = layers[chain_id].parent
 

@@ -49,6 +49,18 @@ class Layers:
             return False
         return True
 
+    def present(self) -> set[str]:
+        """Return the chain IDs of the layers that the driver has."""
+        return {info.name for info in self._snapshotter.walk() if info.committed}
+
+    def usage(self, chain_id: str) -> int:
+        """Return the bytes of a layer as the driver counts them. Raises EngineError, OSError."""
+        return self._snapshotter.usage(chain_id).size
+
+    def flush(self) -> None:
+        """Make the layers durable against a loss of power."""
+        self._snapshotter.flush()
+
     def ingest(self, diff_ids: list[str], open_layer: OpenLayer) -> list[LayerRow]:
         """Make the layers that are missing, lowest first; open_layer(index) gives the tar, which is in `content` too.
         """

@@ -145,6 +145,31 @@ class Rows:
         """Remove a layer."""
         self._database.execute("DELETE FROM layers WHERE driver = ? AND chain_id = ?", (self._driver, chain_id))
 
+    def dangling_tags(self) -> list[tuple[str, str]]:
+        """Return the stored names of images that are not there, and the ids of those."""
+        rows = self._database.query("SELECT name, image FROM tags WHERE image NOT IN (SELECT id FROM images)")
+        return [(str(name), str(image)) for name, image in rows]
+
+    def all_images(self) -> list[ImageRow]:
+        """Return the images of all drivers."""
+        return [ImageRow(*row) for row in self._database.query(f"{_IMAGE} ORDER BY id")]
+
+    def has_config(self, image_id: str) -> bool:
+        """Return whether the config of an image has a row among the blobs."""
+        return bool(self._database.query("SELECT 1 FROM content WHERE digest = ?", (image_id,)))
+
+    def has_chain(self, chain_id: str) -> bool:
+        """Return whether some driver has a row of a layer."""
+        return bool(self._database.query("SELECT 1 FROM layers WHERE chain_id = ? LIMIT 1", (chain_id,)))
+
+    def referred(self) -> set[str]:
+        """Return the digests of configs and manifests of the images of all drivers."""
+        return {digest for row in self.all_images() for digest in (row.id, row.manifest) if digest}
+
+    def forget_manifest(self, digest: str) -> None:
+        """Let no image say any more that this is its manifest."""
+        self._database.execute("UPDATE images SET manifest = '' WHERE manifest = ?", (digest,))
+
     def is_used(self, digest: str) -> bool:
         """Return whether an image refers to a blob, as its config or its manifest."""
         query = "SELECT 1 FROM images WHERE id = ? OR manifest = ? LIMIT 1"

@@ -61,10 +61,14 @@ class Creation:
             raise InvalidArgument("no image given: a container is made from an image")
         record, wanted, warnings = self._plan(request, image, name, platform)
         self.catalog.check_name_is_free(record.name)
-        if volume_names(record):
-            await self._make_with_volumes(record, image, wanted)
-        else:
-            await self._make(record, image)
+        self.catalog.coming.add(record.id)
+        try:
+            if volume_names(record):
+                await self._make_with_volumes(record, image, wanted)
+            else:
+                await self._make(record, image)
+        finally:
+            self.catalog.coming.discard(record.id)
         self.bus.publish("container", "create", record.id, attributes(record))
         return {"Id": record.id, "Warnings": warnings}
 

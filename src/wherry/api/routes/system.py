@@ -30,6 +30,11 @@ async def login(request: Request) -> Answer:
     raise NotImplementedHere("docker login is not possible yet: this engine has no registry client")
 
 
+async def prune_build_cache(request: Request) -> Answer:
+    """Delete what builds have cached, which is nothing without a builder; docker system prune asks for it."""
+    return json_reply({"CachesDeleted": None, "SpaceReclaimed": 0})
+
+
 class System:
     """Endpoints over the system backend."""
 
@@ -74,4 +79,5 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("GET", "/info", system.info)
     yield Route("GET", "/events", system.events, follows=True)
     yield Route("GET", "/system/df", system.disk_usage)
+    yield Route("POST", "/build/prune", prune_build_cache)
     yield Route("POST", "/auth", login)

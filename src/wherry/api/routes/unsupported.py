@@ -34,7 +34,6 @@ MISSING = (
     "POST /images/{name...}/push|pushing images",
     "GET /distribution/{name...}/json|asking a registry",
     "POST /build|building images",
-    "POST /build/prune|building images",
     "POST /build/cancel|building images",
     "POST /session|building images with BuildKit",
     "POST /grpc|building images with BuildKit",
