@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 
 from wherry.archive.tar import Source
 from wherry.errors import EngineError, NotFound
+from wherry.failpoints import reach
 from wherry.images import changes as instructions
 from wherry.images import config as configs
 from wherry.images import listing, references, save
@@ -24,7 +24,7 @@ from wherry.images.choice import choose
 from wherry.images.commit import EMPTY, Commit, Joined, commit_config
 from wherry.images.config import ImageConfig, RootFS, chain_ids
 from wherry.images.content import Content
-from wherry.images.layers import Layers
+from wherry.images.layers import Layers, chain_of, shared_sizes
 from wherry.images.listing import Known
 from wherry.images.load import ArchiveLayers, Incoming, import_config, opened
 from wherry.images.manifest import Candidate, candidates, needs, parse_platform
@@ -68,7 +68,7 @@ class Images:
     def _recover(self) -> None:
         """Forget layers whose removal was cut off; one that an image needs keeps its row, so its archive (`audit`)."""
         present, known = self._layers.present(), self._rows.layers()
-        needed = {layer.chain_id for image in self._rows.images() for layer in _chain(image.chain_id, known)}
+        needed = {layer.chain_id for image in self._rows.images() for layer in chain_of(image.chain_id, known)}
         with self._database.transaction():
             for chain in known.keys() - present:
                 if chain in needed:
@@ -93,7 +93,7 @@ class Images:
         if row is not None:
             return row, reference.stored
         prefix = ref.removeprefix("sha256:")
-        found = self._rows.starting_with(f"sha256:{prefix}") if _is_hex(prefix) else []
+        found = self._rows.starting_with(f"sha256:{prefix}") if references.is_hex(prefix) else []
         row = self._rows.image(found[0]) if len(found) == 1 else None
         if row is None:  # an ambiguous prefix is no answer either; Docker says the same of both
             raise NotFound(f"No such image: {reference.familiar}")
@@ -193,13 +193,7 @@ class Images:
 
     def shared_sizes(self) -> dict[str, int]:
         """Return for each image the bytes of those of its layers that other images have too."""
-        layers, images = self._rows.layers(), self._rows.images()
-        chains = {image.id: list(_chain(image.chain_id, layers)) for image in images}
-        users = Counter(layer.chain_id for chain in chains.values() for layer in chain)
-        return {
-            image_id: sum(layer.size for layer in chain if users[layer.chain_id] > 1)
-            for image_id, chain in chains.items()
-        }
+        return shared_sizes(self._rows.images(), self._rows.layers())
 
     def layers_size(self) -> int:
         """Return the bytes of all layers, unpacked: what images are made of."""
@@ -256,6 +250,7 @@ class Images:
 
         with self._database.transaction(power_safe=True):
             yield drop
+        reach("removal.recorded")
         for digest in digests:
             self._configs.pop(digest, None)
             self._content.delete(digest)
@@ -270,11 +265,14 @@ class Images:
     def _collect(self) -> list[str]:
         with self._changing:
             removed = self._layers.collect()
+            if removed:
+                reach("collect.layers")
             with self._database.transaction():
                 unneeded = self._content.digests(OCI_LAYER) - self._rows.diff_ids() - self._leases.names()
                 for digest in unneeded:
                     self._content.forget(digest)
             for digest in unneeded:
+                reach("collect.recorded")
                 self._content.delete(digest)
         return removed
 
@@ -308,17 +306,16 @@ class Images:
         wanted = platforms.from_json(platform)
         with Spool(self._content.spool) as spool:
             spool.take_apart(stream)
+            reach("load.spooled")
             found = candidates(spool, wanted)
             with self._kept(needs(each) for each in found):
                 archives: Archives = {}
                 layers = [self._ingest(each, ArchiveLayers(each, spool, progress), archives) for each in found]
                 spool.clear()
-                loaded = self._commit(found, layers, archives, progress)
-        for image_id, names in loaded:
-            for name in names or ():
-                progress({"stream": f"Loaded image: {name.familiar}\n"})
-            if not names:
-                progress({"stream": f"Loaded image ID: {image_id}\n"})
+                loaded = self._commit(found, layers, archives)
+        for image_id, lines in loaded:
+            for line in lines or [f"Loaded image ID: {image_id}\n"]:
+                progress({"stream": line})
         return [image_id for image_id, _ in loaded]
 
     def add(self, image: Candidate, layers: Incoming) -> str:
@@ -329,7 +326,7 @@ class Images:
         with self._kept([needs(image)]):
             archives: Archives = {}
             rows = self._ingest(image, layers, archives)
-            return self._commit([image], [rows], archives, _quiet)[0][0]
+            return self._commit([image], [rows], archives)[0][0]
 
     def _ingest(self, image: Candidate, layers: Incoming, archives: Archives) -> list[LayerRow]:
         """Make the layers that are not there yet, and note the archives to keep."""
@@ -371,20 +368,26 @@ class Images:
             raise
 
     def _commit(
-        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives, progress: Report
-    ) -> list[tuple[str, tuple[Reference, ...]]]:
-        """Make images visible: their content is on the disk before anything refers to it."""
+        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives
+    ) -> list[tuple[str, list[str]]]:
+        """Make images visible: their content is on the disk before anything refers to it.
+
+        Return their ids, and what there is to tell of their names.
+        """
         self._snapshotter.flush()
-        loaded: list[tuple[str, tuple[Reference, ...]]] = []
+        reach("image.flushed")
+        loaded: list[tuple[str, list[str]]] = []
         with self._changing:
             blobs = [(self._content.put(each.config_bytes), self._put_manifest(each)) for each in found]
+            reach("image.blobs")
             with self._database.transaction(power_safe=True):
                 for digest, member in archives.items():
                     self._content.record(digest, member.size, OCI_LAYER)
                 for candidate, rows, (image_id, manifest) in zip(found, layers, blobs, strict=True):
                     self._put(candidate, rows, image_id, manifest)
-                    self._name(candidate.names, image_id, progress)
-                    loaded.append((image_id, candidate.names))
+                    loaded.append((image_id, self._name(candidate.names, image_id)))
+                reach("image.recorded")
+        reach("image.visible")
         return loaded
 
     def _put_manifest(self, candidate: Candidate) -> str:
@@ -401,13 +404,18 @@ class Images:
         created = configs.created_ns(candidate.config)
         self._rows.put_image(ImageRow(image_id, top, created, size, manifest, candidate.parent))
 
-    def _name(self, names: tuple[Reference, ...], image_id: str, progress: Report) -> None:
+    def _name(self, names: tuple[Reference, ...], image_id: str) -> list[str]:
+        """Give an image its names; return what docker load tells of it."""
+        lines = []
         for name in names:
             old = self._rows.tagged(name.stored)
             if old and old != image_id:
-                text = f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string\n"
-                progress({"stream": text})
+                lines.append(
+                    f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string\n"
+                )
+            lines.append(f"Loaded image: {name.familiar}\n")
             self._rows.put_tag(name.stored, image_id, self._clock())
+        return lines
 
     def import_(
         self, stream: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
@@ -428,7 +436,7 @@ class Images:
             with self._kept([needs(candidate)]):
                 kept = self._adopt(member)
                 rows = self._layers.ingest([kept.digest], lambda _: opened(kept, kept.digest, _quiet))
-                return self._commit([candidate], [rows], {kept.digest: kept}, _quiet)[0][0]
+                return self._commit([candidate], [rows], {kept.digest: kept})[0][0]
 
     def commit(self, chunks: Iterator[bytes], wanted: Commit) -> str:
         """Make an image of a layer's tar on top of the layers that a container has; return its id."""
@@ -452,7 +460,7 @@ class Images:
             with self._kept([needs(candidate)]):
                 archives = {} if empty else {member.digest: self._adopt(member)}
                 rows = self._layers.ingest(diff_ids, lambda at: opened(archives[diff_ids[at]], diff_ids[at], _quiet))
-                return self._commit([candidate], [rows], archives, _quiet)[0][0]
+                return self._commit([candidate], [rows], archives)[0][0]
 
     # Out
 
@@ -477,19 +485,8 @@ class Images:
 
     def _diff_ids(self, chain_id: str) -> list[str]:
         """Return the digests of a chain of layers, lowest first."""
-        return [layer.diff_id for layer in _chain(chain_id, self._rows.layers())][::-1]
-
-
-def _chain(chain_id: str, layers: Mapping[str, LayerRow]) -> Iterator[LayerRow]:
-    """Yield a layer and all below it, topmost first."""
-    while chain_id in layers:
-        yield layers[chain_id]
-        chain_id = layers[chain_id].parent
+        return [layer.diff_id for layer in chain_of(chain_id, self._rows.layers())][::-1]
 
 
 def _quiet(_: dict[str, Any]) -> None:
     """Report to nobody."""
-
-
-def _is_hex(text: str) -> bool:
-    return 0 < len(text) <= 64 and not set(text) - set("0123456789abcdef")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,9 +12,10 @@ from typing import BinaryIO, cast
 
 from wherry.archive.tar import Source
 from wherry.errors import Conflict, NotFound
+from wherry.failpoints import reach
 from wherry.images.config import chain_ids
 from wherry.images.content import Content
-from wherry.images.rows import LayerRow, Rows
+from wherry.images.rows import ImageRow, LayerRow, Rows
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
@@ -80,6 +81,7 @@ class Layers:
                 with open_layer() as source:
                     blob = self._content.path(layer.diff_id)
                     size = self._snapshotter.ingest(chain, layer.parent, cast(BinaryIO, source), blob).size
+        reach("image.layer")
         return replace(layer, size=size)
 
     @contextmanager
@@ -103,6 +105,8 @@ class Layers:
             known = self._rows.layers()
             needed = self._needed(known)
             removed = [chain for chain in self._unneeded(known, needed) if self._remove(chain)]
+            if removed:
+                reach("collect.removed")
             with self._database.transaction():
                 for chain in removed:
                     self._rows.drop_layer(chain)
@@ -148,3 +152,19 @@ def children_first(parents: dict[str, str]) -> list[str]:
             if not children[parent]:
                 free.append(parent)
     return ordered
+
+
+def chain_of(chain_id: str, layers: Mapping[str, LayerRow]) -> Iterator[LayerRow]:
+    """Yield a layer and all below it, topmost first, as far as they are known."""
+    while chain_id in layers:
+        yield layers[chain_id]
+        chain_id = layers[chain_id].parent
+
+
+def shared_sizes(images: list[ImageRow], layers: Mapping[str, LayerRow]) -> dict[str, int]:
+    """Return for each image the bytes of those of its layers that other images have too."""
+    chains = {image.id: list(chain_of(image.chain_id, layers)) for image in images}
+    users = Counter(layer.chain_id for chain in chains.values() for layer in chain)
+    return {
+        image_id: sum(layer.size for layer in chain if users[layer.chain_id] > 1) for image_id, chain in chains.items()
+    }
