@@ -21,7 +21,7 @@ from wherry.errors import InvalidArgument, SystemFailure
 from wherry.kernel.fsio import trees
 from wherry.kernel.fsio.space import Reserve
 
-MEMBER_LIMIT = 100_000
+MEMBER_LIMIT = 20_000  # each is a file for a while; a thousand images with twenty layers are as many
 _LINKS = 8
 
 
@@ -104,7 +104,7 @@ class Spool:
 
     def _take(self, entry: Entry, reader: TarReader) -> None:
         name = os.fsdecode(clean_name(entry.name))
-        if len(self._members) + len(self._links) >= MEMBER_LIMIT:
+        if self._count + len(self._links) >= MEMBER_LIMIT:
             raise TarError(f"more than {MEMBER_LIMIT} members")
         if entry.type == tar.REGULAR and entry.sparse is None:
             with self._new_file() as file:
