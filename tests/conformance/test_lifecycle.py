@@ -141,7 +141,7 @@ def test_what_a_kill_interrupted_is_swept(bench: Bench, tmp_path: Path) -> None:
         "    def read(self, size=-1):\n"
         "        data = super().read(4096)\n"
         "        return data or os.kill(os.getpid(), 9)\n"
-        f"root = Path('{bench.root}'); driver = DRIVERS['{bench.driver.name}'](root)\n"
+        f"root = Path('{bench.root}'); driver = DRIVERS['{bench.kind}'](root)\n"
         "content = tars.archive([tars.file(f'f{n}', b'x' * 3000) for n in range(50)])\n"
         "ingest(driver, root, chain('whole'), '', io.BytesIO(content))\n"
         "driver.flush()\n"

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
     add("--mtu", type=int)
     add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
-    add("-s", "--storage-driver", help="overlay2 or vfs")
+    add("-s", "--storage-driver", help="erofs, overlay2 or vfs")
     add("--cgroup-parent", help="control group under which containers are placed (/wherry)")
     add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
     add("--cpu-rt-runtime", type=int, help="real-time budget that containers share, in microseconds (0: none)")

@@ -115,7 +115,8 @@ class Copying:
             raise Conflict(f"container {container.id} has been removed")
         mounts = life.snapshotter.mounts(container.id)
         read_only = container.record.host_config.readonly_rootfs
-        return view.of_stopped(mounts, kept, life.settings.rootfs_path, read_only=read_only)
+        layers = life.snapshotter.mount_namespace
+        return view.of_stopped(mounts, kept, life.settings.rootfs_path, read_only=read_only, layers=layers)
 
 
 def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:

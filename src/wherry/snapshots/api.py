@@ -9,10 +9,10 @@ writable layer of one container; its key is the container's id. Both live in one
     mounts(key)                 ->  tuple[Mount, ...]  how to mount an active snapshot; data only
     remove(name_or_key)         ->  gone               refused while a committed child or an active one needs it
 
-Drivers never mount: the runtime mounts what `mounts` returns in the container's own mount namespace, in
-order, the first with target "" at the rootfs. Whatever is interrupted (kill -9, power) leaves either nothing
-or something that `sweep` removes; a committed snapshot is visible only when complete (rename is the commit), and
-survives a loss of power once `flush` has returned (one for all layers of an image, for it waits for the disk).
+Drivers mount nothing that anybody else could see: the runtime mounts what `mounts` returns in the container's own
+mount namespace, in order, the first with target "" at the rootfs. Whatever is interrupted (kill -9, power) leaves
+either nothing or something that `sweep` removes; a committed snapshot is visible only when complete (rename is the
+commit), and survives a loss of power once `flush` has returned (one for all layers of an image: it waits for the disk).
 
 All methods block and are safe to call from several threads for different names.
 """
@@ -51,6 +51,10 @@ class Snapshotter(Protocol):
     name: str
     instant: bool
     """Whether `prepare` only makes a few folders, so that it need not leave the caller's thread."""
+    unpacks: bool
+    """Whether a layer's files take room beside its tar."""
+    mount_namespace: int
+    """A descriptor of the mount namespace in which what has the option "x-layers" is to be mounted; -1: nothing has."""
 
     def ingest(self, chain_id: str, parent: str, layer: BinaryIO, blob: Path) -> Usage:
         """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once.
@@ -109,4 +113,8 @@ class Snapshotter(Protocol):
 
     def sweep(self) -> None:
         """Remove leftovers of interrupted work; called once at start."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held in memory and in the kernel; running containers go on."""
         ...
