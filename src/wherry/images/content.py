@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 from wherry.errors import NotFound, SystemFailure
-from wherry.images.leases import Leases
+from wherry.images.leases import Lease, Leases
 from wherry.images.references import hex_of, is_digest
 from wherry.kernel.fsio import trees
 from wherry.kernel.fsio.durable import fsync_directory
@@ -81,6 +82,16 @@ class Content:
             fsync_directory(self._blobs)
         except OSError as error:
             raise SystemFailure(f"cannot write {target}: {error}") from error
+
+    def leasing(self, lease: Lease) -> Callable[[str], Path | None]:
+        """Return a function that leases a blob and says where it is, None when it is not here or not official."""
+
+        def known(digest: str) -> Path | None:
+            lease.add([digest])
+            path = self.path(digest)
+            return path if self.has(digest) and path.exists() else None
+
+        return known
 
     def has(self, digest: str) -> bool:
         """Return whether a blob is here and official, and nothing speaks against it."""

@@ -201,7 +201,8 @@ class Images:
 
     def _stored(self) -> int:
         """Return the bytes of all layers, unpacked and as the archives that docker save gives back."""
-        return self.layers_size() + sum(self._content.sizes(OCI_LAYER).values())
+        unpacked = self.layers_size() if self._snapshotter.unpacks else 0
+        return unpacked + sum(self._content.sizes(OCI_LAYER).values())
 
     def _limits(self, filters: Filters) -> tuple[int | None, int]:
         before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
@@ -304,7 +305,7 @@ class Images:
     def load(self, stream: BinaryIO, progress: Report, platform: str = "") -> list[str]:
         """Load a docker archive or an OCI layout: all its images or, on any error, nothing. platform: "" or JSON."""
         wanted = platforms.from_json(platform)
-        with Spool(self._content.spool) as spool:
+        with self._leases.hold() as lease, Spool(self._content.spool, self._content.leasing(lease)) as spool:
             spool.take_apart(stream)
             reach("load.spooled")
             found = candidates(spool, wanted)
