@@ -20,6 +20,7 @@ from wherry.models.container import (
     PortBinding,
 )
 from wherry.models.network import CreateNetwork
+from wherry.models.parts import Part
 from wherry.models.queries import (
     ArchiveAnswer,
     AttachQuery,
@@ -115,7 +116,7 @@ class ImagesBackend(Protocol):
         """Yield progress records ({"stream": ...}, {"status": ...}); body is read in a worker thread."""
         ...
 
-    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[Part]:
         """Return a tar; it has to be closed."""
         ...
 

@@ -23,6 +23,8 @@ from typing import Protocol, cast
 from wherry.api.answers import Answer, Reply, Stream, json_reply
 from wherry.api.body import Body, ClientGone, MalformedBody
 from wherry.api.head import Head, Incoming, Refused, find_end, parse_head, write_head
+from wherry.api.sending import send_part
+from wherry.models.parts import FilePart
 from wherry.models.queries import ClientStream
 
 log = logging.getLogger(__name__)
@@ -281,7 +283,9 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         try:
             async for chunk in stream.chunks:
-                if chunk:
+                if isinstance(chunk, FilePart):
+                    await self._send_part(chunk, chunked=chunked)
+                elif chunk:
                     self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     await self._drain()
         finally:
@@ -291,6 +295,21 @@ class Connection(asyncio.Protocol):
         if chunked:
             self._transport.write(b"0\r\n\r\n")
         self._closing = self._closing or not keep
+
+    async def _send_part(self, part: FilePart, *, chunked: bool) -> None:
+        """Send a part of a file as one chunk, past the transport, which has nothing left to write meanwhile."""
+        if chunked:
+            self._transport.write(b"%x\r\n" % part.size)
+        self._transport.set_write_buffer_limits(high=0)
+        await self._drain()
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        try:
+            await send_part(descriptor, part)
+        finally:
+            os.close(descriptor)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
+        if chunked:
+            self._transport.write(b"\r\n")
 
     async def _drain(self) -> None:
         if self._writable is not None:

@@ -36,6 +36,7 @@ from wherry.models import platforms
 from wherry.models.check import Problem
 from wherry.models.image import Image
 from wherry.models.manifest import OCI_CONFIG, OCI_LAYER, Platform
+from wherry.models.parts import Part
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
@@ -466,7 +467,7 @@ class Images:
     # Out
 
     @contextmanager
-    def saved(self, refs: list[str], platform: str = "") -> Iterator[tuple[list[str], Generator[bytes, None, None]]]:
+    def saved(self, refs: list[str], platform: str = "") -> Iterator[tuple[list[str], Generator[Part, None, None]]]:
         """Give the ids of images and a tar of them. They stay whole while it is read, also when they are removed."""
         wanted = platforms.from_json(platform)
         with ExitStack() as held:

@@ -21,8 +21,11 @@ from wherry.images.config import ImageConfig
 from wherry.images.references import Reference, hex_of
 from wherry.models import platforms
 from wherry.models.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Platform
+from wherry.models.parts import FilePart, Part
 
 _BLOBS = "blobs/sha256/"
+LAST = 256 << 10
+"""Bytes of a blob that are held back until all its bytes are known to be right; at most CHUNK."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +122,8 @@ def members(images: list[Saved], layers: Mapping[str, Path]) -> dict[str, Member
     return documents.finish()
 
 
-def archive(files: Mapping[str, Member]) -> Generator[bytes, None, None]:
-    """Yield the tar, a piece of at most CHUNK bytes at a time. Raises SystemFailure for a layer that is damaged."""
+def archive(files: Mapping[str, Member]) -> Generator[Part, None, None]:
+    """Yield the tar: bytes, at most CHUNK at a time, and parts of files. Raises SystemFailure for a damaged layer."""
     for folder in ("blobs/", _BLOBS):
         yield header(_entry(folder, DIRECTORY, 0o755))
     for name, member in sorted(files.items()):
@@ -135,17 +138,23 @@ def archive(files: Mapping[str, Member]) -> Generator[bytes, None, None]:
     yield END
 
 
-def _content(path: Path, size: int) -> Iterator[bytes]:
-    """Yield the bytes of a blob, whose name is their digest; the last ones only when all were right."""
+def _content(path: Path, size: int) -> Iterator[Part]:
+    """Yield a blob, whose name is the digest of its bytes; the last ones only when all were right.
+
+    What is before them is sent as it is, while we are asked for the next piece already, and so compute the digest.
+    """
+    if size > LAST:
+        yield FilePart(path, size - LAST)
     digest, left = hashlib.sha256(), size
-    with open(path, "rb", buffering=0) as file:
-        while left:
-            data = file.read(min(CHUNK, left))
+    with open(path, "rb") as file:
+        while left > LAST and (data := file.read(min(CHUNK, left - LAST))):
             left -= len(data)
             digest.update(data)
-            if not data or (not left and digest.hexdigest() != path.name):
-                raise SystemFailure(f"{path} is damaged: its bytes are not those of its digest; load the image again")
-            yield data
+        last = file.read(left)
+        digest.update(last)
+    if len(last) != left or digest.hexdigest() != path.name:
+        raise SystemFailure(f"{path} is damaged: its bytes are not those of its digest; load the image again")
+    yield last
 
 
 def _entry(name: str, kind: int, mode: int) -> Entry:

@@ -72,7 +72,7 @@ class Copying:
             await _work(_put, os.dup(tree.root), container.record.config.user, query, body, f"in container {ref}")
         self.lifecycle.publish(container, "extract-to-dir")
 
-    async def export(self, container: Container) -> Chunks:
+    async def export(self, container: Container) -> Chunks[bytes]:
         """Return a tar of the whole root file system, without what is mounted into it."""
         held = AsyncExitStack()
         try:

@@ -12,6 +12,7 @@ from wherry.containers.catalog import Catalog
 from wherry.errors import NotImplementedHere
 from wherry.events import Bus
 from wherry.images.images import Images
+from wherry.models.parts import Part
 from wherry.models.queries import Filters
 from wherry.services.chunks import Chunks
 from wherry.services.pace import at_their_pace
@@ -105,7 +106,7 @@ class ImageService:
 
         return self._progress(work, "import")
 
-    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[Part]:
         """GET /images/get."""
         held = ExitStack()
         opening = asyncio.get_running_loop().run_in_executor(
