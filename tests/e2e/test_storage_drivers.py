@@ -124,20 +124,28 @@ def test_images_of_several_drivers_lie_side_by_side(own_engine: Engine) -> None:
     assert own_engine.docker("run", "--rm", "second", "echo", "too") == "too"
 
 
-def mounted_for(engine: Engine) -> list[str]:
-    """Mounts of EROFS in the namespace that the engine has for them."""
-    assert engine.process is not None
+def namespaces_of(pid: int) -> dict[str, Path]:
+    """The mount namespaces, but that of the host, that a process has descriptors of."""
     host = os.readlink("/proc/self/ns/mnt")
-    found: list[str] = []
-    for fd in Path(f"/proc/{engine.process.pid}/fd").iterdir():
+    found: dict[str, Path] = {}
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
         try:
             target = os.readlink(fd)
         except FileNotFoundError:
             continue  # closed meanwhile
         if target.startswith("mnt:") and target != host:
-            command = ["nsenter", f"--mount={fd}", "cat", "/proc/self/mountinfo"]
-            table = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-            found += [line for line in table if " - erofs " in line]
+            found[target] = fd
+    return found
+
+
+def mounted_for(engine: Engine) -> list[str]:
+    """Mounts of EROFS in the namespace that the engine has for them."""
+    assert engine.process is not None
+    found: list[str] = []
+    for fd in namespaces_of(engine.process.pid).values():
+        command = ["nsenter", f"--mount={fd}", "cat", "/proc/self/mountinfo"]
+        table = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        found += [line for line in table if " - erofs " in line]
     return found
 
 
@@ -148,6 +156,8 @@ def test_a_layer_is_mounted_once_for_all_containers(own_engine: Engine) -> None:
         own_engine.docker("run", "-d", "--name", name, "busybox", "sleep", "1000")
         pid = own_engine.docker("inspect", "-f", "{{.State.Pid}}", name)
         assert " - erofs " not in Path(f"/proc/{pid}/mountinfo").read_text()
+        # or all layers of this engine stayed on the disk for as long as the container runs
+        assert namespaces_of(supervisor_of(own_engine, name)) == {}
     assert len(mounted_for(own_engine)) == 1
     own_engine.docker("run", "--rm", "busybox", "true")
     assert len(mounted_for(own_engine)) == 1

@@ -56,6 +56,12 @@ def layer_mounts() -> int | None:
     return _layers[0] if _layers else None
 
 
+def drop_layer_mounts() -> None:
+    """Let the mounts of layers go: whoever holds them keeps the disk from getting the room of removed layers back."""
+    while _layers:
+        os.close(_layers.pop())
+
+
 def kept() -> tuple[int, ...]:
     """Return the descriptors that a child needs on its way into a container."""
     return (*_engine, *_layers)

@@ -1,6 +1,6 @@
 """The mounts of layers: each one once, in a mount namespace that nobody lives in, for all containers that stand on it.
 
-    engine's descriptors                    zygote, supervisors, first processes
+    engine's descriptors                    zygote, first processes of containers
       the namespace  -------- inherited --->  enter it, make the overlay of a start, detached, and leave (ops_mounts)
       the root of each layer's mount          (an overlay has its own copy of each mount that it was made of)
 
