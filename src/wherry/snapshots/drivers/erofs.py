@@ -98,7 +98,10 @@ class Erofs(Overlay2):
     def remove(self, name: str) -> None:
         """Remove a snapshot; a layer is unmounted."""
         super().remove(name)
-        self._layers.forget(name)
+        try:
+            self._layers.forget(name)
+        except OSError as error:
+            raise SystemFailure(f"cannot unmount the layer {name}: {error}") from error
 
     def status(self) -> list[tuple[str, str]]:
         """Return the lines of docker info."""
