@@ -271,6 +271,12 @@ def test_bytes_add_up(checked: Engine) -> None:
     assert told["other"] == 0
     assert sum(told[part] for part in told if part not in ("total", "other")) == told["total"]
     assert told["volumes"] == 5000
+    find = ["find", *map(str, (driver(checked) / "layers").glob("*/fs")), "!", "-type", "d", "-printf", "%i %s\n"]
+    listed = subprocess.run(find, capture_output=True, text=True, check=True).stdout
+    unpacked = sum(int(each.split()[1]) for each in set(listed.splitlines()) if each)
+    usage = json.loads(checked.api("GET", "/system/df")[1])
+    assert usage["LayersSize"] == unpacked + told["blobs"]
+    assert usage["Volumes"][0]["UsageData"]["Size"] == told["volumes"]
     assert told["blobs"] == sum(path.stat().st_size for path in (checked.data_root / "content/blobs/sha256").iterdir())
 
 

@@ -34,12 +34,16 @@ def apply(config: Config, changes: list[str]) -> None:
     lines = words.logical_lines("\n".join(changes))
     if changes and not lines:
         raise InvalidArgument("file with no instructions")
+    seen = set()
     for line in lines:
         name, _, rest = line.partition(" ")
         instruction = INSTRUCTIONS.get(name.upper())
         if instruction is None:
             raise InvalidArgument(f"{name.upper()} is not a valid change command")
         instruction(config, rest.strip())
+        seen.add(instruction)
+        if instruction is _entrypoint and _cmd not in seen:
+            config["Cmd"] = None  # it was meant for the entry point before
 
 
 def _environment(config: Config) -> dict[str, str]:

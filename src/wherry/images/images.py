@@ -20,7 +20,7 @@ from wherry.images import config as configs
 from wherry.images import listing, references, save
 from wherry.images.api import Filters, Report, Users
 from wherry.images.audit import Audit
-from wherry.images.choice import choose
+from wherry.images.choice import choose, find
 from wherry.images.commit import EMPTY, Commit, Joined, commit_config
 from wherry.images.config import ImageConfig, RootFS, chain_ids
 from wherry.images.content import Content
@@ -82,23 +82,7 @@ class Images:
     # Looking up
 
     def _find(self, ref: str) -> tuple[ImageRow, str]:
-        """Return the image that the user means and its stored name, "" when it was found by id."""
-        full = references.image_id(ref)
-        if full:
-            row = self._rows.image(full)
-            if row is None:
-                raise NotFound(f"No such image: {full}")
-            return row, ""
-        reference = references.parse(ref)
-        row = self._rows.image(self._rows.tagged(reference.stored))
-        if row is not None:
-            return row, reference.stored
-        prefix = ref.removeprefix("sha256:")
-        found = self._rows.starting_with(f"sha256:{prefix}") if references.is_hex(prefix) else []
-        row = self._rows.image(found[0]) if len(found) == 1 else None
-        if row is None:  # an ambiguous prefix is no answer either; Docker says the same of both
-            raise NotFound(f"No such image: {reference.familiar}")
-        return row, ""
+        return find(self._rows, ref)
 
     def _config(self, image_id: str) -> ImageConfig:
         known = self._configs.get(image_id)
@@ -120,8 +104,8 @@ class Images:
             have = self._config(row.id).platform
             if not platforms.fits(wanted, have):
                 raise NotFound(
-                    f"image with reference {ref} was found but its platform ({platforms.words(have)}) "
-                    f"does not match the specified platform ({platforms.words(wanted)})"
+                    f"image with reference {ref} was found but its platform ({platforms.plain(have)}) "
+                    f"does not match the specified platform ({platforms.plain(wanted)})"
                 )
         return row
 
@@ -196,14 +180,10 @@ class Images:
         """Return for each image the bytes of those of its layers that other images have too."""
         return shared_sizes(self._rows.images(), self._rows.layers())
 
-    def layers_size(self) -> int:
-        """Return the bytes of all layers, unpacked: what images are made of."""
-        return sum(layer.size for layer in self._rows.layers().values())
-
-    def _stored(self) -> int:
-        """Return the bytes of all layers, unpacked and as the archives that docker save gives back."""
-        unpacked = self.layers_size() if self._snapshotter.unpacks else 0
-        return unpacked + sum(self._content.sizes(OCI_LAYER).values())
+    def disk_size(self) -> int:
+        """Return the bytes that images take: unpacked layers where the driver has them, and every blob."""
+        layers = sum(layer.size for layer in self._rows.layers().values()) if self._snapshotter.unpacks else 0
+        return layers + sum(max(size, 0) for _, size, _ in self._content.rows())
 
     def _limits(self, filters: Filters) -> tuple[int | None, int]:
         before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
@@ -289,7 +269,7 @@ class Images:
         limit = listing.until(filters, self._clock())
         steps: list[Step] = []
         with self._changing:
-            before = self._stored()
+            before = self.disk_size()
             with self._dropping() as drop:
                 for image in self._all():
                     unwanted = dangling is False or listing.fits_dangling(image.names, True)
@@ -298,7 +278,7 @@ class Images:
                         if not self._rows.is_child_of(image.row.id):
                             removal.by_id(image.row.id)
             steps += self._freed()
-            after = self._stored()
+            after = self.disk_size()
         return {"ImagesDeleted": steps or None, "SpaceReclaimed": before - after}
 
     # Coming
@@ -370,11 +350,11 @@ class Images:
             raise
 
     def _commit(
-        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives
+        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives, *, tagged: int = 0
     ) -> list[tuple[str, list[str]]]:
         """Make images visible: their content is on the disk before anything refers to it.
 
-        Return their ids, and what there is to tell of their names.
+        Return their ids, and what there is to tell of their names. tagged: when somebody named them here (Unix ns).
         """
         self._snapshotter.flush()
         reach("image.flushed")
@@ -387,7 +367,7 @@ class Images:
                     self._content.record(digest, member.size, OCI_LAYER)
                 for candidate, rows, (image_id, manifest) in zip(found, layers, blobs, strict=True):
                     self._put(candidate, rows, image_id, manifest)
-                    loaded.append((image_id, self._name(candidate.names, image_id)))
+                    loaded.append((image_id, self._name(candidate.names, image_id, tagged)))
                 reach("image.recorded")
         reach("image.visible")
         return loaded
@@ -406,7 +386,7 @@ class Images:
         created = configs.created_ns(candidate.config)
         self._rows.put_image(ImageRow(image_id, top, created, size, manifest, candidate.parent))
 
-    def _name(self, names: tuple[Reference, ...], image_id: str) -> list[str]:
+    def _name(self, names: tuple[Reference, ...], image_id: str, tagged: int) -> list[str]:
         """Give an image its names; return what docker load tells of it."""
         lines = []
         for name in names:
@@ -416,7 +396,7 @@ class Images:
                     f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string\n"
                 )
             lines.append(f"Loaded image: {name.familiar}\n")
-            self._rows.put_tag(name.stored, image_id, self._clock())
+            self._rows.put_tag(name.stored, image_id, tagged)
         return lines
 
     def import_(
@@ -438,7 +418,7 @@ class Images:
             with self._kept([needs(candidate)]):
                 kept = self._adopt(member)
                 rows = self._layers.ingest([kept.digest], lambda _: opened(kept, kept.digest, _quiet))
-                return self._commit([candidate], [rows], {kept.digest: kept})[0][0]
+                return self._commit([candidate], [rows], {kept.digest: kept}, tagged=self._clock())[0][0]
 
     def commit(self, chunks: Iterator[bytes], wanted: Commit) -> str:
         """Make an image of a layer's tar on top of the layers that a container has; return its id."""
@@ -462,7 +442,7 @@ class Images:
             with self._kept([needs(candidate)]):
                 archives = {} if empty else {member.digest: self._adopt(member)}
                 rows = self._layers.ingest(diff_ids, lambda at: opened(archives[diff_ids[at]], diff_ids[at], _quiet))
-                return self._commit([candidate], [rows], archives)[0][0]
+                return self._commit([candidate], [rows], archives, tagged=self._clock())[0][0]
 
     # Out
 
@@ -478,7 +458,15 @@ class Images:
                     diff_ids = [diff_id for diff_id, _ in image.layers]
                     held.enter_context(self._leases.hold([*diff_ids, *chain_ids(diff_ids)]))
             paths = {diff_id: self._content.path(diff_id) for image in images for diff_id, _ in image.layers}
-            yield [image.id for image in images], save.archive(save.members(images, paths))
+            yield [image.id for image in images], self._sent(save.archive(save.members(images, paths)))
+
+    def _sent(self, archive: Iterator[Part]) -> Generator[Part, None, None]:
+        """Pass on what is read; a blob that is found damaged then gives way to the next that comes."""
+        try:
+            yield from archive
+        except save.Damaged as error:
+            self._content.distrust(error.digest)
+            raise
 
     def _outgoing(self, row: ImageRow, names: tuple[Reference, ...], wanted: Platform | None) -> save.Saved:
         save.check_platform(self._config(row.id), wanted)

@@ -86,7 +86,7 @@ def candidates(spool: Spool, platform: Platform | None = None) -> list[Candidate
         raise InvalidArgument(f"more than {_IMAGES} images in one archive")
     wanted = [each for each in found if platform is None or platforms.fits(platform, each.config.platform)]
     if found and not wanted and platform is not None:
-        raise NotFound(f"the archive has no image for {platforms.words(platform)}")
+        raise NotFound(f"the archive has no image for {platforms.plain(platform)}")
     return wanted
 
 

@@ -28,6 +28,14 @@ LAST = 256 << 10
 """Bytes of a blob that are held back until all its bytes are known to be right; at most CHUNK."""
 
 
+class Damaged(SystemFailure):
+    """A layer's archive is not what it was."""
+
+    def __init__(self, digest: str, what: str) -> None:
+        super().__init__(f"{what}; load the image again")
+        self.digest = digest
+
+
 @dataclass(frozen=True, slots=True)
 class Saved:
     """An image to save. created: Unix ns. names: that go with it. layers: (diff id, size in bytes), lowest first."""
@@ -100,7 +108,7 @@ class _Documents:
 def check_platform(config: ImageConfig, wanted: Platform | None) -> None:
     """Raise NotFound when an image is not for a platform."""
     if wanted is not None and not platforms.fits(wanted, config.platform):
-        raise NotFound(f"no suitable export target found for platform {platforms.words(wanted)}")
+        raise NotFound(f"no suitable export target found for platform {platforms.plain(wanted)}")
 
 
 def with_sizes(diff_ids: list[str], sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -153,7 +161,7 @@ def _content(path: Path, size: int) -> Iterator[Part]:
         last = file.read(left)
         digest.update(last)
     if len(last) != left or digest.hexdigest() != path.name:
-        raise SystemFailure(f"{path} is damaged: its bytes are not those of its digest; load the image again")
+        raise Damaged(f"sha256:{path.name}", f"{path} is damaged: its bytes are not those of its digest")
     yield last
 
 

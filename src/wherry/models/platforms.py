@@ -54,7 +54,10 @@ def from_json(text: str) -> Platform | None:
     """Return the platform that a query gives as JSON, None for "". Raises InvalidArgument."""
     if not text:
         return None
-    platform: Platform = decode(text.encode(), "platform", Platform)
+    try:
+        platform: Platform = decode(text.encode(), "platform", Platform)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"failed to parse platform: {error.message}") from error
     if not platform.os or not platform.architecture:
         if platform != Platform():
             raise InvalidArgument("both OS and Architecture must be provided")
@@ -123,6 +126,11 @@ def choose(entries: Sequence[Descriptor], platform: Platform) -> Descriptor:
     if len(images) == 1 and images[0].platform is None:
         return images[0]
     raise NotFound(f"no matching manifest for {words(platform)} in the manifest list entries")
+
+
+def plain(platform: Platform) -> str:
+    """Return os/architecture/variant as they were given."""
+    return "/".join(each for each in (platform.os, platform.architecture, platform.variant) if each)
 
 
 def words(platform: Platform) -> str:

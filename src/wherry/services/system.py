@@ -182,7 +182,7 @@ class SystemService:
         size = 0
         if "image" in kinds:
             images = await self.images.listing(all=False, filters={}, shared=True)
-            size = await asyncio.to_thread(self.images.images.layers_size)
+            size = await asyncio.to_thread(self.images.images.disk_size)
         if "container" in kinds:
             containers = await self.looks.listing(ListQuery(all=True, size=True))
         if "volume" in kinds:

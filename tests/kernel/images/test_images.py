@@ -250,6 +250,19 @@ def test_an_image_is_saved_whole_though_it_is_removed_meanwhile(store: Store) ->
         assert b"".join(chunks) == data
 
 
+def test_an_archive_found_damaged_gives_way_to_the_next(store: Store) -> None:
+    archive = tars.docker_archive([LAYER], ["x:1"])
+    store.load(archive)
+    path = store.root / "content/blobs/sha256" / digest(LAYER)[7:]
+    path.write_bytes(LAYER[:-1] + b"x")
+    with store.images.saved(["x:1"]) as (_, chunks), pytest.raises(SystemFailure, match="load the image again"):
+        b"".join(chunks)
+    store.load(archive)
+    assert path.read_bytes() == LAYER
+    with store.images.saved(["x:1"]) as (_, chunks):
+        assert LAYER in b"".join(chunks)
+
+
 def test_a_layer_whose_archive_was_not_kept_is_refused_until_it_is_loaded_again(store: Store) -> None:
     archive = tars.docker_archive([LAYER], ["x:1"])
     store.load(archive)

@@ -237,15 +237,19 @@ def test_prune(store: Store) -> None:
     def users(image_id: str) -> list[tuple[str, bool]]:
         return [("c" * 64, False)] if image_id == used else []
 
+    def config_size(image_id: str) -> int:
+        return (store.root / "content/blobs/sha256" / image_id[7:]).stat().st_size
+
+    gone = [config_size(dangling), config_size(named)]
     assert store.images.prune(NO_FILTERS, users=users) == {
-        "ImagesDeleted": [{"Deleted": dangling}], "SpaceReclaimed": 0,
+        "ImagesDeleted": [{"Deleted": dangling}], "SpaceReclaimed": gone[0],
     }  # fmt: skip
     kept: dict[str, list[str]] = {"dangling": ["false"], "label!": ["keep"]}
     assert store.images.prune(kept, users=users) == {"ImagesDeleted": None, "SpaceReclaimed": 0}
     answer = store.images.prune({"dangling": ["false"]}, users=users)
     assert answer == {
         "ImagesDeleted": [{"Untagged": "a:latest"}, {"Deleted": named}, {"Deleted": digest(LAYER)}],
-        "SpaceReclaimed": 30 + len(LAYER),
+        "SpaceReclaimed": 30 + len(LAYER) + gone[1],
     }
     assert store.images.resolve(used).id == used
     with pytest.raises(InvalidArgument, match="invalid filter 'bogus'"):

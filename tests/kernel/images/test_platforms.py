@@ -92,7 +92,7 @@ def test_a_platform_that_is_not_there(store: Store) -> None:
         loaded(store, data, '{"os":"linux","architecture":"s390x"}')
     with pytest.raises(NotFound, match="the archive has no image for linux/arm/v7"):
         loaded(store, docker_archive([LAYER], ["a:1"]), ARM)
-    with pytest.raises(InvalidArgument, match="invalid platform"):
+    with pytest.raises(InvalidArgument, match="failed to parse platform"):
         loaded(store, data, "arm")
     assert store.state() == before
 
@@ -116,6 +116,14 @@ def test_an_image_for_another_machine_is_loaded_when_it_is_all_there_is(store: S
     layout = Layout()
     loaded(store, layout.archive(layout.image(LAYER, "s390x", annotations=NAME)))
     assert store.images.inspect("m:1")["Architecture"] == "s390x"
+
+
+def test_the_time_of_a_name_is_when_somebody_gave_it_here(store: Store) -> None:
+    """As dockerd has it, a load gives none."""
+    store.load(docker_archive([LAYER], ["a:1"]))
+    assert store.images.inspect("a:1")["Metadata"]["LastTagTime"] == "0001-01-01T00:00:00Z"
+    store.images.tag("a:1", "a", "2")
+    assert store.images.inspect("a:1")["Metadata"]["LastTagTime"].startswith("2023-11-14T22:13:")
 
 
 def test_images_asked_for_by_platform(store: Store) -> None:

@@ -22,11 +22,11 @@ def applied(*lines: str) -> dict[str, Any]:
         ('CMD ["true"]', {"Cmd": ["true"]}),
         ("CMD echo hi", {"Cmd": ["/bin/sh", "-c", "echo hi"]}),
         ("CMD", {"Cmd": ["/bin/sh", "-c"]}),
-        ("ENTRYPOINT", {"Entrypoint": None}),
+        ("ENTRYPOINT", {"Entrypoint": None, "Cmd": None}),
         ("CMD []", {"Cmd": []}),
         ("HEALTHCHECK --interval=0 CMD x", {"Healthcheck": {"Test": ["CMD-SHELL", "x"], "Interval": 0}}),
         ("cmd [not json", {"Cmd": ["/bin/sh", "-c", "[not json"]}),
-        ('ENTRYPOINT ["sh", "-c"]', {"Entrypoint": ["sh", "-c"]}),
+        ('ENTRYPOINT ["sh", "-c"]', {"Entrypoint": ["sh", "-c"], "Cmd": None}),
         ('ENV A=b C="d e"', {"Env": ["A=b", "C=d e"]}),
         ("ENV x y z", {"Env": ["x=y z"]}),
         ("ENV A=1 B=$A", {"Env": ["A=1", "B="]}),
@@ -51,6 +51,16 @@ def applied(*lines: str) -> dict[str, Any]:
 )
 def test_one_instruction(line: str, wanted: dict[str, Any]) -> None:
     assert applied(line) == wanted
+
+
+def test_an_entry_point_ends_the_command_of_the_one_before() -> None:
+    """As dockerd 28.5: docker commit -c 'ENTRYPOINT ["b"]' of a container with a command."""
+    for lines, command in (
+        (["ENTRYPOINT x"], None), (['CMD ["a"]', "ENTRYPOINT x"], ["a"]), (["ENTRYPOINT x", 'CMD ["a"]'], ["a"]),
+    ):  # fmt: skip
+        config: dict[str, Any] = {"Cmd": ["old"]}
+        changes.apply(config, lines)
+        assert config["Cmd"] == command
 
 
 def test_instructions_build_on_each_other() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from wherry.errors import InvalidArgument, NotFound
 from wherry.models.manifest import Descriptor, Platform, host_architecture
-from wherry.models.platforms import choose, fits, from_json, from_words, suitable, words
+from wherry.models.platforms import choose, fits, from_json, from_words, plain, suitable, words
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_json() -> None:
         with pytest.raises(InvalidArgument, match="both OS and Architecture must be provided"):
             from_json(text)
     for text in ("foo", "[]", '{"os":1,"architecture":"a"}', "[" * 100_000):
-        with pytest.raises(InvalidArgument, match="invalid platform"):
+        with pytest.raises(InvalidArgument, match="failed to parse platform: "):
             from_json(text)
 
 
@@ -105,5 +105,6 @@ def test_a_variant_that_cannot_be_costs_nothing() -> None:
 
 
 def test_how_it_is_spelled() -> None:
+    assert plain(Platform("arm64", "linux")) == "linux/arm64"
     assert words(Platform("aarch64", "linux")) == "linux/arm64/v8"
     assert words(Platform("x86-64", "linux", "v1")) == "linux/amd64"
