@@ -272,7 +272,7 @@ def test_bytes_add_up(checked: Engine) -> None:
     assert sum(told[part] for part in told if part not in ("total", "other")) == told["total"]
     assert told["volumes"] == 5000
     find = ["find", *map(str, (driver(checked) / "layers").glob("*/fs")), "!", "-type", "d", "-printf", "%i %s\n"]
-    listed = subprocess.run(find, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(find, capture_output=True, text=True, check=True).stdout if len(find) > 6 else ""
     unpacked = sum(int(each.split()[1]) for each in set(listed.splitlines()) if each)
     usage = json.loads(checked.api("GET", "/system/df")[1])
     assert usage["LayersSize"] == unpacked + told["blobs"]

@@ -93,7 +93,9 @@ def test_what_takes_space(engine: Engine) -> None:
     below = sizes["busybox:latest"]["Size"]
     assert sizes["second:latest"]["Size"] == below + 7000
     blobs = sum(path.stat().st_size for path in (engine.data_root / "content/blobs/sha256").iterdir())
-    assert found["LayersSize"] == below + 7000 + blobs  # the layers that two images share are there once
+    unpacks = json.loads(engine.api("GET", "/info")[1])["Driver"] != "erofs"
+    # the layers that two images share are there once
+    assert found["LayersSize"] == blobs + (below + 7000 if unpacks else 0)
     assert sizes["busybox:latest"]["SharedSize"] == sizes["second:latest"]["SharedSize"] == below
     assert [each["SizeRw"] for each in found["Containers"]] == [7000]
     assert engine.docker("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}").splitlines()[:2] == [

@@ -107,7 +107,8 @@ class Audit:
             text, remedy = f"{wrong}; it is the manifest of an image", "the image forgets it; it can be pulled again"
             return problem(kind, digest, text, remedy, mend=partial(self._forget_manifest, digest))
         users = ", ".join(self._standing_on({row.chain_id for row in layers})) or "no image"
-        text = f"{wrong}; it is the archive of a layer of {users}, which cannot be saved or pushed"
+        means = "cannot be saved or pushed" if self._layers.unpacked else "may give containers wrong files"
+        text = f"{wrong}; it is the archive of a layer of {users}, which {means}"
         if self._content.size(digest) < 0:
             return problem(kind, digest, text, f"{_LOAD_AGAIN}: the archive is then replaced")
         remedy = f"it is no longer given out; {_LOAD_AGAIN}, and it is replaced"

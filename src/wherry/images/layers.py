@@ -50,6 +50,11 @@ class Layers:
             return False
         return True
 
+    @property
+    def unpacked(self) -> bool:
+        """Whether the driver has the files of layers apart from their archives."""
+        return self._snapshotter.unpacks
+
     def present(self) -> set[str]:
         """Return the chain IDs of the layers that the driver has."""
         return {info.name for info in self._snapshotter.walk() if info.committed}

@@ -91,10 +91,10 @@ DOCUMENTS = {
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_it_is_refused_in_time_and_leaves_nothing(store: Store, name: str) -> None:
     before = store.state()
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidArgument) as caught:
         store.load(DOCUMENTS[name])
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     assert len(caught.value.message) < 1000
     assert store.state() == before
 
@@ -164,10 +164,10 @@ def test_a_million_members_are_refused_early(store: Store, name: bytes) -> None:
         for number in range(1_000_000):
             yield tars.header(name.replace(b"%.0s", b"") if b"same" in name else name % number)
 
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidArgument, match="more than 20000 members"):
         store.images.load(Endless(members()), lambda _: None)  # type: ignore[arg-type]
-    assert time.monotonic() - start < 60
+    assert time.process_time() - start < 20
     assert grown(before) < 128 << 10
     assert store.state() == state
 
