@@ -106,6 +106,11 @@ class Content:
         """Return whether a blob has a row, trusted or not."""
         return bool(self._database.query("SELECT 1 FROM content WHERE digest = ?", (digest,)))
 
+    def media_type(self, digest: str) -> str:
+        """Return what an official blob is, "" for one that is not here."""
+        rows = self._database.query("SELECT media_type FROM content WHERE digest = ?", (digest,))
+        return str(rows[0][0]) if rows else ""
+
     def sizes(self, media_type: str) -> dict[str, int]:
         """Return the bytes of each official blob of a type, by digest."""
         rows = self._database.query("SELECT digest, size FROM content WHERE media_type = ?", (media_type,))

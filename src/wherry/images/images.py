@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,19 @@ from wherry.errors import EngineError, NotFound
 from wherry.failpoints import reach
 from wherry.images import changes as instructions
 from wherry.images import config as configs
-from wherry.images import listing, references, save
+from wherry.images import listing, references
 from wherry.images.api import Filters, Report, Users
 from wherry.images.audit import Audit
-from wherry.images.choice import choose, find
+from wherry.images.choice import find
 from wherry.images.commit import EMPTY, Commit, Joined, commit_config
 from wherry.images.config import ImageConfig, RootFS, chain_ids
 from wherry.images.content import Content
+from wherry.images.distribution import Distribution
 from wherry.images.layers import Layers, chain_of, shared_sizes
 from wherry.images.listing import Known
 from wherry.images.load import ArchiveLayers, Incoming, import_config, opened
 from wherry.images.manifest import Candidate, candidates, needs, parse_platform
+from wherry.images.outward import Outward
 from wherry.images.references import Reference
 from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
@@ -35,8 +37,7 @@ from wherry.images.spool import Member, Spool
 from wherry.models import platforms
 from wherry.models.check import Problem
 from wherry.models.image import Image
-from wherry.models.manifest import OCI_CONFIG, OCI_LAYER, Platform
-from wherry.models.parts import Part
+from wherry.models.manifest import OCI_CONFIG, OCI_LAYER
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
 
@@ -48,7 +49,7 @@ Archives = dict[str, Member]
 _CACHED = 256  # parsed configs; each may be as large as JSON_LIMIT
 
 
-class Images:
+class Images(Outward):
     """Images, their names and their layers."""
 
     def __init__(
@@ -60,6 +61,7 @@ class Images:
         self._clock = clock
         self._rows = Rows(database, snapshotter.name)
         self._content = Content(root / "content", database)
+        self._distribution = Distribution(database)
         self._leases = self._content.leases
         self._layers = Layers(self._rows, snapshotter, database, self._content)
         self._changing = threading.RLock()  # held while names and images change, not while layers are unpacked
@@ -253,6 +255,8 @@ class Images:
                 unneeded = self._content.digests(OCI_LAYER) - self._rows.diff_ids() - self._leases.names()
                 for digest in unneeded:
                     self._content.forget(digest)
+                if removed or unneeded:
+                    self._distribution.forget_unneeded()
             for digest in unneeded:
                 reach("collect.recorded")
                 self._content.delete(digest)
@@ -314,12 +318,12 @@ class Images:
         """Make the layers that are not there yet, and note the archives to keep."""
         rows: list[LayerRow] = []
         diff_ids = image.config.rootfs.diff_ids
-        for index, (diff_id, chain) in enumerate(zip(diff_ids, chain_ids(diff_ids), strict=True)):
-            if diff_id not in archives and not self.has_layer(chain, diff_id):
+        for index, (diff_id, chain_id) in enumerate(zip(diff_ids, chain_ids(diff_ids), strict=True)):
+            if diff_id not in archives and not self.has_layer(chain_id, diff_id):
                 archives[diff_id] = self._adopt(layers.fetch(index))
             parent = rows[-1].chain_id if rows else ""
             open_layer = partial(self._archive, archives, diff_id, layers.report(index))
-            rows.append(self._layers.ingest_one(LayerRow(chain, parent, diff_id, 0), open_layer))
+            rows.append(self._layers.ingest_one(LayerRow(chain_id, parent, diff_id, 0), open_layer))
             layers.done(index)
         return rows
 
@@ -377,10 +381,14 @@ class Images:
 
     def _put(self, candidate: Candidate, layers: list[LayerRow], image_id: str, manifest: str) -> None:
         self._content.record(image_id, len(candidate.config_bytes), OCI_CONFIG)
-        if manifest:
+        known = self._rows.image(image_id)
+        if manifest and not (known and known.manifest):  # the first one stays; another goes with its lease
             self._content.record(manifest, len(candidate.manifest), candidate.media_type)
+            self._rows.set_manifest(image_id, manifest)
         for layer in layers:
             self._rows.put_layer(layer)
+        for form in candidate.forms:
+            self._distribution.put(form)
         top = layers[-1].chain_id if layers else ""
         size = sum(layer.size for layer in layers)
         created = configs.created_ns(candidate.config)
@@ -443,39 +451,6 @@ class Images:
                 archives = {} if empty else {member.digest: self._adopt(member)}
                 rows = self._layers.ingest(diff_ids, lambda at: opened(archives[diff_ids[at]], diff_ids[at], _quiet))
                 return self._commit([candidate], [rows], archives, tagged=self._clock())[0][0]
-
-    # Out
-
-    @contextmanager
-    def saved(self, refs: list[str], platform: str = "") -> Iterator[tuple[list[str], Generator[Part, None, None]]]:
-        """Give the ids of images and a tar of them. They stay whole while it is read, also when they are removed."""
-        wanted = platforms.from_json(platform)
-        with ExitStack() as held:
-            held.callback(self._collect)
-            with self._changing:
-                images = [self._outgoing(*each, wanted) for each in choose(self._rows, self._find, refs)]
-                for image in images:
-                    diff_ids = [diff_id for diff_id, _ in image.layers]
-                    held.enter_context(self._leases.hold([*diff_ids, *chain_ids(diff_ids)]))
-            paths = {diff_id: self._content.path(diff_id) for image in images for diff_id, _ in image.layers}
-            yield [image.id for image in images], self._sent(save.archive(save.members(images, paths)))
-
-    def _sent(self, archive: Iterator[Part]) -> Generator[Part, None, None]:
-        """Pass on what is read; a blob that is found damaged then gives way to the next that comes."""
-        try:
-            yield from archive
-        except save.Damaged as error:
-            self._content.distrust(error.digest)
-            raise
-
-    def _outgoing(self, row: ImageRow, names: tuple[Reference, ...], wanted: Platform | None) -> save.Saved:
-        save.check_platform(self._config(row.id), wanted)
-        layers = save.with_sizes(self._diff_ids(row.chain_id), self._content.sizes(OCI_LAYER))
-        return save.Saved(row.id, self._content.read(row.id), row.created, names, layers)
-
-    def _diff_ids(self, chain_id: str) -> list[str]:
-        """Return the digests of a chain of layers, lowest first."""
-        return [layer.diff_id for layer in chain_of(chain_id, self._rows.layers())][::-1]
 
 
 def _quiet(_: dict[str, Any]) -> None:

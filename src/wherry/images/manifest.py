@@ -15,6 +15,7 @@ import msgspec
 
 from wherry.errors import InvalidArgument, NotFound
 from wherry.images.config import ImageConfig, chain_ids, parse
+from wherry.images.distribution import Form
 from wherry.images.references import Reference, hex_of
 from wherry.images.references import parse as parse_reference
 from wherry.images.spool import Member, Spool
@@ -35,7 +36,10 @@ _IMAGES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image to come, checked for consistency but not for the content of its layers. parent: the id of an image."""
+    """An image to come, checked for consistency but not for the content of its layers. parent: the id of an image.
+
+    forms: in which its layers have come from a registry.
+    """
 
     config_bytes: bytes
     config: ImageConfig
@@ -44,6 +48,7 @@ class Candidate:
     manifest: bytes = b""
     media_type: str = ""
     parent: str = ""
+    forms: tuple[Form, ...] = ()
 
 
 def needs(image: Candidate) -> set[str]:

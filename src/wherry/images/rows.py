@@ -122,6 +122,10 @@ class Rows:
             (row.id, row.chain_id, row.created, row.size, self._driver, row.manifest, row.parent),
         )
 
+    def set_manifest(self, image_id: str, manifest: str) -> None:
+        """Let an image that is there have come with a manifest."""
+        self._database.execute("UPDATE images SET manifest = ? WHERE id = ?", (manifest, image_id))
+
     def put_layer(self, row: LayerRow) -> None:
         """Add a layer; one that is there already stays."""
         self._database.execute(

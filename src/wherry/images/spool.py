@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -128,11 +128,21 @@ class Spool:
                 while chunk := source.read(CHUNK):
                     self._reserve.spend(len(chunk))
                     digest.update(chunk)
-                    file.write(chunk)
+                    _write(file, chunk)
                     size += len(chunk)
             return Member(Path(file.name), size, f"sha256:{digest.hexdigest()}")
         except OSError as error:
             raise SystemFailure(f"cannot store the archive in {self._folder}: {error}") from error
+
+    def take_link(self, member: Member) -> Member:
+        """Take another spool's file in, too: it stays when that one goes, and its bytes are not copied."""
+        self._count += 1
+        path = self._folder / str(self._count)
+        try:
+            os.link(member.path, path)
+        except OSError as error:
+            raise SystemFailure(f"cannot make {path}: {error}") from error
+        return replace(member, path=path)
 
     def _new_file(self) -> BinaryIO:
         self._count += 1
@@ -164,7 +174,7 @@ class Spool:
             for chunk in reader.chunks():
                 self._reserve.spend(len(chunk))
                 digest.update(chunk)
-                file.write(chunk)
+                _write(file, chunk)
         return Member(Path(file.name), entry.size, f"sha256:{digest.hexdigest()}")
 
     def has(self, name: str) -> bool:
@@ -188,3 +198,10 @@ class Spool:
         if member.size > limit:
             raise InvalidArgument(f"{name[:200]} has {member.size} bytes; more than {limit} are not accepted")
         return member.path.read_bytes()
+
+
+def _write(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write all of it: one write(2) may take less, and says no more than that when the disk becomes full within it."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
