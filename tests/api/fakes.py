@@ -266,12 +266,16 @@ class FakeImages:
         size = len(await asyncio.to_thread(body.read))
         yield {"status": f"{repo}:{tag} {size} {changes} {message}"}
 
+    async def prune(self, filters):
+        return {"ImagesDeleted": None, "SpaceReclaimed": 0}
+
+
+class FakeRegistries:
+    """RegistriesBackend."""
+
     async def pull(self, *, image, tag, platform, auth):
         raise NotFound(f"no registry for {image}:{tag}")
         yield {}
-
-    async def prune(self, filters):
-        return {"ImagesDeleted": None, "SpaceReclaimed": 0}
 
 
 class FakeVolumes:
@@ -345,6 +349,7 @@ def backends() -> Backends:
         containers=FakeContainers(),
         execs=FakeExecs(),
         images=FakeImages(),
+        registries=FakeRegistries(),
         networks=FakeNetworks(),
         volumes=FakeVolumes(),
         ports=FakePorts(),

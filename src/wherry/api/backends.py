@@ -123,8 +123,17 @@ class ImagesBackend(Protocol):
     def import_(
         self, body: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
     ) -> AsyncIterator[Json]: ...
-    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]: ...
     async def prune(self, filters: Filters) -> Json: ...
+
+
+class RegistriesBackend(Protocol):
+    """What is done with registries. auth: the header X-Registry-Auth."""
+
+    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]: ...
+    def push(self, image: str, *, tag: str, auth: str) -> AsyncIterator[Json]: ...
+    async def login(self, auth: Mapping[str, Any]) -> Json: ...
+    async def search(self, term: str, *, limit: int, filters: Filters, auth: str) -> list[Json]: ...
+    async def distribution(self, ref: str, *, auth: str) -> Json: ...
 
 
 class NetworksBackend(Protocol):
@@ -177,6 +186,7 @@ class Backends:
     containers: ContainersBackend
     execs: ExecBackend
     images: ImagesBackend
+    registries: RegistriesBackend
     networks: NetworksBackend
     xray: XrayBackend
     ports: PortsBackend

@@ -28,6 +28,7 @@ from wherry.api.routes import (
     images,
     networks,
     ports,
+    registries,
     system,
     unsupported,
     volumes,
@@ -45,7 +46,8 @@ GRACE = 5.0
 
 def all_routes(backends: Backends) -> Iterable[Route]:
     """Yield the routes of every area; what is not there yet comes last."""
-    for area in (system, containers, archives, execs, images, networks, ports, volumes, check, xray, unsupported):
+    first = (system, containers, archives, execs, images, registries, networks, ports, volumes, check, xray)
+    for area in (*first, unsupported):
         yield from area.routes(backends)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
 import uuid
 from contextlib import AsyncExitStack
@@ -19,6 +20,8 @@ from wherry.images.images import Images
 from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
 from wherry.oci.host import HostFacts, read_host_facts
+from wherry.registry.api import RegistryConfig
+from wherry.registry.client import Registries
 from wherry.runtime import tinyinit
 from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
@@ -38,6 +41,9 @@ from wherry.services.networks import NetworkService
 from wherry.services.population import Population
 from wherry.services.ports import Ports
 from wherry.services.provision import Provision
+from wherry.services.pulling import Pulling
+from wherry.services.pushing import Pushing
+from wherry.services.registries import RegistryService
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
 from wherry.services.streams import Streams
@@ -69,11 +75,13 @@ class Engine:
     snapshotter: Snapshotter
     supervision: Supervision
     backends: Backends
+    registries: Registries
     shutdown_timeout: int
     engine_id: str
 
     def reload(self, fresh: Config) -> None:
-        """Take over the settings that may change while containers run."""
+        """Take over the settings that may change while containers run. Raises InvalidArgument, and takes none then."""
+        self.registries.reload(_registry_config(fresh))
         self.shutdown_timeout = fresh.shutdown_timeout
         self.settings.live_restore = fresh.live_restore
         self.settings.labels = fresh.labels
@@ -232,7 +240,10 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     launching = Launching(settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision)
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     engine_id = _engine_id(database)
-    backends = _backends(lifecycle, images, engine_id, chosen.reason)
+    registries = Registries(_registry_config(config))
+    registry_service = RegistryService(registries, Pulling(images, registries, bus), Pushing(images, registries, bus))
+    stack.push_async_callback(asyncio.to_thread, registry_service.close)
+    backends = _backends(lifecycle, images, engine_id, chosen.reason, registry_service)
     return Engine(
         settings=settings,
         catalog=catalog,
@@ -242,12 +253,32 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
         snapshotter=chosen.snapshotter,
         supervision=supervision,
         backends=backends,
+        registries=registries,
         shutdown_timeout=config.shutdown_timeout,
         engine_id=engine_id,
     )
 
 
-def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: str) -> Backends:
+def _registry_config(config: Config) -> RegistryConfig:
+    return RegistryConfig(
+        mirrors=config.registry_mirrors,
+        insecure=config.insecure_registries,
+        http_proxy=config.http_proxy or _environment("HTTP_PROXY"),
+        https_proxy=config.https_proxy or _environment("HTTPS_PROXY"),
+        no_proxy=config.no_proxy or _environment("NO_PROXY"),
+        downloads=config.max_concurrent_downloads,
+        uploads=config.max_concurrent_uploads,
+        attempts=config.max_download_attempts,
+    )
+
+
+def _environment(name: str) -> str:
+    return os.environ.get(name) or os.environ.get(name.lower(), "")
+
+
+def _backends(
+    life: Lifecycle, images: Images, engine_id: str, driver_reason: str, registries: RegistryService
+) -> Backends:
     """Make the use cases that the API offers, around the lifecycle of containers."""
     launching = life.launching
     execs = Execs(life.catalog, life)
@@ -266,6 +297,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             facts=launching.facts,
             bus=life.bus,
             driver_reason=driver_reason,
+            registries=registries.registries,
         ),
         containers=Containers(
             catalog=life.catalog,
@@ -282,6 +314,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         ),
         execs=execs,
         images=image_service,
+        registries=registries,
         networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,

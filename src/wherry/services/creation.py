@@ -231,7 +231,7 @@ def _check_platform(image: Image, reference: str, platform: str) -> None:
     system, _, rest = platform.partition("/")
     wanted = rest.partition("/")[0]
     if system != image.os or (wanted and image.architecture and wanted != image.architecture):
-        raise InvalidArgument(
+        raise NotFound(    # for a 404 clients pull the one for that platform
             f"image with reference {reference} was found but its platform ({image.os}/{image.architecture}) "
             f"does not match the specified platform ({platform})"
         )

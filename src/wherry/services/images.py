@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from wherry.containers.catalog import Catalog
-from wherry.errors import NotImplementedHere
 from wherry.events import Bus
 from wherry.images.images import Images
 from wherry.models.parts import Part
@@ -141,12 +140,6 @@ class ImageService:
             yield entry
         for image_id in await done:
             self._publish(action, image_id)
-
-    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]:
-        """POST /images/create?fromImage=: the registry client is not there yet."""
-        raise NotImplementedHere(
-            f"pulling {image} is not possible yet: this engine has no registry client; use docker load or docker import"
-        )
 
 
 def _only_results(progress: Callable[[Json], None]) -> Callable[[Json], None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from wherry.api import streams
 from wherry.api.answers import CREATED, OK, Answer, Stream, json_reply
-from wherry.api.backends import Backends, ImagesBackend
+from wherry.api.backends import Backends, ImagesBackend, RegistriesBackend
 from wherry.api.request import Request
 from wherry.api.router import Route
 from wherry.api.versions import adapt
@@ -23,8 +23,9 @@ def _one(name: str, values: list[str]) -> str:
 class Images:
     """Endpoints over the images backend."""
 
-    def __init__(self, backend: ImagesBackend) -> None:
+    def __init__(self, backend: ImagesBackend, registries: RegistriesBackend) -> None:
         self._backend = backend
+        self._registries = registries
 
     async def listing(self, request: Request) -> Answer:
         """List images."""
@@ -80,7 +81,7 @@ class Images:
         query = request.query
         platform = query.text("platform")
         if query.text("fromImage"):
-            records = self._backend.pull(
+            records = self._registries.pull(
                 image=query.text("fromImage"),
                 tag=query.text("tag"),
                 platform=platform,
@@ -111,7 +112,7 @@ class Images:
 
 def routes(backends: Backends) -> Iterator[Route]:
     """Yield the routes of this area."""
-    area = Images(backends.images)
+    area = Images(backends.images, backends.registries)
     yield Route("GET", "/images/json", area.listing)
     yield Route("POST", "/images/create", area.create)
     yield Route("POST", "/images/load", area.load)
