@@ -39,6 +39,11 @@ COMMANDS = {
     "image bootstrap": "bootstrap.command:BOOTSTRAP",
     "import": "images:IMPORT",
     "load": "images:LOAD",
+    "pull": "registries:PULL",
+    "push": "registries:PUSH",
+    "login": "registries:LOGIN",
+    "logout": "registries:LOGOUT",
+    "search": "registries:SEARCH",
     "tag": "images:TAG",
     "rmi": "images:RMI",
     "volume ls": "volumes:LS",
@@ -59,7 +64,7 @@ COMMANDS = {
 _GROUPS = {
     "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs port ls inspect "
     "xray",
-    "image": "import load tag rm ls inspect",
+    "image": "import load pull push tag rm ls inspect",
     "volume": "list remove",
 }
 _ALIASES = {
