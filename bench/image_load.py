@@ -1,4 +1,4 @@
-"""`docker load` and `docker import` of a large tree of this machine's own files, and `docker load` of what is there.
+"""`docker load`, `save` and `import` of a large tree of this machine's own files, and what the engine takes for it.
 
 The tree is a layer made of /usr/share and the Python libraries. It is loaded, removed and loaded again in turns; both
 engines keep their layers on whatever file system their data roots are on, and both are given time to delete.
@@ -10,7 +10,9 @@ import hashlib
 import io
 import json
 import os
+import socket
 import statistics
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -23,6 +25,9 @@ from bench.harness import Side
 TREES = ("share", "lib/python3", "lib/python3.11", "include")
 NAME = "wherry-bench-large:1"
 LOAD_BUDGET = 4.0
+SAVE_BUDGET = 1.5
+FIRST_RUN_BUDGET = 40.0  # ms
+MEMORY_BUDGET = 150.0  # MB
 ROUNDS = 3
 PAUSE = 8.0
 
@@ -39,16 +44,23 @@ def make_layer(folder: Path) -> Path:
 
 
 def make_archive(layer: Path) -> Path:
-    """What docker save would write for an image of this layer."""
-    with layer.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    config = json.dumps(
-        {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]}}
-    ).encode()
-    manifest = [{"Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]
+    """What docker save would write for an image of this layer, and one with a program that can be run."""
+    program = layer.with_name("program.tar")
+    program.write_bytes(harness.busybox_tar())
+    layers = [layer, program]
+    digests = []
+    for each in layers:
+        with each.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    system = {"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/true"]}}
+    rootfs = {"type": "layers", "diff_ids": [f"sha256:{digest}" for digest in digests]}
+    config = json.dumps({**system, "rootfs": rootfs}).encode()
+    names = [f"blobs/sha256/{digest}" for digest in digests]
+    manifest = [{"Config": "config.json", "RepoTags": [NAME], "Layers": names}]
     archive = layer.with_name("archive.tar")
     with tarfile.open(archive, "w") as tar:
-        tar.add(layer, "layer.tar")
+        for each, name in zip(layers, names, strict=True):
+            tar.add(each, name)
         for name, data in (("config.json", config), ("manifest.json", json.dumps(manifest).encode())):
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
@@ -80,10 +92,33 @@ def medians(both: list[Side], rounds: int, measure: str, *words: str) -> list[fl
     return [statistics.median(values) for values in taken]
 
 
+def peak(side: Side) -> float:
+    """MB of memory that the engine behind a socket has had at most, proc_pid_status(5)."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(side.host.removeprefix("unix://"))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("iII"))
+    pid = struct.unpack("iII", credentials)[0]
+    fields = Path(f"/proc/{pid}/status").read_text().split()
+    return int(fields[fields.index("VmHWM:") + 1]) / 1e3
+
+
+def first_run(side: Side, archive: Path) -> float:
+    """Milliseconds of the first run of an image that was just loaded."""
+    side.run("load", "-q", "-i", str(archive))
+    took = harness.timed(side.docker("run", "--rm", "--network", "none", NAME))
+    side.run("rmi", "-f", NAME)
+    return took
+
+
 def line(work: str, both: list[Side], found: list[float], budget: float | None) -> harness.Line:
     """One line of the table."""
     peer = found[1] if len(found) > 1 else None
     return harness.Line(work, found[0], peer, both[1].name if peer else "", budget, "s")
+
+
+def of_both(work: str, found: list[float], peer: str, budget: float, unit: str) -> harness.Line:
+    """One line of the table in a unit of its own."""
+    return harness.Line(work, found[0], found[1] if peer else None, peer, budget, unit)
 
 
 def measure(options: harness.argparse.Namespace) -> list[harness.Line]:
@@ -99,12 +134,19 @@ def measure(options: harness.argparse.Namespace) -> list[harness.Line]:
         for side in both:
             side.run("load", "-q", "-i", str(archive))
         again = medians(both, rounds, "once", "load", "-q", "-i", str(archive))
+        saves = medians(both, rounds, "once", "save", "-o", f"{folder}/saved.tar", NAME)
+        memory = [peak(side) for side in both]
         for side in both:
             side.run("rmi", "-f", NAME)
+        runs = [statistics.median(first_run(side, archive) for _ in range(rounds)) for side in both]
+    peer = both[1].name if len(both) > 1 else ""
     return [
         line(f"load of {size}", both, loads, LOAD_BUDGET),
         line(f"import of {size}", both, imports, None),
         line(f"load of {size} that is there", both, again, None),
+        line(f"save of {size}", both, saves, SAVE_BUDGET),
+        of_both("first run of what was just loaded", runs, peer, FIRST_RUN_BUDGET, "ms"),
+        of_both("memory of the engine, at most", memory, peer, MEMORY_BUDGET, "MB"),
     ]
 
 

@@ -234,21 +234,22 @@ class FakeImages:
     async def listing(self, *, all, filters, shared=False):
         return [{"Id": IMAGE, "RepoTags": ["a/b:c"], "Size": 5, "Containers": 1, "Created": 1}]
 
-    async def inspect(self, ref):
+    async def inspect(self, ref, *, platform):
         if ref != "reg/a/b:c":
             raise NotFound(f"No such image: {ref}")
-        return {"Id": IMAGE, "RepoTags": [ref], "Size": 5}
+        self.platform = platform
+        return {"Id": IMAGE, "RepoTags": [ref], "Size": 5, "Config": {"User": "me", "Env": None}, "Metadata": {}}
 
-    async def history(self, ref):
+    async def history(self, ref, *, platform):
         return [{"Id": IMAGE}]
 
     async def tag(self, ref, *, repo, tag):
         self.tagged = (ref, repo, tag)
 
-    async def remove(self, ref, *, force, noprune):
+    async def remove(self, ref, *, force, noprune, platform):
         return [{"Untagged": ref}]
 
-    async def load(self, body, *, quiet):
+    async def load(self, body, *, quiet, platform):
         def work() -> None:
             while piece := body.read(65536):
                 self.loaded += len(piece)
@@ -265,12 +266,16 @@ class FakeImages:
         size = len(await asyncio.to_thread(body.read))
         yield {"status": f"{repo}:{tag} {size} {changes} {message}"}
 
+    async def prune(self, filters):
+        return {"ImagesDeleted": None, "SpaceReclaimed": 0}
+
+
+class FakeRegistries:
+    """RegistriesBackend."""
+
     async def pull(self, *, image, tag, platform, auth):
         raise NotFound(f"no registry for {image}:{tag}")
         yield {}
-
-    async def prune(self, filters):
-        return {"ImagesDeleted": None, "SpaceReclaimed": 0}
 
 
 class FakeVolumes:
@@ -321,6 +326,13 @@ class FakePorts:
         return {}
 
 
+class FakeCheck:
+    """CheckBackend."""
+
+    async def check(self, *, deep, repair):
+        return {"Deep": deep, "Findings": [], "Bytes": {"total": int(repair)}}
+
+
 class FakeXray:
     """XrayBackend."""
 
@@ -337,9 +349,11 @@ def backends() -> Backends:
         containers=FakeContainers(),
         execs=FakeExecs(),
         images=FakeImages(),
+        registries=FakeRegistries(),
         networks=FakeNetworks(),
         volumes=FakeVolumes(),
         ports=FakePorts(),
+        check=FakeCheck(),
         xray=FakeXray(),
     )
 

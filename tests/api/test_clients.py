@@ -160,7 +160,8 @@ def test_cli_shows_errors(run, api):
 def test_cli_swarm_and_missing_operations_are_told(api):
     binary = shutil.which("docker")
     assert binary
-    for words, text in ((["node", "ls"], "This node is not a swarm manager"), (["search", "it"], "not there yet")):
+    install = ["plugin", "install", "--grant-all-permissions", "x"]
+    for words, text in ((["node", "ls"], "This node is not a swarm manager"), (install, "not there yet")):
         done = subprocess.run([binary, "-H", api.url, *words], capture_output=True, text=True, timeout=10, check=False)
         assert text in done.stderr
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import itertools
 import re
 import socket
 import time
@@ -212,11 +214,23 @@ def test_unwanted_body_is_thrown_away_and_the_connection_kept(api):
     assert answer.endswith(b"OK")
 
 
-def test_too_much_of_an_unwanted_body_ends_the_connection(api):
+@pytest.mark.parametrize("keep", [b"", b"Connection: close\r\n"])
+def test_a_client_that_sends_much_more_than_is_wanted_sees_the_answer(api, keep):
+    """A close under its hands would fail its write, which is all that the docker CLI would then tell."""
+    head = b"POST /containers/none/kill HTTP/1.1\r\nHost: d\r\n" + keep + b"Content-Length: 1000000000\r\n\r\n"
     with api.connect() as connection:
-        connection.sendall(b"POST /containers/none/kill HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000000\r\n\r\n")
+        connection.sendall(head)
+        connection.sendall(bytes(32 << 20))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+
+
+def test_too_much_of_an_unwanted_body_ends_the_connection_in_time(api, monkeypatch):
+    monkeypatch.setattr(connection_module, "LINGER", 0.2)
+    with api.connect() as connection:
+        connection.sendall(b"POST /containers/none/kill HTTP/1.1\r\nHost: d\r\nContent-Length: 1000000000000\r\n\r\n")
+        pieces = itertools.repeat(bytes(1 << 20))
         with pytest.raises(ConnectionError):
-            connection.sendall(bytes(32 << 20))
+            collections.deque(map(connection.sendall, pieces), maxlen=0)
 
 
 def test_large_json_is_refused(api):
@@ -352,6 +366,14 @@ def test_image_names_with_slashes(api):
     assert b'"RepoTags":["reg/a/b:c"]' in api.exchange(LAST.replace(b"/_ping", b"/images/reg/a/b:c/json"))
     api.exchange(post("/images/reg/a/b:c/tag?repo=x/y&tag=z", b""))
     assert api.backends.images.tagged == ("reg/a/b:c", "x/y", "z")
+
+
+def test_one_platform_of_an_image(api):
+    api.exchange(LAST.replace(b"/_ping", b"/images/reg/a/b:c/json?platform=x"))
+    assert api.backends.images.platform == "x"
+    answer = api.exchange(LAST.replace(b"GET /_ping", b"DELETE /images/a?platforms=x&platforms=y"))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"multiple platforms are not supported" in answer
 
 
 def test_stop_lets_a_request_end_and_cuts_followers_off(api):

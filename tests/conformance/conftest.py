@@ -13,7 +13,8 @@ from tests.trash import settle
 
 @pytest.fixture(params=list(DRIVERS))
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(DRIVERS[request.param](tmp_path / "driver"), tmp_path / "driver")
+    made = Bench(request.param, tmp_path / "driver")
     yield made
     made.close()
+    made.driver.close()
     settle()

@@ -86,6 +86,7 @@ def test_what_the_engine_prepares_is_not_the_containers(bench: Bench) -> None:
     root = mount.source if mount.type == "bind" else next(
         each.removeprefix("upperdir=") for each in mount.options if each.startswith("upperdir=")
     )  # fmt: skip
+    root = os.path.join(mount.source, root)  # relative to the source where short links are used
     for name in ("proc", "sys", "dev", "etc"):
         os.mkdir(f"{root}/{name}")
     for name in ("etc/hosts", "etc/hostname"):

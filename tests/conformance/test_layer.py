@@ -64,7 +64,7 @@ def test_a_layer_that_says_the_same(bench: Bench) -> None:
     view = bench.view(below, KEY)
     change(view)
     data = b"".join(bench.driver.layer(KEY))
-    bench.driver.ingest("f" * 64, below, io.BytesIO(data))
+    bench.ingest("f" * 64, below, io.BytesIO(data))
     again = bench.view("f" * 64, "again")
     assert tree(again) == tree(view)
     assert os.stat(again.path("etc/new")).st_ino == os.stat(again.path("etc/hard")).st_ino

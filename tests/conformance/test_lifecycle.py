@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import tars
-from tests.conformance.drivers import Bench, chain
+from tests.conformance.drivers import Bench, chain, ingest
 from tests.tars import file
 from tests.trash import settle
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
@@ -69,7 +69,7 @@ def test_keys_and_parents_are_checked(bench: Bench) -> None:
         with pytest.raises(InvalidArgument):
             bench.driver.prepare(bad, "")
     with pytest.raises(InvalidArgument):
-        bench.driver.ingest("../../etc", "", io.BytesIO(tars.END))
+        bench.ingest("../../etc", "", io.BytesIO(tars.END))
     with pytest.raises(NotFound):
         bench.driver.prepare("own", chain("missing"))
     with pytest.raises(NotFound):
@@ -86,7 +86,7 @@ def test_an_existing_layer_is_not_read_again(bench: Bench) -> None:
         def read(self, size: int | None = -1, /) -> bytes:
             raise AssertionError("the layer was read")
 
-    assert bench.driver.ingest(top, "", Untouchable()).size == 2
+    assert bench.ingest(top, "", Untouchable()).size == 2
 
 
 def test_several_threads_ingest_the_same_layer(bench: Bench) -> None:
@@ -95,7 +95,7 @@ def test_several_threads_ingest_the_same_layer(bench: Bench) -> None:
 
     def work() -> None:
         try:
-            results.append(bench.driver.ingest(chain("a"), "", io.BytesIO(content)))
+            results.append(bench.ingest(chain("a"), "", io.BytesIO(content)))
         except BaseException as error:
             results.append(error)
 
@@ -112,7 +112,7 @@ def test_several_threads_ingest_the_same_layer(bench: Bench) -> None:
 def test_a_torn_layer_leaves_nothing(bench: Bench, cut: int) -> None:
     content = tars.archive([file("x", b"1" * 1000), file("y", b"2" * 1000)])[:cut]
     with pytest.raises(InvalidArgument):
-        bench.driver.ingest(chain("a"), "", io.BytesIO(content))
+        bench.ingest(chain("a"), "", io.BytesIO(content))
     assert list(bench.driver.walk()) == []
     assert not list((bench.root / "ingest").iterdir())
 
@@ -126,7 +126,7 @@ def test_a_source_that_fails_leaves_nothing(bench: Bench) -> None:
             return data
 
     with pytest.raises(SystemFailure, match="the disk is gone"):
-        bench.driver.ingest(chain("a"), "", Failing(tars.archive([file("x", b"1" * 9000)])[:2048]))
+        bench.ingest(chain("a"), "", Failing(tars.archive([file("x", b"1" * 9000)])[:2048]))
     assert not list((bench.root / "ingest").iterdir())
 
 
@@ -135,19 +135,19 @@ def test_what_a_kill_interrupted_is_swept(bench: Bench, tmp_path: Path) -> None:
     bench.driver.flush()
     script = (
         "import os, sys, io; sys.path[:0] = ['src', '.'];"
-        "from tests.conformance.drivers import DRIVERS, chain\n"
+        "from tests.conformance.drivers import DRIVERS, chain, ingest\n"
         "from tests import tars; from pathlib import Path\n"
         "class Killing(io.BytesIO):\n"
         "    def read(self, size=-1):\n"
         "        data = super().read(4096)\n"
         "        return data or os.kill(os.getpid(), 9)\n"
-        f"driver = DRIVERS['{bench.driver.name}'](Path('{bench.root}'))\n"
+        f"root = Path('{bench.root}'); driver = DRIVERS['{bench.kind}'](root)\n"
         "content = tars.archive([tars.file(f'f{n}', b'x' * 3000) for n in range(50)])\n"
-        "driver.ingest(chain('whole'), '', io.BytesIO(content))\n"
+        "ingest(driver, root, chain('whole'), '', io.BytesIO(content))\n"
         "driver.flush()\n"
-        "driver.ingest(chain('unsynced'), '', io.BytesIO(content))\n"
+        "ingest(driver, root, chain('unsynced'), '', io.BytesIO(content))\n"
         "driver.prepare('own', chain('whole'))\n"
-        "driver.ingest(chain('torn'), '', Killing(content[:100000]))\n"
+        "ingest(driver, root, chain('torn'), '', Killing(content[:100000]))\n"
     )
     result = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parents[2], check=False)
     assert result.returncode == -9
@@ -181,8 +181,8 @@ def test_a_removed_snapshot_with_a_deep_tree_is_deleted(bench: Bench) -> None:
 
 def test_graph_data_is_what_docker_shows(tmp_path: Path) -> None:
     driver = Overlay2(tmp_path / "d")
-    driver.ingest(chain("a"), "", io.BytesIO(tars.END))
-    driver.ingest(chain("b"), chain("a"), io.BytesIO(tars.END))
+    ingest(driver, tmp_path / "d", chain("a"), "", io.BytesIO(tars.END))
+    ingest(driver, tmp_path / "d", chain("b"), chain("a"), io.BytesIO(tars.END))
     driver.prepare("own", chain("b"))
     data = driver.graph_data("own")
     assert list(data) == ["LowerDir", "MergedDir", "UpperDir", "WorkDir"]
@@ -198,7 +198,7 @@ def test_short_links_fit_120_layers_into_one_page(tmp_path: Path) -> None:
     driver = Overlay2(root / "driver", one_by_one=False)
     top = ""
     for number in range(120):
-        driver.ingest(chain(str(number)), top, io.BytesIO(tars.archive([file(f"f{number}", b"x")])))
+        ingest(driver, root, chain(str(number)), top, io.BytesIO(tars.archive([file(f"f{number}", b"x")])))
         top = chain(str(number))
     (mount,) = driver.prepare("k" * 64, top)
     options = ",".join(mount.options)
@@ -215,7 +215,7 @@ def test_short_links_fit_120_layers_into_one_page(tmp_path: Path) -> None:
 
 def test_prepare_costs_the_same_on_a_large_layer(tmp_path: Path) -> None:
     driver = Overlay2(tmp_path / "d")
-    driver.ingest(chain("a"), "", io.BytesIO(tars.archive([file(f"f{n}") for n in range(2000)])))
+    ingest(driver, tmp_path / "d", chain("a"), "", io.BytesIO(tars.archive([file(f"f{n}") for n in range(2000)])))
     start = time.perf_counter()
     driver.prepare("own", chain("a"))
     assert time.perf_counter() - start < 0.1

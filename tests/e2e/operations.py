@@ -19,6 +19,7 @@ BEGIN, END = "<!-- operations: made by python -m tests.e2e.operations -->", "<!-
 _RUN = "tests/e2e/test_docker_run.py::"
 _COPY = "tests/e2e/test_copy.py::"
 _VOLUMES = "tests/e2e/test_volumes.py::"
+_REGISTRY = "tests/e2e/test_registry.py::"
 _NETWORKS = "tests/e2e/test_networks.py::"
 
 SERVED = {
@@ -61,12 +62,17 @@ SERVED = {
     "GET /images/get": "tests/e2e/test_save.py::test_there_and_back",
     "GET /images/{name}/get": "tests/e2e/test_save.py::test_one_image_by_its_name",
     "POST /images/prune": "tests/e2e/test_lists.py::test_the_life_of_an_image",
+    "POST /images/{name}/push": _REGISTRY + "test_there_and_back",
+    "GET /images/search": _REGISTRY + "test_search",
+    "GET /distribution/{name}/json": _REGISTRY + "test_manifest_inspect_by_the_engine",
+    "POST /auth": _REGISTRY + "test_login_push_and_pull_with_a_password",
     "POST /commit": _COPY + "test_commit",
     "GET /info": _RUN + "test_info_version_and_ping",
     "GET /version": _RUN + "test_info_version_and_ping",
     "GET /_ping": _RUN + "test_info_version_and_ping",
     "HEAD /_ping": _RUN + "test_info_version_and_ping",
     "GET /events": _RUN + "test_events_tell_the_story_in_order",
+    "POST /build/prune": "tests/e2e/test_check.py::test_prune_leaves_nothing",
     "GET /system/df": "tests/e2e/test_lists.py::test_what_takes_space",
     "GET /plugins": "tests/e2e/test_operations.py::test_lists_that_are_empty",
     "GET /volumes": _VOLUMES + "test_filters_of_the_list",
@@ -84,20 +90,14 @@ SERVED = {
 }
 """Operation -> the test that shows it at work through a real client."""
 
-REGISTRY = (501, "needs the registry client, which is not there yet")
 BUILD = (501, "there is no builder yet")
 IMAGES = (501, "attestations of images are not there yet")
 PLUGINS = (501, "managed plugins run as containers of the engine; not there yet")
 NO_SWARM = (503, "this engine takes no part in a swarm, and says so in dockerd's words")
 
 REFUSED = {
-    "GET /images/search": REGISTRY,
-    "POST /images/{name}/push": REGISTRY,
-    "GET /distribution/{name}/json": REGISTRY,
-    "POST /auth": REGISTRY,
     "GET /images/{name}/attestations": IMAGES,
     "POST /build": BUILD,
-    "POST /build/prune": BUILD,
     "POST /session": BUILD,
     "PUT /volumes/{name}": NO_SWARM,
     "GET /plugins/privileges": PLUGINS,

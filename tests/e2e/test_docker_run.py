@@ -354,7 +354,7 @@ def test_events_of_no_time_are_refused(engine: Engine):
 def test_layers_of_an_image_removed_by_force_go_with_its_last_container(engine: Engine):
     tar = subprocess.run(["tar", "-C", "/etc", "-c", "hostname"], capture_output=True, check=True).stdout
     engine.docker("import", "-", "passing", input=tar)
-    layers = engine.data_root / "snapshots" / "overlay2" / "layers"
+    layers = engine.data_root / "snapshots" / engine.docker("info", "--format", "{{.Driver}}") / "layers"
     before = set(os.listdir(layers))
     engine.docker("create", "--name", "aa", "passing", "true")
     engine.docker("rmi", "-f", "passing")

@@ -93,7 +93,10 @@ def test_mounts_layers_masks_and_binds(engine: Engine, tmp_path: Path):
     assert answer["Mounts"]["Writable"] is False
     image = json.loads(engine.docker("image", "inspect", "busybox"))[0]
     assert [each["Digest"] for each in answer["Mounts"]["Layers"]] == image["RootFS"]["Layers"]
-    assert Path(answer["Mounts"]["Layers"][0]["Directory"], "bin/busybox").exists()
+    place = Path(answer["Mounts"]["Layers"][0]["Directory"])
+    assert place.is_dir()  # mounted there for the engine only; beside it is the layer's tar
+    names = subprocess.run(["tar", "-tf", place.with_name("tar")], capture_output=True, text=True, check=True).stdout
+    assert "bin/busybox" in names.split()
     assert f"upperdir={answer['Mounts']['Upper']}" in Path(f"/proc/{pid}/mountinfo").read_text()
 
 

@@ -1,6 +1,6 @@
 """Layers made to break out, to lie, or to wear the engine down: IM-01 to IM-06 of the attack catalogue.
 
-Each attack runs against both drivers with a canary outside of the driver's folder, which must not change.
+Each attack runs against all drivers with a canary outside of the driver's folder, which must not change.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ from tests.trash import settle
 from wherry.archive.compression import decompressed
 from wherry.errors import EngineError, InvalidArgument, SystemFailure
 from wherry.snapshots.api import Snapshotter
+from wherry.snapshots.directories import DirectoryDriver
+from wherry.snapshots.drivers.erofs import Erofs
 from wherry.snapshots.drivers.overlay2 import Overlay2
 from wherry.snapshots.drivers.vfs import Vfs
 
@@ -37,6 +40,7 @@ class Field:
     """A driver, and beside it the canary."""
 
     def __init__(self, root: Path, make: Callable[[Path], Snapshotter]) -> None:
+        self.held = ExitStack()
         self.root = root / "driver"
         self.driver = make(self.root)
         self.canary = root / "CANARY"
@@ -61,22 +65,34 @@ class Field:
         for number, layer in enumerate(layers, 1):
             data = layer if isinstance(layer, bytes) else tars.archive(layer)
             try:
-                self.driver.ingest(str(number) * 64, parent, io.BytesIO(data))
+                self.ingest(str(number) * 64, parent, data)
             except EngineError:
                 assert not list((self.root / "ingest").iterdir())
                 return None
             parent = str(number) * 64
-        return self.root / "layers" / parent / "fs"
+        return self.seen(parent)
+
+    def seen(self, chain_id: str) -> Path:
+        """Where the driver sees a layer."""
+        assert isinstance(self.driver, DirectoryDriver)
+        return self.held.enter_context(self.driver.seen([chain_id]))[0]
+
+    def ingest(self, chain_id: str, parent: str, data: bytes) -> None:
+        blob = self.root.with_name("blob" + chain_id[0])
+        blob.write_bytes(data)
+        self.driver.ingest(chain_id, parent, io.BytesIO(data), blob)
 
     def up(self) -> str:
         """A relative path from the root of a layer to the canary, should ".." be followed."""
         return "../" * 30 + str(self.canary).lstrip("/")
 
 
-@pytest.fixture(params=[Overlay2, Vfs], ids=["overlay2", "vfs"])
+@pytest.fixture(params=[Erofs, Overlay2, Vfs], ids=["erofs", "overlay2", "vfs"])
 def field(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Field]:
     made = Field(tmp_path, request.param)
     yield made
+    made.held.close()
+    made.driver.close()
     settle()
     assert made.look() == made.before
 
@@ -123,7 +139,7 @@ def test_writing_through_a_hard_link_of_the_layer_below(field: Field) -> None:
     """The file below keeps its content: a new file takes the name."""
     made = field.attack([file("x", b"below")], [file("x", b"above")])
     assert made is not None
-    assert (field.root / "layers" / LOWER / "fs" / "x").read_bytes() == b"below"
+    assert (field.seen(LOWER) / "x").read_bytes() == b"below"
 
 
 def test_a_directory_swapped_for_a_link(field: Field) -> None:
@@ -183,7 +199,7 @@ def test_whiteouts_that_reach_out(field: Field) -> None:
 def test_a_forged_whiteout_device_only_hides(field: Field) -> None:
     made = field.attack([file("x", b"1"), file("y", b"2")], [node("x", tarfile.CHRTYPE, 0, 0)])
     assert made is not None
-    assert (field.root / "layers" / LOWER / "fs" / "x").read_bytes() == b"1"
+    assert (field.seen(LOWER) / "x").read_bytes() == b"1"
 
 
 def test_repeated_markers_take_linear_time(field: Field) -> None:
@@ -229,8 +245,9 @@ def test_a_sparse_file_of_a_tebibyte_takes_no_room(field: Field) -> None:
     block[148:156] = b"%06o\0 " % sum(block)
     made = field.attack(bytes(block) + b"x" * 512 + tars.END)
     assert made is not None
-    state = (made / "huge").stat()
-    assert (state.st_size, state.st_blocks * 512 < 1 << 20) == (1 << 40, True)
+    assert (made / "huge").stat().st_size == 1 << 40
+    taken = sum(path.lstat().st_blocks * 512 for path in (field.root / "layers" / LOWER).rglob("*"))
+    assert taken < 2 << 20
 
 
 def test_a_bomb_of_zeros_stops_at_the_reserve(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,8 +261,10 @@ def test_a_bomb_of_zeros_stops_at_the_reserve(field: Field, monkeypatch: pytest.
     assert len(bomb) < 10 << 20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     source, _ = decompressed(io.BytesIO(bomb))
-    with pytest.raises(SystemFailure, match="MiB are free"):
-        field.driver.ingest(LOWER, "", source)  # type: ignore[arg-type]
+    # Without unpacking nothing is written here: what writes the tar to the disk has stopped before (images/spool.py)
+    refusal = (SystemFailure, "MiB are free") if field.driver.unpacks else (InvalidArgument, "unexpected end")
+    with pytest.raises(refusal[0], match=refusal[1]):
+        field.driver.ingest(LOWER, "", source, field.root / "none")  # type: ignore[arg-type]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
     assert not list((field.root / "ingest").iterdir())
 
@@ -269,4 +288,4 @@ def test_nothing_but_the_root_may_be_the_root(field: Field) -> None:
 
 def test_a_compressed_layer_where_a_plain_one_is_due(field: Field) -> None:
     with pytest.raises(InvalidArgument):
-        field.driver.ingest(LOWER, "", io.BytesIO(gzip.compress(tars.archive([file("x")]))))
+        field.ingest(LOWER, "", gzip.compress(tars.archive([file("x")])))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.api.wire.encode import encode
+from wherry.models.parts import Part
 
 JSON = {"Content-Type": "application/json"}
 
@@ -24,7 +25,7 @@ class Reply:
 class Stream:
     """An answer whose head is sent at once and whose chunks follow as they come; empty chunks are not sent."""
 
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncIterator[Part]
     headers: Mapping[str, str] = field(default_factory=lambda: JSON)
     status: int = 200
 

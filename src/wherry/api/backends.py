@@ -20,6 +20,7 @@ from wherry.models.container import (
     PortBinding,
 )
 from wherry.models.network import CreateNetwork
+from wherry.models.parts import Part
 from wherry.models.queries import (
     ArchiveAnswer,
     AttachQuery,
@@ -101,26 +102,38 @@ class ExecBackend(Protocol):
 
 
 class ImagesBackend(Protocol):
-    """The image endpoints. `ref` is a name with tag or digest, an id or a prefix of one."""
+    """The image endpoints. `ref` is a name with tag or digest, an id or a prefix of one.
+
+    platform: "" or JSON as in the OCI image spec; for import and pull os[/arch[/variant]].
+    """
 
     async def listing(self, *, all: bool, filters: Filters, shared: bool = False) -> list[Json]: ...
-    async def inspect(self, ref: str) -> Json: ...
-    async def history(self, ref: str) -> list[Json]: ...
+    async def inspect(self, ref: str, *, platform: str) -> Json: ...
+    async def history(self, ref: str, *, platform: str) -> list[Json]: ...
     async def tag(self, ref: str, *, repo: str, tag: str) -> None: ...
-    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Json]: ...
-    def load(self, body: BinaryIO, *, quiet: bool) -> AsyncIterator[Json]:
+    async def remove(self, ref: str, *, force: bool, noprune: bool, platform: str) -> list[Json]: ...
+    def load(self, body: BinaryIO, *, quiet: bool, platform: str) -> AsyncIterator[Json]:
         """Yield progress records ({"stream": ...}, {"status": ...}); body is read in a worker thread."""
         ...
 
-    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[Part]:
         """Return a tar; it has to be closed."""
         ...
 
     def import_(
         self, body: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
     ) -> AsyncIterator[Json]: ...
-    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]: ...
     async def prune(self, filters: Filters) -> Json: ...
+
+
+class RegistriesBackend(Protocol):
+    """What is done with registries. auth: the header X-Registry-Auth."""
+
+    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]: ...
+    def push(self, image: str, *, tag: str, auth: str) -> AsyncIterator[Json]: ...
+    async def login(self, auth: Mapping[str, Any]) -> Json: ...
+    async def search(self, term: str, *, limit: int, filters: Filters, auth: str) -> list[Json]: ...
+    async def distribution(self, ref: str, *, auth: str) -> Json: ...
 
 
 class NetworksBackend(Protocol):
@@ -149,6 +162,12 @@ class XrayBackend(Protocol):
     async def look(self, ref: str) -> Json: ...
 
 
+class CheckBackend(Protocol):
+    """Whether everything is accounted for: not Docker's, under our own prefix."""
+
+    async def check(self, *, deep: bool, repair: bool) -> Json: ...
+
+
 class VolumesBackend(Protocol):
     """The volume endpoints."""
 
@@ -167,7 +186,9 @@ class Backends:
     containers: ContainersBackend
     execs: ExecBackend
     images: ImagesBackend
+    registries: RegistriesBackend
     networks: NetworksBackend
     xray: XrayBackend
     ports: PortsBackend
     volumes: VolumesBackend
+    check: CheckBackend

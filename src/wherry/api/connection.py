@@ -23,6 +23,8 @@ from typing import Protocol, cast
 from wherry.api.answers import Answer, Reply, Stream, json_reply
 from wherry.api.body import Body, ClientGone, MalformedBody
 from wherry.api.head import Head, Incoming, Refused, find_end, parse_head, write_head
+from wherry.api.sending import send_part
+from wherry.models.parts import FilePart
 from wherry.models.queries import ClientStream
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,9 @@ log = logging.getLogger(__name__)
 PIPELINE_LIMIT = 64 << 10
 WRITE_HIGH = 256 << 10
 DISCARD_LIMIT = 1 << 20
-"""So much of an unwanted body is read to keep the connection; for more of it the connection is closed."""
+"""So much of an unwanted body is read to keep the connection; with more of it the connection ends."""
+LINGER = 5.0
+"""Seconds that a client may go on sending a body that nobody wants before its connection is closed under it."""
 HEAD_TIMEOUT = 10.0
 IDLE_TIMEOUT = 600.0
 
@@ -200,8 +204,16 @@ class Connection(asyncio.Protocol):
             self._body.finish()
             self._buffer += following
         elif self._body.discarded > DISCARD_LIMIT:
-            self._closing = True
-            self._transport.close()
+            self._linger()
+
+    def _linger(self) -> None:
+        """Drop what the client still sends, until it has seen the answer and closes.
+
+        Closed at once, its write(2) would fail with EPIPE, which the docker CLI tells instead of the answer.
+        """
+        self._closing = True
+        self._pause(False)
+        asyncio.get_running_loop().call_later(LINGER, self._transport.close)
 
     def _body_refused(self, refusal: Refused) -> None:
         """What comes is no body: the endpoint that reads it fails, and nothing behind it is looked at."""
@@ -242,7 +254,9 @@ class Connection(asyncio.Protocol):
         self._body.discard()
         self._follows = self._streaming = False
         self._since = time.monotonic()
-        if self._closing or not self._head.keep_alive:
+        if self._incoming is not None and not self._head.keep_alive:
+            self._linger()
+        elif self._closing or not self._head.keep_alive:
             self._closing = True
             self._transport.close()
         else:
@@ -269,7 +283,9 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         try:
             async for chunk in stream.chunks:
-                if chunk:
+                if isinstance(chunk, FilePart):
+                    await self._send_part(chunk, chunked=chunked)
+                elif chunk:
                     self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     await self._drain()
         finally:
@@ -279,6 +295,21 @@ class Connection(asyncio.Protocol):
         if chunked:
             self._transport.write(b"0\r\n\r\n")
         self._closing = self._closing or not keep
+
+    async def _send_part(self, part: FilePart, *, chunked: bool) -> None:
+        """Send a part of a file as one chunk, past the transport, which has nothing left to write meanwhile."""
+        if chunked:
+            self._transport.write(b"%x\r\n" % part.size)
+        self._transport.set_write_buffer_limits(high=0)
+        await self._drain()
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        try:
+            await send_part(descriptor, part)
+        finally:
+            os.close(descriptor)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH)
+        if chunked:
+            self._transport.write(b"\r\n")
 
     async def _drain(self) -> None:
         if self._writable is not None:

@@ -20,7 +20,20 @@ from wherry.api.head import Head
 from wherry.api.listen import BACKLOG, Listening
 from wherry.api.request import Request
 from wherry.api.router import Endpoint, Match, Moved, Route, Router, split_target
-from wherry.api.routes import archives, containers, execs, images, networks, ports, system, unsupported, volumes, xray
+from wherry.api.routes import (
+    archives,
+    check,
+    containers,
+    execs,
+    images,
+    networks,
+    ports,
+    registries,
+    system,
+    unsupported,
+    volumes,
+    xray,
+)
 from wherry.api.wire.query import Query
 from wherry.errors import EngineError
 
@@ -33,7 +46,8 @@ GRACE = 5.0
 
 def all_routes(backends: Backends) -> Iterable[Route]:
     """Yield the routes of every area; what is not there yet comes last."""
-    for area in (system, containers, archives, execs, images, networks, ports, volumes, xray, unsupported):
+    first = (system, containers, archives, execs, images, registries, networks, ports, volumes, check, xray)
+    for area in (*first, unsupported):
         yield from area.routes(backends)
 
 

@@ -59,6 +59,37 @@ def _uncounted(image: Any) -> Any:
     return image | {"Containers": -1}
 
 
+def _old_names(image: Any) -> Any:
+    """Until 1.42 an image without names was called <none>, and a list that was empty beside another null."""
+    tags, digests = image.get("RepoTags") or None, image.get("RepoDigests") or None
+    if not tags and not digests:
+        tags, digests = ["<none>:<none>"], ["<none>@<none>"]
+    return image | {"RepoTags": tags, "RepoDigests": digests}
+
+
+def _unshared(image: Any) -> Any:
+    return image | {"SharedSize": -1}
+
+
+_CONTAINER_ONLY = {
+    "Hostname": "", "Domainname": "", "AttachStdin": False, "AttachStdout": False, "AttachStderr": False,
+    "Tty": False, "OpenStdin": False, "StdinOnce": False, "Image": "",
+}  # fmt: skip
+_EMPTY_CONFIG = _CONTAINER_ONLY | {"User": "", "WorkingDir": ""} | dict.fromkeys(
+    ("Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels")
+)
+
+
+def _with_container_fields(image: Any) -> Any:
+    """Until 1.49 the config of an image had the fields that only a container's can mean."""
+    return image | {"Config": _CONTAINER_ONLY | image["Config"]}
+
+
+def _with_container_config(image: Any) -> Any:
+    """Until 1.44 an image told of the container that it was committed from; nothing keeps that any more."""
+    return image | {"ContainerConfig": dict(_EMPTY_CONFIG)}
+
+
 def _short_id_alias(container: Any) -> Any:
     """Until 1.44 the short id stood among the aliases of user-defined networks."""
     networks = {
@@ -77,8 +108,17 @@ def _no_annotations(container: Any) -> Any:
 
 Change = Callable[[Any], Any]
 ANSWERS: Mapping[str, tuple[tuple[Version, Change], ...]] = {
-    "image list": (((1, 44), _virtual_size), ((1, 51), _uncounted)),
-    "image inspect": (((1, 44), _virtual_size),),
+    "image list": (
+        ((1, 42), _unshared),
+        ((1, 43), _old_names),
+        ((1, 44), _virtual_size),
+        ((1, 51), _uncounted),
+    ),
+    "image inspect": (
+        ((1, 44), _virtual_size),
+        ((1, 45), _with_container_config),
+        ((1, 50), _with_container_fields),
+    ),
     "container list": (((1, 46), _no_annotations),),
     "container inspect": (((1, 45), _short_id_alias),),
     "disk usage": (((1, 42), lambda usage: usage | {"BuilderSize": 0}),),

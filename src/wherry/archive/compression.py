@@ -11,13 +11,21 @@ import bz2
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from wherry.archive.tar import Source
 from wherry.archive.zstdframes import Frames
 
+try:
+    from isal import isal_zlib as _inflate
+except ImportError:
+    import zlib as _inflate  # type: ignore[no-redef]
+
 PIECE = 1 << 20
 MEMORY_LIMIT = 128 << 20
+_DAMAGE: tuple[type[Exception], ...] = (
+    OSError, EOFError, zlib.error, cast("type[Exception]", _inflate.error), lzma.LZMAError,
+)  # fmt: skip
 _MAGIC = (
     (b"\x1f\x8b\x08", "gzip"),
     (b"BZh", "bzip2"),
@@ -47,10 +55,13 @@ class _Decoder(Protocol):
 
 
 class _Gzip:
-    """zlib's decompressor in the shape of bz2's: the input that did not fit is kept inside."""
+    """zlib's decompressor in the shape of bz2's: the input that did not fit is kept inside.
+
+    ISA-L's takes half of the time; it is used when it is installed.
+    """
 
     def __init__(self) -> None:
-        self._inner = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._inner = _inflate.decompressobj(16 + zlib.MAX_WBITS)
 
     @property
     def eof(self) -> bool:
@@ -88,7 +99,7 @@ class _Members:
         """Return up to `size` bytes, b"" at the end."""
         try:
             return self._read(size)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except _DAMAGE as error:
             raise CompressionError(f"damaged compressed data: {error}") from error
 
     def _read(self, size: int) -> bytes:

@@ -70,6 +70,18 @@ class TarReader:
         self._position = 0
         self._left = 0  # unread bytes of the current entry
         self._padding = 0
+        self._end = 0  # bytes of the input up to the end of the buffer
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the archive before what is read next: where the data of an entry begins, before it is read."""
+        return self._end - (len(self._buffer) - self._position)
+
+    def drain(self) -> int:
+        """Read the input to its end, where one that checks its digest may still refuse it; return its length."""
+        while piece := self._source.read(CHUNK):
+            self._end += len(piece)
+        return self._end
 
     def _fill(self, size: int) -> bool:
         """Have at least `size` bytes in the buffer; False at a clean end of the input."""
@@ -81,6 +93,7 @@ class TarReader:
                 break
             parts.append(memoryview(piece))
             have += len(piece)
+            self._end += len(piece)
         self._buffer = parts[1] if len(parts) == 2 and not parts[0] else memoryview(b"".join(parts))
         self._position = 0
         if have >= size:

@@ -202,9 +202,17 @@ class Client:
         lines += [f"{name}: {value}" for name, value in headers.items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    def open(self, method: str, path: str, query: Query | None = None, body: Any = None) -> Response:
+    def open(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
         """Send a request and read the head of its answer. body: a JSON value, or None."""
-        headers: dict[str, str] = {}
+        headers = dict(headers or {})
         content = b""
         if body is not None:
             import json

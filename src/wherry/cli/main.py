@@ -36,8 +36,14 @@ COMMANDS = {
     "images": "listing:IMAGES",
     "inspect": "listing:INSPECT",
     "xray": "xray.command:XRAY",
+    "image bootstrap": "bootstrap.command:BOOTSTRAP",
     "import": "images:IMPORT",
     "load": "images:LOAD",
+    "pull": "registries:PULL",
+    "push": "registries:PUSH",
+    "login": "registries:LOGIN",
+    "logout": "registries:LOGOUT",
+    "search": "registries:SEARCH",
     "tag": "images:TAG",
     "rmi": "images:RMI",
     "volume ls": "volumes:LS",
@@ -49,6 +55,7 @@ COMMANDS = {
     "version": "system:VERSION",
     "events": "system:EVENTS",
     "daemon": "system:DAEMON",
+    "system check": "check:CHECK",
     "system dial-stdio": "system:DIAL_STDIO",
     "system info": "system:INFO",
     "system events": "system:EVENTS",
@@ -57,7 +64,7 @@ COMMANDS = {
 _GROUPS = {
     "container": "run create start attach exec stop restart kill rm rename wait pause unpause top logs port ls inspect "
     "xray",
-    "image": "import load tag rm ls inspect",
+    "image": "import load pull push tag rm ls inspect",
     "volume": "list remove",
 }
 _ALIASES = {

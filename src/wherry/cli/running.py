@@ -101,7 +101,8 @@ def _create(client: Client, flags: Parsed, *, detach: bool) -> str:
     try:
         answer = client.post("/containers/create", query, body)
     except ApiError as error:
-        if error.http != 404 or flags["pull"] == "never" or "No such image" not in error.message:
+        missing = "No such image" in error.message or "the specified platform" in error.message
+        if error.http != 404 or flags["pull"] == "never" or not missing:
             raise
         print(f"Unable to find image '{_with_tag(body['Image'])}' locally", file=sys.stderr)
         _pull(client, flags)
@@ -119,12 +120,11 @@ def _with_tag(image: str) -> str:
 
 
 def _pull(client: Client, flags: Parsed) -> None:
-    from wherry.cli.images import show_progress
+    """Bring the image here; what is told of it must not stand in the output of the container."""
+    from wherry.cli import registries
 
-    name, _, tag = _with_tag(flags.words[0]).rpartition(":")
-    query = {"fromImage": name, "tag": tag, "platform": flags["platform"] or None}
-    response = client.open("POST", "/images/create", query)
-    show_progress(response, sys.stderr, quiet=flags["quiet"])
+    name = _with_tag(flags.words[0])
+    registries.fetch(client, name, flags["platform"], None if flags["quiet"] else sys.stderr)
 
 
 class Session:

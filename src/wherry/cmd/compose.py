@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
 import uuid
 from contextlib import AsyncExitStack
@@ -22,11 +23,14 @@ from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
 from wherry.oci import apparmor
 from wherry.oci.host import HostFacts, read_host_facts
+from wherry.registry.api import RegistryConfig
+from wherry.registry.client import Registries
 from wherry.runtime import tinyinit
 from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
 from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
+from wherry.services.check import CheckService
 from wherry.services.committing import Committing
 from wherry.services.confinement import Confinement
 from wherry.services.containers import Containers
@@ -41,6 +45,9 @@ from wherry.services.networks import NetworkService
 from wherry.services.population import Population
 from wherry.services.ports import Ports
 from wherry.services.provision import Provision
+from wherry.services.pulling import Pulling
+from wherry.services.pushing import Pushing
+from wherry.services.registries import RegistryService
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
 from wherry.services.streams import Streams
@@ -72,11 +79,13 @@ class Engine:
     snapshotter: Snapshotter
     supervision: Supervision
     backends: Backends
+    registries: Registries
     shutdown_timeout: int
     engine_id: str
 
     def reload(self, fresh: Config) -> None:
-        """Take over the settings that may change while containers run."""
+        """Take over the settings that may change while containers run. Raises InvalidArgument, and takes none then."""
+        self.registries.reload(_registry_config(fresh))
         self.shutdown_timeout = fresh.shutdown_timeout
         self.settings.live_restore = fresh.live_restore
         self.settings.labels = fresh.labels
@@ -232,12 +241,13 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     database = Database(settings.data_root / "meta.db")
     stack.callback(database.close)
     chosen = choose(config.storage_driver, settings.data_root / "snapshots")
+    stack.callback(chosen.snapshotter.close)
     images = Images(database, settings.data_root, chosen.snapshotter)
     networks = Networks(database, NetworkConfig.of(config), settings.run_root)
     await asyncio.to_thread(networks.start)
     catalog = Catalog(database)
     stack.callback(lambda: networks.stop(remove=not any(each.record.state.alive for each in catalog)))
-    supervision = Supervision(settings.run_root)
+    supervision = Supervision(settings.run_root, chosen.snapshotter.mount_namespace)
     await supervision.start()
     stack.push_async_callback(supervision.stop)
     bus = Bus()
@@ -251,7 +261,10 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     )
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     engine_id = _engine_id(database)
-    backends = _backends(lifecycle, images, engine_id, chosen.reason)
+    registries = Registries(_registry_config(config))
+    registry_service = RegistryService(registries, Pulling(images, registries, bus), Pushing(images, registries, bus))
+    stack.push_async_callback(asyncio.to_thread, registry_service.close)
+    backends = _backends(lifecycle, images, engine_id, chosen.reason, registry_service)
     return Engine(
         settings=settings,
         catalog=catalog,
@@ -261,12 +274,32 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
         snapshotter=chosen.snapshotter,
         supervision=supervision,
         backends=backends,
+        registries=registries,
         shutdown_timeout=config.shutdown_timeout,
         engine_id=engine_id,
     )
 
 
-def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: str) -> Backends:
+def _registry_config(config: Config) -> RegistryConfig:
+    return RegistryConfig(
+        mirrors=config.registry_mirrors,
+        insecure=config.insecure_registries,
+        http_proxy=config.http_proxy or _environment("HTTP_PROXY"),
+        https_proxy=config.https_proxy or _environment("HTTPS_PROXY"),
+        no_proxy=config.no_proxy or _environment("NO_PROXY"),
+        downloads=config.max_concurrent_downloads,
+        uploads=config.max_concurrent_uploads,
+        attempts=config.max_download_attempts,
+    )
+
+
+def _environment(name: str) -> str:
+    return os.environ.get(name) or os.environ.get(name.lower(), "")
+
+
+def _backends(
+    life: Lifecycle, images: Images, engine_id: str, driver_reason: str, registries: RegistryService
+) -> Backends:
     """Make the use cases that the API offers, around the lifecycle of containers."""
     launching = life.launching
     execs = Execs(life.catalog, life)
@@ -286,6 +319,7 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
             bus=life.bus,
             driver_reason=driver_reason,
             warnings=tuple(filter(None, (launching.confinement.warning(),))),
+            registries=registries.registries,
         ),
         containers=Containers(
             catalog=life.catalog,
@@ -302,8 +336,10 @@ def _backends(life: Lifecycle, images: Images, engine_id: str, driver_reason: st
         ),
         execs=execs,
         images=image_service,
+        registries=registries,
         networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
         ports=Ports(life.catalog, life.networks, life.bus),
+        check=CheckService(life, images, life.provision.volumes),
     )

@@ -20,12 +20,14 @@ from wherry.models import sizes
 from wherry.models.container import Ulimit
 
 OWN_RUNTIME = "wherry"
+_MOST_CONCURRENT = 100
 RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DEFAULT_FILE = "/etc/wherry/daemon.json"
 DEFAULT_HOST = "unix:///run/wherry.sock"
 CGROUP_DRIVERS = ("systemd", "cgroupfs")
 RELOADABLE = frozenset(
     {"debug", "log-level", "labels", "live-restore", "shutdown-timeout", "runtimes", "default-runtime"}
+    | {"registry-mirrors", "insecure-registries", "max-download-attempts"}
 )
 
 
@@ -61,6 +63,14 @@ class Config:
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    max_concurrent_downloads: int = 3
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 5
     init: bool = False
     no_new_privileges: bool = False
     live_restore: bool = True
@@ -82,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
     add("--mtu", type=int)
     add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
-    add("-s", "--storage-driver", help="overlay2 or vfs")
+    add("-s", "--storage-driver", help="erofs, overlay2 or vfs")
     add("--cgroup-parent", help="where containers' control groups go (/wherry; with systemd system.slice)")
     add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
     add("--cpu-rt-runtime", type=int, help="real-time budget that containers share, in microseconds (0: none)")
@@ -98,6 +108,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-opt", action="append", dest="log_opts", metavar="KEY=VALUE")
     add("--label", action="append", dest="labels")
     add("--shutdown-timeout", type=int)
+    add("--registry-mirror", action="append", dest="registry_mirrors", metavar="URL", help="mirror of Docker Hub")
+    add("--insecure-registry", action="append", dest="insecure_registries", metavar="HOST[:PORT]|NETWORK",
+        help="registry that may be used without a good certificate, or by http")  # fmt: skip
+    add("--max-concurrent-downloads", type=int, help="layers that are pulled at the same time (3)")
+    add("--max-concurrent-uploads", type=int, help="layers that are pushed at the same time (5)")
+    add("--max-download-attempts", type=int, help="attempts at a layer before a pull fails (5)")
+    add("--http-proxy", metavar="URL", help="proxy for http ($HTTP_PROXY)")
+    add("--https-proxy", metavar="URL", help="proxy for https ($HTTPS_PROXY)")
+    add("--no-proxy", metavar="HOSTS", help="hosts and networks that need none ($NO_PROXY)")
     for name in ("ip-masq", "ip-forward", "userland-proxy", "init", "no-new-privileges", "live-restore"):
         add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
     add("-v", "--version", action="store_true", default=None)
@@ -147,6 +166,8 @@ def _runtimes(value: Any) -> dict[str, tuple[str, ...]]:
 CONVERT: Mapping[str, Any] = {
     "hosts": tuple,
     "labels": tuple,
+    "registry_mirrors": tuple,
+    "insecure_registries": tuple,
     "exec_opts": tuple,
     "runtimes": _runtimes,
     "default_shm_size": _size,
@@ -170,6 +191,7 @@ def read_file(path: str, *, required: bool) -> dict[str, Any]:
         raise InvalidArgument(f"unable to configure the daemon with file {path}: {error}") from error
     if not isinstance(content, dict):
         raise InvalidArgument(f"unable to configure the daemon with file {path}: it must hold a JSON object")
+    content = _proxies(content, path)
     unknown = [key for key in content if key not in KEYS]
     if unknown:
         raise InvalidArgument(
@@ -177,6 +199,20 @@ def read_file(path: str, *, required: bool) -> dict[str, Any]:
             f"configuration option: {', '.join(unknown)}"
         )
     return {KEYS[key]: _typed(KEYS[key], value, path) for key, value in content.items()}
+
+
+def _proxies(content: dict[str, Any], path: str) -> dict[str, Any]:
+    """Take the object "proxies" apart, as dockerd does."""
+    proxies = content.get("proxies", {})
+    names = ("http-proxy", "https-proxy", "no-proxy")
+    if not isinstance(proxies, dict) or not all(isinstance(value, str) for value in proxies.values()):
+        raise InvalidArgument(f"unable to configure the daemon with file {path}: proxies must be an object of texts")
+    if unknown := [name for name in proxies if name not in names]:
+        raise InvalidArgument(
+            f"unable to configure the daemon with file {path}: proxies has no {', '.join(unknown)}; "
+            f"only {', '.join(names)}"
+        )
+    return {name: value for name, value in content.items() if name != "proxies"} | proxies
 
 
 def _typed(name: str, value: Any, path: str) -> Any:
@@ -225,6 +261,10 @@ def check(config: Config) -> Config:
         if not os.path.isabs(getattr(config, name)):
             raise InvalidArgument(f"--{name.replace('_', '-')} must be an absolute path: {getattr(config, name)}")
     _check_exec_opts(config.exec_opts)
+    for name in ("max_concurrent_downloads", "max_concurrent_uploads", "max_download_attempts"):
+        if not 0 < getattr(config, name) <= _MOST_CONCURRENT:
+            flag = name.replace("_", "-")
+            raise InvalidArgument(f"invalid {flag.replace('-', ' ')}: {getattr(config, name)}")
     if config.default_runtime not in (OWN_RUNTIME, *config.runtimes):
         raise InvalidArgument(f"specified default runtime '{config.default_runtime}' does not exist")
     return config

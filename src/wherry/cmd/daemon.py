@@ -43,11 +43,11 @@ class Daemon:
         """SIGHUP: read the file again and take over what can change while containers run."""
         try:
             fresh = configuration.parse(self.argv)
+            self.engine.reload(fresh)
         except EngineError as error:
             log.error("configuration not reloaded", extra={"error": error.message})
             return
         logformat.set_level("debug" if fresh.debug else fresh.log_level)
-        self.engine.reload(fresh)
         log.info("configuration reloaded", extra={"file": fresh.config_file})
 
     def stop(self) -> None:

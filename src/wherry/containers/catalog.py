@@ -71,6 +71,8 @@ class Catalog:
         self._database = database
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, str] = {}
+        self.coming: set[str] = set()
+        """Ids that have files already and no record yet."""
 
     def load(self) -> list[str]:
         """Read all records; return a sentence for each that cannot be read (it stays in the store, untouched)."""

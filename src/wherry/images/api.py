@@ -13,11 +13,11 @@ after every removal and at start. All methods block and may be called from sever
 
     resolve(ref) -> Image                     NotFound "No such image: REF"; InvalidArgument for a malformed one
     listing(all, filters) -> [dict]           GET /images/json, newest first
-    inspect(ref) -> dict                      GET /images/NAME/json
-    history(ref) -> [dict]                    GET /images/NAME/history, newest first
+    inspect(ref, platform) -> dict            GET /images/NAME/json
+    history(ref, platform) -> [dict]          GET /images/NAME/history, newest first
     tag(ref, repo, tag) -> str                the full name it has now, "" when repo is empty
-    remove(ref, force, noprune, users) -> [{"Untagged": name} | {"Deleted": digest}]; Conflict with Docker's texts
-    load(stream, progress) -> [image id]      tar of `docker save` or an OCI layout, compressed or not
+    remove(ref, force, noprune, users, platform) -> [{"Untagged": name} | {"Deleted": digest}]; Conflict, Docker's texts
+    load(stream, progress, platform) -> [image id]   tar of `docker save` or an OCI layout, compressed or not
     import_(stream, repo, tag, message, changes, platform) -> image id
     commit(chunks, wanted) -> image id        a layer's tar on top of a container's layers
     saved(refs, platform)                     context: (image ids, tar as docker save writes it)

@@ -15,7 +15,8 @@ from wherry.errors import InvalidArgument
 from wherry.images import words
 
 Config = dict[str, Any]
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?\Z", re.IGNORECASE)
+_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/([a-z0-9]+))?\Z", re.IGNORECASE)
+_PROTOCOLS = ("tcp", "udp", "sctp")
 _DURATION = re.compile(r"(?:\d{1,10}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+\Z")
 _PIECE = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
 _NANOSECONDS = {
@@ -30,12 +31,19 @@ SHELL = ["/bin/sh", "-c"]
 
 def apply(config: Config, changes: list[str]) -> None:
     """Apply instructions in order. Raises InvalidArgument with Docker's texts."""
-    for line in words.logical_lines("\n".join(changes)):
+    lines = words.logical_lines("\n".join(changes))
+    if changes and not lines:
+        raise InvalidArgument("file with no instructions")
+    seen = set()
+    for line in lines:
         name, _, rest = line.partition(" ")
         instruction = INSTRUCTIONS.get(name.upper())
         if instruction is None:
             raise InvalidArgument(f"{name.upper()} is not a valid change command")
         instruction(config, rest.strip())
+        seen.add(instruction)
+        if instruction is _entrypoint and _cmd not in seen:
+            config["Cmd"] = None  # it was meant for the entry point before
 
 
 def _environment(config: Config) -> dict[str, str]:
@@ -50,7 +58,11 @@ def json_words(text: str) -> list[str] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
+    if not isinstance(value, list):
+        return None
+    if not all(isinstance(each, str) for each in value):
+        raise InvalidArgument("when using JSON array syntax, arrays must be comprised of strings only")
+    return value
 
 
 def _command(text: str) -> list[str] | None:
@@ -94,7 +106,7 @@ def _label(config: Config, text: str) -> None:
 
 
 def _cmd(config: Config, text: str) -> None:
-    config["Cmd"] = _command(text)
+    config["Cmd"] = _command(text) if text else list(SHELL)
 
 
 def _entrypoint(config: Config, text: str) -> None:
@@ -113,8 +125,10 @@ def _expose(config: Config, text: str) -> None:
         last = int(match[2] or match[1]) if match else 0
         if match is None or not 0 < first <= last < 65536:
             raise InvalidArgument(f"Invalid containerPort: {part[:100]}")
-        for number in range(first, last + 1):
-            ports[f"{number}/{(match[3] or 'tcp').lower()}"] = {}
+        protocol = (match[3] or "tcp").lower()
+        if protocol not in _PROTOCOLS:
+            raise InvalidArgument(f"Invalid proto: {match[3][:100]}")
+        ports |= {f"{number}/{protocol}": {} for number in range(first, last + 1)}
     config["ExposedPorts"] = ports
 
 
@@ -166,6 +180,8 @@ def _stop_signal(config: Config, text: str) -> None:
 
 def duration(text: str) -> int:
     """Return a Go duration ("1m30s") in ns. Raises InvalidArgument."""
+    if text == "0":
+        return 0
     if not _DURATION.match(text):
         raise InvalidArgument(f'time: invalid duration "{text[:100]}"')
     return sum(int(float(number) * _NANOSECONDS[unit]) for number, unit in _PIECE.findall(text))
@@ -179,15 +195,23 @@ def _health_flags(text: str) -> tuple[dict[str, int], str]:
         name, _, value = flag.partition("=")
         if name not in _HEALTH_FLAGS:
             raise InvalidArgument(f"unknown flag: {name[:100]}")
-        if name == "--retries":
-            if not value.isdigit() or len(value) > 9:
-                raise InvalidArgument(f"invalid number of retries: {value[:100]!r}")
-            found["Retries"] = int(value)
-        else:
-            found[_HEALTH_FLAGS[name]] = duration(value)
-            if 0 < found[_HEALTH_FLAGS[name]] < 1_000_000:
-                raise InvalidArgument(f"Interval {value[:100]!r} cannot be less than 1ms")
+        found[_HEALTH_FLAGS[name]] = _retries(value) if name == "--retries" else _interval(name, value)
     return found, text
+
+
+def _retries(value: str) -> int:
+    if not re.match(r"-?\d{1,9}\Z", value, re.ASCII):
+        raise InvalidArgument(f'strconv.ParseInt: parsing "{value[:100]}": invalid syntax')
+    if value.startswith("-"):
+        raise InvalidArgument(f"--retries cannot be negative ({value})")
+    return int(value)
+
+
+def _interval(name: str, value: str) -> int:
+    length = -duration(value[1:]) if value.startswith("-") else duration(value)
+    if length and length < 1_000_000:
+        raise InvalidArgument(f'Interval "{name[2:]}" cannot be less than 1ms')
+    return length
 
 
 def _healthcheck(config: Config, text: str) -> None:
@@ -200,7 +224,7 @@ def _healthcheck(config: Config, text: str) -> None:
         config["Healthcheck"] = {"Test": ["NONE"]}
         return
     if kind.upper() != "CMD":
-        raise InvalidArgument(f"Unknown type {kind[:100]!r} in HEALTHCHECK (try CMD)" if kind else
+        raise InvalidArgument(f'Unknown type "{kind[:100].upper()}" in HEALTHCHECK (try CMD)' if kind else
                               "HEALTHCHECK requires at least one argument")
     if not command:
         raise InvalidArgument("Missing command after HEALTHCHECK CMD")

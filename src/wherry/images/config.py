@@ -16,8 +16,8 @@ import msgspec
 from wherry.errors import InvalidArgument
 from wherry.images.references import is_digest
 from wherry.models.image import Image, ImageRunConfig
+from wherry.models.manifest import Platform, decode
 
-JSON_LIMIT = 4 << 20
 LAYER_LIMIT = 125
 _LIST_LIMIT = 10_000
 _RFC3339 = re.compile(
@@ -57,15 +57,10 @@ class ImageConfig(msgspec.Struct, frozen=True, rename={"os_version": "os.version
     config: ImageRunConfig | None = None
     history: list[History] | None = None
 
-
-def decode(data: bytes, what: str, kind: Any) -> Any:
-    """Decode a JSON document of an archive as `kind`; InvalidArgument names `what` and the place that is wrong."""
-    if len(data) > JSON_LIMIT:
-        raise InvalidArgument(f"{what} has {len(data)} bytes; more than {JSON_LIMIT} are not accepted")
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidArgument(f"invalid {what}: {error}") from error
+    @property
+    def platform(self) -> Platform:
+        """For which machines the image says it is."""
+        return Platform(self.architecture, self.os or "linux", self.variant)
 
 
 def parse(data: bytes) -> ImageConfig:

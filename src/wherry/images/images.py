@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from wherry.errors import NotFound
+from wherry.archive.tar import Source
+from wherry.errors import EngineError, NotFound
+from wherry.failpoints import reach
 from wherry.images import changes as instructions
 from wherry.images import config as configs
-from wherry.images import listing, references, save
+from wherry.images import listing, references
 from wherry.images.api import Filters, Report, Users
-from wherry.images.choice import choose
+from wherry.images.audit import Audit
+from wherry.images.choice import find
 from wherry.images.commit import EMPTY, Commit, Joined, commit_config
-from wherry.images.config import ImageConfig, chain_ids
+from wherry.images.config import ImageConfig, RootFS, chain_ids
 from wherry.images.content import Content
-from wherry.images.layers import Layers
+from wherry.images.distribution import Distribution
+from wherry.images.layers import Layers, chain_of, shared_sizes
 from wherry.images.listing import Known
-from wherry.images.load import import_config, opened, plain
-from wherry.images.manifest import OCI_CONFIG, OCI_LAYER, Candidate, candidates, parse_platform
+from wherry.images.load import ArchiveLayers, Incoming, import_config, opened
+from wherry.images.manifest import Candidate, candidates, needs, parse_platform
+from wherry.images.outward import Outward
 from wherry.images.references import Reference
 from wherry.images.removal import Removal, Step
 from wherry.images.rows import ImageRow, LayerRow, Rows
 from wherry.images.spool import Member, Spool
+from wherry.models import platforms
+from wherry.models.check import Problem
 from wherry.models.image import Image
+from wherry.models.manifest import OCI_CONFIG, OCI_LAYER
 from wherry.snapshots.api import Snapshotter
 from wherry.store.database import Database
+
+log = logging.getLogger(__name__)
 
 Archives = dict[str, Member]
 """diff id -> the uncompressed tar of a layer that is to be kept."""
@@ -38,7 +49,7 @@ Archives = dict[str, Member]
 _CACHED = 256  # parsed configs; each may be as large as JSON_LIMIT
 
 
-class Images:
+class Images(Outward):
     """Images, their names and their layers."""
 
     def __init__(
@@ -50,16 +61,22 @@ class Images:
         self._clock = clock
         self._rows = Rows(database, snapshotter.name)
         self._content = Content(root / "content", database)
-        self._layers = Layers(self._rows, snapshotter, database)
+        self._distribution = Distribution(database)
+        self._leases = self._content.leases
+        self._layers = Layers(self._rows, snapshotter, database, self._content)
         self._changing = threading.RLock()  # held while names and images change, not while layers are unpacked
         self._configs: dict[str, ImageConfig] = {}
         self._recover()
 
     def _recover(self) -> None:
-        present = {info.name for info in self._snapshotter.walk() if info.committed}
+        """Forget layers whose removal was cut off; one that an image needs keeps its row, so its archive (`audit`)."""
+        present, known = self._layers.present(), self._rows.layers()
+        needed = {layer.chain_id for image in self._rows.images() for layer in chain_of(image.chain_id, known)}
         with self._database.transaction():
-            for chain in self._rows.layers():
-                if chain not in present:
+            for chain in known.keys() - present:
+                if chain in needed:
+                    log.error("a layer is missing; wherry system check --repair", extra={"layer": chain})
+                else:
                     self._rows.drop_layer(chain)
         self._collect()
         self._content.sweep()
@@ -67,23 +84,7 @@ class Images:
     # Looking up
 
     def _find(self, ref: str) -> tuple[ImageRow, str]:
-        """Return the image that the user means and its stored name, "" when it was found by id."""
-        full = references.image_id(ref)
-        if full:
-            row = self._rows.image(full)
-            if row is None:
-                raise NotFound(f"No such image: {full}")
-            return row, ""
-        reference = references.parse(ref)
-        row = self._rows.image(self._rows.tagged(reference.stored))
-        if row is not None:
-            return row, reference.stored
-        prefix = ref.removeprefix("sha256:")
-        found = self._rows.starting_with(f"sha256:{prefix}") if _is_hex(prefix) else []
-        row = self._rows.image(found[0]) if len(found) == 1 else None
-        if row is None:  # an ambiguous prefix is no answer either; Docker says the same of both
-            raise NotFound(f"No such image: {reference.familiar}")
-        return row, ""
+        return find(self._rows, ref)
 
     def _config(self, image_id: str) -> ImageConfig:
         known = self._configs.get(image_id)
@@ -96,6 +97,19 @@ class Images:
 
     def _known(self, row: ImageRow, names: list[str]) -> Known:
         return Known(row, self._config(row.id), tuple(names))
+
+    def _found(self, ref: str, platform: str) -> ImageRow:
+        """Return an image that must be for a platform: "" or JSON. Raises NotFound."""
+        wanted = platforms.from_json(platform)
+        row, _ = self._find(ref)
+        if wanted is not None:
+            have = self._config(row.id).platform
+            if not platforms.fits(wanted, have):
+                raise NotFound(
+                    f"image with reference {ref} was found but its platform ({platforms.plain(have)}) "
+                    f"does not match the specified platform ({platforms.plain(wanted)})"
+                )
+        return row
 
     def resolve(self, ref: str) -> Image:
         """Return the image that a name, an id or the start of an id means."""
@@ -111,9 +125,9 @@ class Images:
             return False
         return True
 
-    def inspect(self, ref: str) -> dict[str, Any]:
+    def inspect(self, ref: str, platform: str = "") -> dict[str, Any]:
         """Return the body of GET /images/NAME/json."""
-        row, _ = self._find(ref)
+        row = self._found(ref, platform)
         data = self._snapshotter.graph_data(row.chain_id) if row.chain_id else {}
         return listing.inspection(
             self._known(row, self._rows.tags(row.id)),
@@ -121,10 +135,10 @@ class Images:
             driver={"Name": self._snapshotter.name, "Data": data or None},
         )
 
-    def history(self, ref: str) -> list[dict[str, Any]]:
+    def history(self, ref: str, platform: str = "") -> list[dict[str, Any]]:
         """Return the body of GET /images/NAME/history."""
-        row, _ = self._find(ref)
-        return listing.history(self._known(row, self._rows.tags(row.id)), self._rows.layer_size)
+        row = self._found(ref, platform)
+        return listing.history(self._known(row, []), self._rows.lineage(row), self._rows.layer_size)
 
     def listing(self, *, all: bool, filters: Filters) -> list[dict[str, Any]]:
         """Return the body of GET /images/json, newest first; intermediate images only with `all`."""
@@ -132,21 +146,30 @@ class Images:
         dangling = listing.flag(filters, "dangling")
         patterns = filters.get("reference") or []
         newest, oldest = self._limits(filters)
+        limit = listing.until(filters, self._clock())
         entries = []
         for image in self._all():
             names = listing.matching_names(image.names, patterns) if patterns else image.names
             hidden = not (all or image.names) and self._rows.is_child_of(image.row.id)
-            if hidden or (patterns and not names) or (dangling is not None and dangling == bool(image.names)):
+            if hidden or (patterns and not names) or not listing.fits_dangling(names, dangling):
                 continue
             if (newest is not None and image.row.created >= newest) or image.row.created <= oldest:
                 continue
-            if listing.accepts(image, filters, self._clock()):
+            if listing.accepts(image, filters, limit):
                 entries.append(listing.entry(Known(image.row, image.config, names)))
         return entries
 
     def _all(self) -> list[Known]:
         names = self._rows.all_tags()
-        return [self._known(row, names.get(row.id, [])) for row in self._rows.images()]
+        return [self._shown(row, names.get(row.id, [])) for row in self._rows.images()]
+
+    def _shown(self, row: ImageRow, names: list[str]) -> Known:
+        """One image whose config is damaged must not hide the others, and is to be seen to be removed."""
+        try:
+            return self._known(row, names)
+        except EngineError as error:
+            log.error("image without its configuration", extra={"image": row.id, "error": error.message})
+            return Known(row, ImageConfig(RootFS()), tuple(names))
 
     def known(self) -> dict[str, str]:
         """Return the id of the image that each id and each name, as people write it, means."""
@@ -157,23 +180,12 @@ class Images:
 
     def shared_sizes(self) -> dict[str, int]:
         """Return for each image the bytes of those of its layers that other images have too."""
-        layers, images = self._rows.layers(), self._rows.images()
-        # an image may have come between the two looks; its layers are there from the lowest to the topmost
-        settled = [image for image in images if not image.chain_id or image.chain_id in layers]
-        chains = {image.id: list(_chain(image.chain_id, layers)) for image in settled}
-        users = Counter(layer.chain_id for chain in chains.values() for layer in chain)
-        return {
-            image_id: sum(layer.size for layer in chain if users[layer.chain_id] > 1)
-            for image_id, chain in chains.items()
-        }
+        return shared_sizes(self._rows.images(), self._rows.layers())
 
-    def layers_size(self) -> int:
-        """Return the bytes of all layers, unpacked: what images are made of."""
-        return sum(layer.size for layer in self._rows.layers().values())
-
-    def _stored(self) -> int:
-        """Return the bytes of all layers, unpacked and as the archives that docker save gives back."""
-        return self.layers_size() + sum(self._content.sizes(OCI_LAYER).values())
+    def disk_size(self) -> int:
+        """Return the bytes that images take: unpacked layers where the driver has them, and every blob."""
+        layers = sum(layer.size for layer in self._rows.layers().values()) if self._snapshotter.unpacks else 0
+        return layers + sum(max(size, 0) for _, size, _ in self._content.rows())
 
     def _limits(self, filters: Filters) -> tuple[int | None, int]:
         before = [self._find(ref)[0].created for ref in filters.get("before") or ()]
@@ -194,9 +206,10 @@ class Images:
 
     # Going
 
-    def remove(self, ref: str, *, force: bool, noprune: bool, users: Users) -> list[Step]:
+    def remove(self, ref: str, *, force: bool, noprune: bool, users: Users, platform: str = "") -> list[Step]:
         """Remove a name or an image, see `removal`; return what was done, in order."""
         with self._changing:
+            self._found(ref, platform)
             row, name = self._find(ref)
             with self._dropping() as drop:
                 removal = Removal(self._rows, users, drop, force=force, prune=not noprune)
@@ -221,6 +234,7 @@ class Images:
 
         with self._database.transaction(power_safe=True):
             yield drop
+        reach("removal.recorded")
         for digest in digests:
             self._configs.pop(digest, None)
             self._content.delete(digest)
@@ -235,90 +249,131 @@ class Images:
     def _collect(self) -> list[str]:
         with self._changing:
             removed = self._layers.collect()
+            if removed:
+                reach("collect.layers")
             with self._database.transaction():
-                unneeded = self._content.sizes(OCI_LAYER).keys() - self._rows.diff_ids()
+                unneeded = self._content.digests(OCI_LAYER) - self._rows.diff_ids() - self._leases.names()
                 for digest in unneeded:
                     self._content.forget(digest)
+                if removed or unneeded:
+                    self._distribution.forget_unneeded()
             for digest in unneeded:
+                reach("collect.recorded")
                 self._content.delete(digest)
         return removed
+
+    def audit(self, *, deep: bool) -> list[Problem]:
+        """Compare what is recorded of images with what is on the disk; deep: read every blob."""
+        return list(Audit(self._database, self._rows, self._content, self._layers, deep=deep).problems())
 
     def prune(self, filters: Filters, *, users: Users) -> dict[str, Any]:
         """Remove unused images: dangling ones, or with dangling=false all of them."""
         listing.check_filters(filters, listing.PRUNE_FILTERS)
         dangling = listing.flag(filters, "dangling")
+        limit = listing.until(filters, self._clock())
         steps: list[Step] = []
         with self._changing:
-            before = self._stored()
+            before = self.disk_size()
             with self._dropping() as drop:
                 for image in self._all():
-                    unwanted = not image.names or dangling is False
-                    if unwanted and not users(image.row.id) and listing.accepts(image, filters, self._clock()):
+                    unwanted = dangling is False or listing.fits_dangling(image.names, True)
+                    if unwanted and not users(image.row.id) and listing.accepts(image, filters, limit):
                         removal = Removal(self._rows, users, drop, force=True, steps=steps)
                         if not self._rows.is_child_of(image.row.id):
                             removal.by_id(image.row.id)
             steps += self._freed()
-            after = self._stored()
+            after = self.disk_size()
         return {"ImagesDeleted": steps or None, "SpaceReclaimed": before - after}
 
     # Coming
 
-    def load(self, stream: BinaryIO, progress: Report) -> list[str]:
-        """Load a docker archive or an OCI layout: all its images or, on any error, nothing."""
-        with Spool(self._content.spool) as spool:
+    def load(self, stream: BinaryIO, progress: Report, platform: str = "") -> list[str]:
+        """Load a docker archive or an OCI layout: all its images or, on any error, nothing. platform: "" or JSON."""
+        wanted = platforms.from_json(platform)
+        with self._leases.hold() as lease, Spool(self._content.spool, self._content.leasing(lease)) as spool:
             spool.take_apart(stream)
-            found = candidates(spool)
-            chains = [chain for each in found for chain in chain_ids(each.config.rootfs.diff_ids)]
-            with self._kept(chains):
+            reach("load.spooled")
+            found = candidates(spool, wanted)
+            with self._kept(needs(each) for each in found):
                 archives: Archives = {}
-                layers = [self._ingest(each, spool, archives, progress) for each in found]
-                spool.clear(keep=archives.values())
-                loaded = self._commit(found, layers, archives, progress)
-        for image_id, names in loaded:
-            for name in names or ():
-                progress({"stream": f"Loaded image: {name.familiar}\n"})
-            if not names:
-                progress({"stream": f"Loaded image ID: {image_id}\n"})
+                layers = [self._ingest(each, ArchiveLayers(each, spool, progress), archives) for each in found]
+                spool.clear()
+                loaded = self._commit(found, layers, archives)
+        for image_id, lines in loaded:
+            for line in lines or [f"Loaded image ID: {image_id}\n"]:
+                progress({"stream": line})
         return [image_id for image_id, _ in loaded]
 
-    def _ingest(self, image: Candidate, spool: Spool, archives: Archives, progress: Report) -> list[LayerRow]:
-        """Unpack the layers that are not there yet, and note the archives to keep."""
+    def add(self, image: Candidate, layers: Incoming) -> str:
+        """Make an image whose layers come one by one: all of it or, on any error, nothing. Return its id.
+
+        A layer is asked for when all below it are made, and only when it is not here.
+        """
+        with self._kept([needs(image)]):
+            archives: Archives = {}
+            rows = self._ingest(image, layers, archives)
+            return self._commit([image], [rows], archives)[0][0]
+
+    def _ingest(self, image: Candidate, layers: Incoming, archives: Archives) -> list[LayerRow]:
+        """Make the layers that are not there yet, and note the archives to keep."""
+        rows: list[LayerRow] = []
         diff_ids = image.config.rootfs.diff_ids
-        for member, diff_id, chain in zip(image.layers, diff_ids, chain_ids(diff_ids), strict=True):
-            here = self._layers.is_present(chain) and self._content.has(diff_id)
-            if diff_id not in archives and not here:
-                archives[diff_id] = plain(spool, member, diff_id)
-        return self._layers.ingest(
-            diff_ids, lambda index: opened(archives[diff_ids[index]], diff_ids[index], progress)
-        )
+        for index, (diff_id, chain_id) in enumerate(zip(diff_ids, chain_ids(diff_ids), strict=True)):
+            if diff_id not in archives and not self.has_layer(chain_id, diff_id):
+                archives[diff_id] = self._adopt(layers.fetch(index))
+            parent = rows[-1].chain_id if rows else ""
+            open_layer = partial(self._archive, archives, diff_id, layers.report(index))
+            rows.append(self._layers.ingest_one(LayerRow(chain_id, parent, diff_id, 0), open_layer))
+            layers.done(index)
+        return rows
+
+    def has_layer(self, chain_id: str, diff_id: str) -> bool:
+        """Return whether a layer is here, with its archive."""
+        return self._layers.is_present(chain_id) and self._content.has(diff_id)
+
+    def _archive(self, archives: Archives, diff_id: str, progress: Report) -> AbstractContextManager[Source]:
+        return opened(archives[diff_id], diff_id, progress)
+
+    def spool(self) -> Spool:
+        """Return a new folder, to enter and leave, for the archives of layers that come."""
+        return Spool(self._content.spool)
+
+    def _adopt(self, archive: Member) -> Member:
+        """Move the uncompressed tar of a layer to its place, where a storage driver may rely on it; it is leased."""
+        self._content.adopt(archive.path, archive.digest)
+        return replace(archive, path=self._content.path(archive.digest))
 
     @contextmanager
-    def _kept(self, chains: list[str]) -> Iterator[None]:
-        """Keep layers while they are needed; on failure collect those that nobody else needs."""
+    def _kept(self, needed: Iterable[set[str]]) -> Iterator[None]:
+        """Keep layers and blobs while they are needed; on failure collect those that nobody else needs."""
         try:
-            with self._layers.lease(chains):
+            with self._leases.hold(set().union(*needed)):
                 yield
         except BaseException:
             self._collect()
             raise
 
     def _commit(
-        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives, progress: Report
-    ) -> list[tuple[str, tuple[Reference, ...]]]:
-        """Make images visible: their content is on the disk before anything refers to it."""
+        self, found: list[Candidate], layers: list[list[LayerRow]], archives: Archives, *, tagged: int = 0
+    ) -> list[tuple[str, list[str]]]:
+        """Make images visible: their content is on the disk before anything refers to it.
+
+        Return their ids, and what there is to tell of their names. tagged: when somebody named them here (Unix ns).
+        """
         self._snapshotter.flush()
-        loaded: list[tuple[str, tuple[Reference, ...]]] = []
+        reach("image.flushed")
+        loaded: list[tuple[str, list[str]]] = []
         with self._changing:
-            for digest, member in archives.items():
-                self._content.adopt(member.path, digest)
             blobs = [(self._content.put(each.config_bytes), self._put_manifest(each)) for each in found]
+            reach("image.blobs")
             with self._database.transaction(power_safe=True):
                 for digest, member in archives.items():
                     self._content.record(digest, member.size, OCI_LAYER)
                 for candidate, rows, (image_id, manifest) in zip(found, layers, blobs, strict=True):
                     self._put(candidate, rows, image_id, manifest)
-                    self._name(candidate.names, image_id, progress)
-                    loaded.append((image_id, candidate.names))
+                    loaded.append((image_id, self._name(candidate.names, image_id, tagged)))
+                reach("image.recorded")
+        reach("image.visible")
         return loaded
 
     def _put_manifest(self, candidate: Candidate) -> str:
@@ -326,22 +381,31 @@ class Images:
 
     def _put(self, candidate: Candidate, layers: list[LayerRow], image_id: str, manifest: str) -> None:
         self._content.record(image_id, len(candidate.config_bytes), OCI_CONFIG)
-        if manifest:
+        known = self._rows.image(image_id)
+        if manifest and not (known and known.manifest):  # the first one stays; another goes with its lease
             self._content.record(manifest, len(candidate.manifest), candidate.media_type)
+            self._rows.set_manifest(image_id, manifest)
         for layer in layers:
             self._rows.put_layer(layer)
+        for form in candidate.forms:
+            self._distribution.put(form)
         top = layers[-1].chain_id if layers else ""
         size = sum(layer.size for layer in layers)
         created = configs.created_ns(candidate.config)
         self._rows.put_image(ImageRow(image_id, top, created, size, manifest, candidate.parent))
 
-    def _name(self, names: tuple[Reference, ...], image_id: str, progress: Report) -> None:
+    def _name(self, names: tuple[Reference, ...], image_id: str, tagged: int) -> list[str]:
+        """Give an image its names; return what docker load tells of it."""
+        lines = []
         for name in names:
             old = self._rows.tagged(name.stored)
             if old and old != image_id:
-                text = f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string\n"
-                progress({"stream": text})
-            self._rows.put_tag(name.stored, image_id, self._clock())
+                lines.append(
+                    f"The image {name.familiar} already exists, renaming the old one with ID {old} to empty string\n"
+                )
+            lines.append(f"Loaded image: {name.familiar}\n")
+            self._rows.put_tag(name.stored, image_id, tagged)
+        return lines
 
     def import_(
         self, stream: BinaryIO, *, repo: str, tag: str, message: str, changes: list[str], platform: str
@@ -359,9 +423,10 @@ class Images:
             data = configs.encode(document)
             names = (target,) if target else ()
             candidate = Candidate(data, configs.parse(data), (member,), names)
-            with self._kept(chain_ids([member.digest])):
-                rows = self._layers.ingest([member.digest], lambda _: opened(member, member.digest, _quiet))
-                return self._commit([candidate], [rows], {member.digest: member}, _quiet)[0][0]
+            with self._kept([needs(candidate)]):
+                kept = self._adopt(member)
+                rows = self._layers.ingest([kept.digest], lambda _: opened(kept, kept.digest, _quiet))
+                return self._commit([candidate], [rows], {kept.digest: kept}, tagged=self._clock())[0][0]
 
     def commit(self, chunks: Iterator[bytes], wanted: Commit) -> str:
         """Make an image of a layer's tar on top of the layers that a container has; return its id."""
@@ -382,45 +447,11 @@ class Images:
             )
             data = configs.encode(document)
             candidate = Candidate(data, configs.parse(data), (), names, parent=parent.id if parent else "")
-            with self._kept(chain_ids(diff_ids)):
-                rows = self._layers.ingest(diff_ids, lambda _: opened(member, member.digest, _quiet))
-                archives = {} if empty else {member.digest: member}
-                return self._commit([candidate], [rows], archives, _quiet)[0][0]
-
-    # Out
-
-    @contextmanager
-    def saved(self, refs: list[str], platform: str = "") -> Iterator[tuple[list[str], Generator[bytes, None, None]]]:
-        """Give the ids of images and a tar of them. They stay whole while it is read, also when they are removed."""
-        with ExitStack() as held:
-            held.callback(self._collect)
-            with self._changing:
-                images = [self._outgoing(*each, platform) for each in choose(self._rows, self._find, refs)]
-                for image in images:
-                    held.enter_context(self._layers.lease(chain_ids([diff_id for diff_id, _ in image.layers])))
-            paths = {diff_id: self._content.path(diff_id) for image in images for diff_id, _ in image.layers}
-            yield [image.id for image in images], save.archive(save.members(images, paths))
-
-    def _outgoing(self, row: ImageRow, names: tuple[Reference, ...], platform: str) -> save.Saved:
-        save.check_platform(self._config(row.id), platform)
-        layers = save.with_sizes(self._diff_ids(row.chain_id), self._content.sizes(OCI_LAYER))
-        return save.Saved(row.id, self._content.read(row.id), row.created, names, layers)
-
-    def _diff_ids(self, chain_id: str) -> list[str]:
-        """Return the digests of a chain of layers, lowest first."""
-        return [layer.diff_id for layer in _chain(chain_id, self._rows.layers())][::-1]
-
-
-def _chain(chain_id: str, layers: Mapping[str, LayerRow]) -> Iterator[LayerRow]:
-    """Yield a layer and all below it, topmost first."""
-    while chain_id:
-        yield layers[chain_id]
-        chain_id = layers[chain_id].parent
+            with self._kept([needs(candidate)]):
+                archives = {} if empty else {member.digest: self._adopt(member)}
+                rows = self._layers.ingest(diff_ids, lambda at: opened(archives[diff_ids[at]], diff_ids[at], _quiet))
+                return self._commit([candidate], [rows], archives, tagged=self._clock())[0][0]
 
 
 def _quiet(_: dict[str, Any]) -> None:
     """Report to nobody."""
-
-
-def _is_hex(text: str) -> bool:
-    return 0 < len(text) <= 64 and not set(text) - set("0123456789abcdef")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import translate
+from datetime import datetime
 from re import compile as compile_pattern
 from typing import Any
 
@@ -14,7 +14,8 @@ import msgspec
 from wherry.errors import InvalidArgument
 from wherry.images.api import Filters
 from wherry.images.config import ImageConfig, chain_ids, to_unix_ns
-from wherry.images.references import from_stored
+from wherry.images.patterns import Pattern, compiled
+from wherry.images.references import Reference, from_stored
 from wherry.images.rows import ImageRow
 from wherry.models.image import ImageRunConfig
 from wherry.models.labels import selected
@@ -25,6 +26,9 @@ LIST_FILTERS = frozenset({"before", "since", "until", "dangling", "label", "refe
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 _UNITS = {"h": 3600 * SECOND, "m": 60 * SECOND, "s": SECOND, "ms": 1_000_000, "us": 1000, "µs": 1000, "ns": 1}
 _DURATION = compile_pattern(r"(?:\d{1,10}(?:\.\d{1,9})?(?:h|ms|m|s|us|µs|ns))+\Z")
+_STAMP = compile_pattern(r"(\d{1,11})(?:\.(\d{1,9}))?\Z")
+_LOCAL = compile_pattern(r"(\d{4})-(\d\d)-(\d\d)(?:T(\d\d)(?::(\d\d)(?::(\d\d))?)?)?\Z")
+_DAY = compile_pattern(r"(\d{4}-\d\d-\d\d)(Z|[+-]\d\d:\d\d)\Z")
 _PIECE = compile_pattern(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
 
 
@@ -61,24 +65,44 @@ def flag(filters: Filters, name: str) -> bool | None:
 
 
 def until(filters: Filters, now: int) -> int | None:
-    """Return the point in time (Unix ns) of the until filter: RFC 3339, Unix seconds, or a duration back from now."""
+    """Return the earliest point in time (Unix ns) of the until filter, None without one.
+
+    Forms: RFC 3339, a date and as much of a time as there is, Unix seconds, or a duration back from now.
+    """
     values = filters.get("until") or []
     if not values:
         return None
-    if len(values) > 1:
-        raise InvalidArgument("more than one until filter specified")
-    text = values[0]
-    if text.isdigit() and len(text) < 12:
-        return int(text) * SECOND
+    return min(_point_in_time(text, now) for text in values)
+
+
+def _point_in_time(text: str, now: int) -> int:
+    """Without a zone it is the machine's time, as far as it is spelled out: 2006-01-02T15:04:05."""
+    if stamp := _STAMP.match(text):
+        return int(stamp[1]) * SECOND + int((stamp[2] or "").ljust(9, "0"))
     if _DURATION.match(text):
         return now - sum(int(float(number) * _UNITS[unit]) for number, unit in _PIECE.findall(text))
-    day_only = len(text) == 10
-    return to_unix_ns(f"{text}T00:00:00Z" if day_only else text)
+    try:
+        if local := _LOCAL.match(text):
+            year, month, day, hour, minute, second = (int(each or 0) for each in local.groups())
+            return int(datetime(year, month, day, hour, minute, second).timestamp()) * SECOND
+        day_only = _DAY.match(text)
+        return to_unix_ns(f"{day_only[1]}T00:00:00{day_only[2]}" if day_only else text)
+    except (ValueError, OverflowError, InvalidArgument) as error:
+        raise InvalidArgument(f'failed to parse value as time or duration: "{text[:100]}"') from error
 
 
-def accepts(image: Known, filters: Filters, now: int) -> bool:
-    """Return whether an image passes the filters that it decides by itself."""
-    limit = until(filters, now)
+def fits_dangling(names: tuple[str, ...], wanted: bool | None) -> bool:
+    """Return whether stored names pass the filter dangling: true for an image without tags, false for one with names.
+
+    So an image that has only names by digest is both, as with Docker.
+    """
+    if wanted is None:
+        return True
+    return all("@" in name for name in names) if wanted else bool(names)
+
+
+def accepts(image: Known, filters: Filters, limit: int | None) -> bool:
+    """Return whether an image passes the filters that it decides by itself. limit: of `until`."""
     if limit is not None and image.row.created >= limit:
         return False
     return selected(image.labels or {}, filters)
@@ -86,14 +110,12 @@ def accepts(image: Known, filters: Filters, now: int) -> bool:
 
 def matching_names(names: tuple[str, ...], patterns: list[str]) -> tuple[str, ...]:
     """Return the stored names whose familiar form, with or without tag, fits one of the patterns."""
-    return tuple(name for name in names if any(_fits(name, pattern) for pattern in patterns))
+    parsed = [compiled(pattern) for pattern in patterns]
+    return tuple(name for name in names if _fits(from_stored(name), parsed))
 
 
-def _fits(name: str, pattern: str) -> bool:
-    """`*` and `?` stop at a slash, as in Go's path.Match."""
-    reference = from_stored(name)
-    regex = compile_pattern(translate(pattern).replace(".*", "[^/]*").replace("(?s:.", "(?s:[^/]"))
-    return bool(regex.match(reference.familiar) or regex.match(reference.familiar_name))
+def _fits(name: Reference, patterns: list[Pattern]) -> bool:
+    return any(each.fits(name.familiar) or each.fits(name.familiar_name) for each in patterns)
 
 
 def entry(image: Known) -> dict[str, Any]:
@@ -159,8 +181,12 @@ def inspection(image: Known, *, last_tagged: int, driver: dict[str, Any]) -> dic
     }
 
 
-def history(image: Known, size_of: Callable[[str], int]) -> list[dict[str, Any]]:
-    """Return the body of GET /images/NAME/history, newest first."""
+Lineage = Iterable[tuple[str, tuple[str, ...]]]
+"""An image, its parent, and so on: the id and the stored names of each."""
+
+
+def history(image: Known, lineage: Lineage, size_of: Callable[[str], int]) -> list[dict[str, Any]]:
+    """Return the body of GET /images/NAME/history, newest first; the first steps are known as the images they made."""
     chains = iter(chain_ids(image.config.rootfs.diff_ids))
     steps: list[dict[str, Any]] = []
     for step in image.config.history or ():
@@ -181,9 +207,8 @@ def history(image: Known, size_of: Callable[[str], int]) -> list[dict[str, Any]]
             }
         )
     steps.reverse()
-    if steps:
-        steps[0]["Id"] = image.row.id
-        steps[0]["Tags"] = split_names(image.names)[0] or None
+    for made, (image_id, names) in zip(steps, lineage, strict=False):
+        made["Id"], made["Tags"] = image_id, split_names(names)[0] or None
     return steps
 
 

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import RawIOBase
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from wherry.archive.tar import Source
 from wherry.errors import InvalidArgument
 from wherry.images.api import Report
+from wherry.images.manifest import Candidate
 from wherry.images.spool import Member, Spool
 
 _INTERVAL = 0.1
@@ -49,6 +50,42 @@ def plain(spool: Spool, member: Member, diff_id: str) -> Member:
     if unpacked.digest != diff_id:
         raise InvalidArgument(f"a layer is not what its digest says: expected {diff_id}, got other bytes")
     return unpacked
+
+
+class Incoming(Protocol):
+    """The layers of an image that comes, lowest first."""
+
+    def fetch(self, index: int) -> Member:
+        """Return the uncompressed tar of a layer, of its diff id's bytes, in a file that may be taken away."""
+        ...
+
+    def report(self, index: int) -> Report:
+        """Return who is told how far a layer has been read."""
+        ...
+
+    def done(self, index: int) -> None:
+        """Take note that a layer is there."""
+        ...
+
+
+class ArchiveLayers:
+    """The layers of an image in an archive that has been taken apart."""
+
+    def __init__(self, image: Candidate, spool: Spool, report: Report) -> None:
+        self._image = image
+        self._spool = spool
+        self._report = report
+
+    def fetch(self, index: int) -> Member:
+        """Return a layer, decompressed."""
+        return plain(self._spool, self._image.layers[index], self._image.config.rootfs.diff_ids[index])
+
+    def report(self, index: int) -> Report:
+        """Return who watches the load."""
+        return self._report
+
+    def done(self, index: int) -> None:
+        """Say nothing: docker load does not."""
 
 
 @contextmanager

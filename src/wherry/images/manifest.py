@@ -6,35 +6,40 @@ https://github.com/opencontainers/image-spec, image-layout.md, image-index.md, m
 
 from __future__ import annotations
 
-import platform
+import hashlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
 
-from wherry.errors import InvalidArgument
-from wherry.images.config import JSON_LIMIT, ImageConfig, decode, parse
+from wherry.errors import InvalidArgument, NotFound
+from wherry.images.config import ImageConfig, chain_ids, parse
+from wherry.images.distribution import Form
 from wherry.images.references import Reference, hex_of
 from wherry.images.references import parse as parse_reference
 from wherry.images.spool import Member, Spool
+from wherry.models import platforms
+from wherry.models.manifest import (
+    JSON_LIMIT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Platform,
+    decode,
+    parse_document,
+)
 
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
-OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
-_INDEXES = {OCI_INDEX, DOCKER_INDEX}
-_MANIFESTS = {OCI_MANIFEST, DOCKER_MANIFEST}
 _DEPTH = 4
 _IMAGES = 1000
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image to come, checked for consistency but not for the content of its layers. parent: the id of an image."""
+    """An image to come, checked for consistency but not for the content of its layers. parent: the id of an image.
+
+    forms: in which its layers have come from a registry.
+    """
 
     config_bytes: bytes
     config: ImageConfig
@@ -43,6 +48,14 @@ class Candidate:
     manifest: bytes = b""
     media_type: str = ""
     parent: str = ""
+    forms: tuple[Form, ...] = ()
+
+
+def needs(image: Candidate) -> set[str]:
+    """Return what has to stay until the image is visible: its layers by chain ID, its blobs by digest."""
+    diff_ids = image.config.rootfs.diff_ids
+    blobs = (f"sha256:{hashlib.sha256(data).hexdigest()}" for data in (image.config_bytes, image.manifest) if data)
+    return {*chain_ids(diff_ids), *diff_ids, *blobs}
 
 
 class _ArchiveImage(msgspec.Struct, rename="pascal"):
@@ -53,56 +66,22 @@ class _ArchiveImage(msgspec.Struct, rename="pascal"):
     layers: list[str] | None = None
 
 
-class _Platform(msgspec.Struct):
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
-
-
-class _Descriptor(msgspec.Struct, rename="camel"):
-    digest: str
-    size: int
-    media_type: str = ""
-    annotations: dict[str, str] | None = None
-    platform: _Platform | None = None
-
-
-class _Document(msgspec.Struct, rename="camel"):
-    """An index or a manifest; which of the two its fields decide, and they may not decide for both."""
-
-    schema_version: int = 0
-    media_type: str = ""
-    manifests: list[_Descriptor] | None = None
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] | None = None
-
-
-def host_architecture() -> str:
-    """Return this machine's architecture under the name that images use."""
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
-
-
 def parse_platform(text: str) -> dict[str, str]:
-    """Return os, architecture and variant of an os[/arch[/variant]] specifier, "" meaning this machine."""
-    parts = text.lower().split("/") if text else ["linux"]
-    if len(parts) > 3 or not all(part and part.replace("_", "").replace("-", "").isalnum() for part in parts):
-        raise InvalidArgument(f'"{text[:100]}": cannot parse platform specifier: invalid argument')
-    if parts[0] != "linux":
-        raise InvalidArgument(f'operating system "{parts[0]}" is not supported')
-    system = {"architecture": parts[1] if len(parts) > 1 else host_architecture(), "os": parts[0]}
-    if len(parts) > 2:
-        system["variant"] = parts[2]
-    return system
+    """Return os, architecture and variant of a specifier, as an image config has them. Raises InvalidArgument."""
+    wanted = platforms.from_words(text)
+    if wanted.os != "linux":
+        raise InvalidArgument("operating system is not supported")
+    system = {"architecture": wanted.architecture, "os": wanted.os}
+    return system | ({"variant": wanted.variant} if wanted.variant else {})
 
 
-def candidates(spool: Spool) -> list[Candidate]:
-    """Return the images of an archive. Raises InvalidArgument."""
+def candidates(spool: Spool, platform: Platform | None = None) -> list[Candidate]:
+    """Return the images of an archive, or those for a platform. Raises InvalidArgument, NotFound."""
     if spool.has("manifest.json"):
         entries = decode(spool.read("manifest.json", JSON_LIMIT), "manifest.json", list[_ArchiveImage])
         found = [_from_archive(spool, entry) for entry in entries[: _IMAGES + 1]]
     elif spool.has("index.json"):
-        found = _from_layout(spool)
+        found = _from_layout(spool, platform or platforms.here())
     else:
         raise InvalidArgument(
             "the archive has no manifest.json and no index.json; it was not made by docker save. "
@@ -110,7 +89,10 @@ def candidates(spool: Spool) -> list[Candidate]:
         )
     if len(found) > _IMAGES:
         raise InvalidArgument(f"more than {_IMAGES} images in one archive")
-    return found
+    wanted = [each for each in found if platform is None or platforms.fits(platform, each.config.platform)]
+    if found and not wanted and platform is not None:
+        raise NotFound(f"the archive has no image for {platforms.plain(platform)}")
+    return wanted
 
 
 def _from_archive(spool: Spool, entry: _ArchiveImage) -> Candidate:
@@ -153,17 +135,26 @@ def _candidate(
     return Candidate(data, config, layers, names, **more)
 
 
-def _from_layout(spool: Spool) -> list[Candidate]:
-    index = _document(spool.read("index.json", JSON_LIMIT), "index.json", OCI_INDEX)
-    found: list[Candidate] = []
-    for descriptor in index.manifests or ():
-        annotations = descriptor.annotations or {}
-        if annotations.get("vnd.docker.reference.type"):
-            continue  # an attestation, not an image
-        found.append(_resolve(spool, descriptor, _layout_names(annotations), _DEPTH))
-        if len(found) > _IMAGES:
-            break
-    return found
+def _from_layout(spool: Spool, platform: Platform) -> list[Candidate]:
+    index = parse_document(spool.read("index.json", JSON_LIMIT), "index.json", OCI_INDEX)
+    images = [each for each in index.manifests or () if platforms.is_image(each)]
+    if len(images) > _IMAGES:
+        raise InvalidArgument(f"more than {_IMAGES} images in one archive")
+    named: dict[tuple[Reference, ...], list[Descriptor]] = {}
+    for each in images:
+        named.setdefault(_layout_names(each.annotations or {}), []).append(each)
+    return [
+        _resolve(spool, each, names, platform)
+        for names, entries in named.items()
+        for each in _of_one_name(entries, platform)
+    ]
+
+
+def _of_one_name(entries: list[Descriptor], platform: Platform) -> list[Descriptor]:
+    """Return the one for a machine when all say for which they are: one image, without an index around it."""
+    if len(entries) < 2 or any(each.platform is None for each in entries):
+        return entries
+    return [platforms.choose(entries, platform)]
 
 
 def _layout_names(annotations: dict[str, str]) -> tuple[Reference, ...]:
@@ -175,15 +166,18 @@ def _layout_names(annotations: dict[str, str]) -> tuple[Reference, ...]:
     return (Reference(reference.domain, reference.path, reference.tag or "latest"),)
 
 
-def _resolve(spool: Spool, descriptor: _Descriptor, names: tuple[Reference, ...], depth: int) -> Candidate:
-    """Follow a descriptor to one image, by way of indexes, of which the entry for this machine is taken."""
+def _resolve(
+    spool: Spool, descriptor: Descriptor, names: tuple[Reference, ...], platform: Platform, *, depth: int = _DEPTH
+) -> Candidate:
+    """Follow a descriptor to one image, by way of indexes, of which the entry for the platform is taken."""
     member = _blob(spool, descriptor)
     data = spool.read(f"blobs/sha256/{hex_of(member.digest)}", JSON_LIMIT)
-    document = _document(data, descriptor.digest, descriptor.media_type)
+    document = parse_document(data, descriptor.digest, descriptor.media_type)
     if document.manifests is not None:
         if not depth:
             raise InvalidArgument("indexes nested too deep")
-        return _resolve(spool, _for_this_machine(document.manifests), names, depth - 1)
+        entry = platforms.choose(document.manifests, platform)
+        return _resolve(spool, entry, names, platform, depth=depth - 1)
     if document.config is None or document.layers is None:
         raise InvalidArgument(f"{descriptor.digest} has no config or no layers")
     _blob(spool, document.config)
@@ -193,31 +187,7 @@ def _resolve(spool: Spool, descriptor: _Descriptor, names: tuple[Reference, ...]
     return _candidate(spool, name, layers, names, manifest=data, media_type=media_type)
 
 
-def _document(data: bytes, what: str, media_type: str) -> _Document:
-    document: _Document = decode(data, what, _Document)
-    is_index = document.manifests is not None
-    is_manifest = document.config is not None or document.layers is not None
-    if is_index == is_manifest:  # CVE-2021-41190: read as one by us and as the other by somebody else
-        raise InvalidArgument(f"{what} is {'both' if is_index else 'neither'} an index {'and' if is_index else 'nor'} "
-                              "a manifest")
-    kinds = _INDEXES if is_index else _MANIFESTS
-    for each in (document.media_type, media_type):
-        if each and each not in kinds:
-            raise InvalidArgument(f"{what} has the media type {each[:100]!r}, which does not fit its content")
-    if document.schema_version not in (0, 2):
-        raise InvalidArgument(f"{what} has schema version {document.schema_version}; only 2 is supported")
-    return document
-
-
-def _for_this_machine(manifests: list[_Descriptor]) -> _Descriptor:
-    wanted = host_architecture()
-    for each in manifests:
-        if each.platform and each.platform.os == "linux" and each.platform.architecture == wanted:
-            return each
-    raise InvalidArgument(f"the index has no image for linux/{wanted}")
-
-
-def _blob(spool: Spool, descriptor: _Descriptor) -> Member:
+def _blob(spool: Spool, descriptor: Descriptor) -> Member:
     member = spool.find(f"blobs/sha256/{hex_of(descriptor.digest)}")
     if member.digest != descriptor.digest or member.size != descriptor.size:
         raise InvalidArgument(

@@ -78,6 +78,11 @@ def hex_of(digest: str) -> str:
     return digest[7:]
 
 
+def is_hex(text: str) -> bool:
+    """Return whether the text can be the start of an id, without "sha256:"."""
+    return 0 < len(text) <= 64 and not set(text) - set("0123456789abcdef")
+
+
 def image_id(text: str) -> str:
     """Return the image id that the text spells out in full, with or without "sha256:", or "" when it does not."""
     if _DIGEST.match(text):

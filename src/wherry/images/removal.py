@@ -1,11 +1,11 @@
 """What docker rmi may remove: Docker's rules and words.
 
 - By name, the name goes; the image too when it was the last one. A container that uses the image forbids taking its
-  last name, unless forced.
-- By id, all names go when there is at most one; with more it must be forced.
+  last name, unless forced. With the last tag of a repository go the names by digest that the image has there.
+- By id, all names go when they are of one repository with at most one tag; otherwise it must be forced.
 - A running container and a child image forbid removing the image itself, force or not; a stopped container and
-  further names forbid it unless forced. After a name has gone by force, the image quietly stays, dangling, where
-  something still forbids removing it.
+  further names forbid it unless forced. After a name has gone, the image quietly stays, without a name, where something
+  still forbids removing it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,26 @@ class Removal:
         """Remove a name, and the image when it was the last one. `ref` is what the user wrote."""
         names = self.rows.tags(image_id)
         users = self.users(image_id)
-        if not self.force and len(names) <= 1 and users:
+        if not self.force and _is_single(names) and users:
             raise Conflict(
                 f'conflict: unable to remove repository reference "{ref}" (must force) - '
                 f"container {users[0][0][:12]} is using its referenced image {_short(image_id)}"
             )
         self._untag(name)
-        if len(names) <= 1:
+        repository = from_stored(name).name
+        left = [each for each in names if each != name]
+        siblings = [each for each in left if from_stored(each).name == repository]
+        if "@" not in name and all("@" in each for each in siblings):
+            for each in siblings:
+                self._untag(each)
+            left = [each for each in left if each not in siblings]
+        if not left:
             self._image(image_id, quiet=True)
 
     def by_id(self, image_id: str) -> None:
         """Remove an image with its name, if it has one; with all its names when forced."""
         names = self.rows.tags(image_id)
-        if len(names) <= 1:
+        if not names or _is_single(names):
             conflict = self._conflict(image_id, names=False)
             if conflict:
                 raise Conflict(conflict)
@@ -61,7 +68,7 @@ class Removal:
         conflict = self._conflict(image_id, names=True)
         if conflict:
             used = any(running or not self.force for _, running in self.users(image_id))
-            if quiet and (self.rows.tags(image_id) or used):
+            if quiet and (used or self.rows.tags(image_id) or self.rows.is_child_of(image_id)):
                 return
             raise Conflict(conflict)
         for name in self.rows.tags(image_id):
@@ -98,6 +105,12 @@ class Removal:
                 f"image is being used by stopped container {container[:12]}"
             )
         return ""
+
+
+def _is_single(names: list[str]) -> bool:
+    """Return whether stored names are of one repository, at most one of them by a tag."""
+    repositories = {from_stored(name).name for name in names}
+    return len(repositories) == 1 and sum("@" not in name for name in names) <= 1
 
 
 def _short(image_id: str) -> str:

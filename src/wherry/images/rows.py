@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from wherry.store.database import Database
@@ -49,6 +50,15 @@ class Rows:
         """Return all images, newest first."""
         rows = self._database.query(f"{_IMAGE} WHERE {_PRESENT} ORDER BY created DESC, id", (self._driver,))
         return [ImageRow(*row) for row in rows]
+
+    def lineage(self, row: ImageRow) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield an image and those it was made from, as far as they are here: id and stored names."""
+        seen: set[str] = set()
+        each: ImageRow | None = row
+        while each and each.id not in seen:
+            seen.add(each.id)
+            yield each.id, tuple(self.tags(each.id))
+            each = self.image(each.parent) if each.parent else None
 
     def starting_with(self, prefix: str) -> list[str]:
         """Return up to two ids that start with "sha256:HEX..."."""
@@ -112,6 +122,10 @@ class Rows:
             (row.id, row.chain_id, row.created, row.size, self._driver, row.manifest, row.parent),
         )
 
+    def set_manifest(self, image_id: str, manifest: str) -> None:
+        """Let an image that is there have come with a manifest."""
+        self._database.execute("UPDATE images SET manifest = ? WHERE id = ?", (manifest, image_id))
+
     def put_layer(self, row: LayerRow) -> None:
         """Add a layer; one that is there already stays."""
         self._database.execute(
@@ -134,6 +148,31 @@ class Rows:
     def drop_layer(self, chain_id: str) -> None:
         """Remove a layer."""
         self._database.execute("DELETE FROM layers WHERE driver = ? AND chain_id = ?", (self._driver, chain_id))
+
+    def dangling_tags(self) -> list[tuple[str, str]]:
+        """Return the stored names of images that are not there, and the ids of those."""
+        rows = self._database.query("SELECT name, image FROM tags WHERE image NOT IN (SELECT id FROM images)")
+        return [(str(name), str(image)) for name, image in rows]
+
+    def all_images(self) -> list[ImageRow]:
+        """Return the images of all drivers."""
+        return [ImageRow(*row) for row in self._database.query(f"{_IMAGE} ORDER BY id")]
+
+    def has_config(self, image_id: str) -> bool:
+        """Return whether the config of an image has a row among the blobs."""
+        return bool(self._database.query("SELECT 1 FROM content WHERE digest = ?", (image_id,)))
+
+    def has_chain(self, chain_id: str) -> bool:
+        """Return whether some driver has a row of a layer."""
+        return bool(self._database.query("SELECT 1 FROM layers WHERE chain_id = ? LIMIT 1", (chain_id,)))
+
+    def referred(self) -> set[str]:
+        """Return the digests of configs and manifests of the images of all drivers."""
+        return {digest for row in self.all_images() for digest in (row.id, row.manifest) if digest}
+
+    def forget_manifest(self, digest: str) -> None:
+        """Let no image say any more that this is its manifest."""
+        self._database.execute("UPDATE images SET manifest = '' WHERE manifest = ?", (digest,))
 
     def is_used(self, digest: str) -> bool:
         """Return whether an image refers to a blob, as its config or its manifest."""

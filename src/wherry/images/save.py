@@ -17,11 +17,23 @@ from typing import Any
 from wherry.archive.tar import CHUNK, DIRECTORY, REGULAR, Entry
 from wherry.archive.writer import END, header, padding
 from wherry.errors import Conflict, NotFound, SystemFailure
-from wherry.images.config import ImageConfig, decode
-from wherry.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from wherry.images.config import ImageConfig
 from wherry.images.references import Reference, hex_of
+from wherry.models import platforms
+from wherry.models.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, Platform
+from wherry.models.parts import FilePart, Part
 
 _BLOBS = "blobs/sha256/"
+LAST = 256 << 10
+"""Bytes of a blob that are held back until all its bytes are known to be right; at most CHUNK."""
+
+
+class Damaged(SystemFailure):
+    """A layer's archive is not what it was."""
+
+    def __init__(self, digest: str, what: str) -> None:
+        super().__init__(f"{what}; load the image again")
+        self.digest = digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +105,10 @@ class _Documents:
         return self.members
 
 
-def check_platform(config: ImageConfig, asked: str) -> None:
-    """Raise NotFound when an image is not for a platform: "" or JSON as in the OCI image spec, "platform"."""
-    if not asked:
-        return
-    wanted = decode(asked.encode(), "platform", dict[str, Any])
-    have = {"os": config.os, "architecture": config.architecture, "variant": config.variant}
-    if any(wanted.get(key) not in (None, "", value) for key, value in have.items()):
-        words = "/".join(str(wanted[key]) for key in have if wanted.get(key))
-        raise NotFound(f"no suitable export target found for platform {words[:100]}")
+def check_platform(config: ImageConfig, wanted: Platform | None) -> None:
+    """Raise NotFound when an image is not for a platform."""
+    if wanted is not None and not platforms.fits(wanted, config.platform):
+        raise NotFound(f"no suitable export target found for platform {platforms.plain(wanted)}")
 
 
 def with_sizes(diff_ids: list[str], sizes: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
@@ -123,8 +130,8 @@ def members(images: list[Saved], layers: Mapping[str, Path]) -> dict[str, Member
     return documents.finish()
 
 
-def archive(files: Mapping[str, Member]) -> Generator[bytes, None, None]:
-    """Yield the tar, a piece of at most CHUNK bytes at a time. Raises SystemFailure for a layer that is damaged."""
+def archive(files: Mapping[str, Member]) -> Generator[Part, None, None]:
+    """Yield the tar: bytes, at most CHUNK at a time, and parts of files. Raises SystemFailure for a damaged layer."""
     for folder in ("blobs/", _BLOBS):
         yield header(_entry(folder, DIRECTORY, 0o755))
     for name, member in sorted(files.items()):
@@ -139,17 +146,23 @@ def archive(files: Mapping[str, Member]) -> Generator[bytes, None, None]:
     yield END
 
 
-def _content(path: Path, size: int) -> Iterator[bytes]:
-    """Yield the bytes of a blob, whose name is their digest; the last ones only when all were right."""
+def _content(path: Path, size: int) -> Iterator[Part]:
+    """Yield a blob, whose name is the digest of its bytes; the last ones only when all were right.
+
+    What is before them is sent as it is, while we are asked for the next piece already, and so compute the digest.
+    """
+    if size > LAST:
+        yield FilePart(path, size - LAST)
     digest, left = hashlib.sha256(), size
-    with open(path, "rb", buffering=0) as file:
-        while left:
-            data = file.read(min(CHUNK, left))
+    with open(path, "rb") as file:
+        while left > LAST and (data := file.read(min(CHUNK, left - LAST))):
             left -= len(data)
             digest.update(data)
-            if not data or (not left and digest.hexdigest() != path.name):
-                raise SystemFailure(f"{path} is damaged: its bytes are not those of its digest; load the image again")
-            yield data
+        last = file.read(left)
+        digest.update(last)
+    if len(last) != left or digest.hexdigest() != path.name:
+        raise Damaged(f"sha256:{path.name}", f"{path} is damaged: its bytes are not those of its digest")
+    yield last
 
 
 def _entry(name: str, kind: int, mode: int) -> Entry:

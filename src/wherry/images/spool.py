@@ -1,16 +1,19 @@
 """A tar archive taken apart into temporary files: the order of its members says nothing about what refers to what.
 
-Only regular files and links between them count; the digest of each is computed while it is written. The folder is
-private to one load and removed at its end; what a killed process left is removed at the next start.
+Only regular files and links between them count; the digest of each is computed while it is written, in a thread of its
+own: hashing takes as long as all the rest. What the content store has already is compared and not written. The folder
+is private to one load and removed at its end; what a killed process left is removed at the next start.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,8 +24,14 @@ from wherry.errors import InvalidArgument, SystemFailure
 from wherry.kernel.fsio import trees
 from wherry.kernel.fsio.space import Reserve
 
-MEMBER_LIMIT = 100_000
+MEMBER_LIMIT = 20_000  # each is a file for a while; a thousand images with twenty layers are as many
 _LINKS = 8
+_SMALL = 64 << 10
+"""Bytes that are hashed faster than they are handed to another thread."""
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})\Z")
+
+Known = Callable[[str], Path | None]
+"""Given a digest, returns the file that the content store has of it, which stays until the load ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +43,42 @@ class Member:
     digest: str
 
 
+class _Digest:
+    """A SHA-256 that is computed while the caller goes on: hashlib lets other threads run meanwhile.
+
+    What it is given must not change afterwards.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._digest = hashlib.sha256()
+        self._running: Future[None] | None = None
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes; waits until the ones before are done with."""
+        self._wait()
+        if len(data) < _SMALL:
+            self._digest.update(data)
+        else:
+            self._running = self._pool.submit(self._digest.update, data)
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that was given."""
+        self._wait()
+        return self._digest.hexdigest()
+
+    def _wait(self) -> None:
+        if self._running is not None:
+            self._running.result()
+            self._running = None
+
+
 class Spool:
     """A private folder below `root`; a context manager that removes it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, known: Known = lambda _: None) -> None:
+        self._known = known
+        self._hashing = ThreadPoolExecutor(1, "wherry-hash")
         self._folder = root / f"spool.{secrets.token_hex(8)}"
         self._members: dict[str, Member] = {}
         self._links: dict[str, str] = {}
@@ -53,18 +94,13 @@ class Spool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._hashing.shutdown()
         self.clear()
         os.close(self._root_fd)
 
-    def clear(self, keep: Iterable[Member] = ()) -> None:
-        """Remove the files now, but for some: before the disk is told to write everything down."""
-        kept = {member.path.name for member in keep}
-        if not kept:
-            trees.remove(self._root_fd, self._folder.name)
-            return
-        for path in self._folder.iterdir():
-            if path.name not in kept:
-                path.unlink()
+    def clear(self) -> None:
+        """Remove the files now: before the disk is told to write everything down."""
+        trees.remove(self._root_fd, self._folder.name)
 
     def take_apart(self, stream: Source) -> None:
         """Read a whole archive. Raises InvalidArgument for a bad one and SystemFailure from the disk."""
@@ -88,15 +124,25 @@ class Spool:
         """Store a stream as it is, as one file."""
         try:
             with self._new_file() as file:
-                digest, size = hashlib.sha256(), 0
+                digest, size = _Digest(self._hashing), 0
                 while chunk := source.read(CHUNK):
                     self._reserve.spend(len(chunk))
                     digest.update(chunk)
-                    file.write(chunk)
+                    _write(file, chunk)
                     size += len(chunk)
             return Member(Path(file.name), size, f"sha256:{digest.hexdigest()}")
         except OSError as error:
             raise SystemFailure(f"cannot store the archive in {self._folder}: {error}") from error
+
+    def take_link(self, member: Member) -> Member:
+        """Take another spool's file in, too: it stays when that one goes, and its bytes are not copied."""
+        self._count += 1
+        path = self._folder / str(self._count)
+        try:
+            os.link(member.path, path)
+        except OSError as error:
+            raise SystemFailure(f"cannot make {path}: {error}") from error
+        return replace(member, path=path)
 
     def _new_file(self) -> BinaryIO:
         self._count += 1
@@ -104,20 +150,32 @@ class Spool:
 
     def _take(self, entry: Entry, reader: TarReader) -> None:
         name = os.fsdecode(clean_name(entry.name))
-        if len(self._members) + len(self._links) >= MEMBER_LIMIT:
+        if self._count + len(self._links) >= MEMBER_LIMIT:
             raise TarError(f"more than {MEMBER_LIMIT} members")
         if entry.type == tar.REGULAR and entry.sparse is None:
-            with self._new_file() as file:
-                digest = hashlib.sha256()
-                for chunk in reader.chunks():
-                    self._reserve.spend(len(chunk))
-                    digest.update(chunk)
-                    file.write(chunk)
-            self._members[name] = Member(Path(file.name), entry.size, f"sha256:{digest.hexdigest()}")
+            blob = _BLOB.match(name)
+            stored = self._known(f"sha256:{blob[1]}") if blob else None
+            self._members[name] = self._store(entry, reader, stored)
         elif entry.type in (tar.SYMLINK, tar.HARD_LINK):
             # Old versions of docker save wrote a layer once and linked to it; the target is another member
             base = os.path.dirname(name) if entry.type == tar.SYMLINK else ""
             self._links[name] = os.fsdecode(clean_name(os.fsencode(os.path.join(base, os.fsdecode(entry.link)))))
+
+    def _store(self, entry: Entry, reader: TarReader, stored: Path | None) -> Member:
+        """Write a member to a file of its own; or see to it that it is what the file `stored` holds, by its name."""
+        digest = _Digest(self._hashing)
+        if stored is not None:
+            for chunk in reader.chunks():
+                digest.update(chunk)
+            if digest.hexdigest() != stored.name:
+                raise TarError(f"blob sha256:{stored.name} is damaged: its bytes are not those of its digest")
+            return Member(stored, entry.size, f"sha256:{stored.name}")
+        with self._new_file() as file:
+            for chunk in reader.chunks():
+                self._reserve.spend(len(chunk))
+                digest.update(chunk)
+                _write(file, chunk)
+        return Member(Path(file.name), entry.size, f"sha256:{digest.hexdigest()}")
 
     def has(self, name: str) -> bool:
         """Return whether the archive has a file of that name."""
@@ -140,3 +198,10 @@ class Spool:
         if member.size > limit:
             raise InvalidArgument(f"{name[:200]} has {member.size} bytes; more than {limit} are not accepted")
         return member.path.read_bytes()
+
+
+def _write(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write all of it: one write(2) may take less, and says no more than that when the disk becomes full within it."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]

@@ -15,6 +15,11 @@ OPAQUE = b".wh..wh..opq"
 _META = b".wh..wh."
 
 
+def is_meta(name: bytes) -> bool:
+    """Return whether a name is one of AUFS' own, which says nothing of the layers below."""
+    return name.startswith(_META)
+
+
 class Whiteouts(Protocol):
     """How a driver says that something of the layers below is not there any more."""
 
@@ -72,7 +77,7 @@ class LayerUnpacker(Unpacker):
             fd = self._open_folder(folder)
             self._whiteouts.hide_content(fd, folder)
             return
-        if name.startswith(_META):
+        if is_meta(name):
             return  # AUFS' own files, which old images hold
         hidden = name[len(PREFIX) :]
         if hidden in (b"", b".", b".."):

@@ -25,8 +25,9 @@ from wherry.kernel.aside import aside
 from wherry.kernel.namespaces import owner, setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import mount_root
+from wherry.runtime.ops_mounts import attach_root, mount_root
 from wherry.runtime.ops_volumes import open_part
+from wherry.runtime.roots import make_root
 
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
@@ -90,9 +91,12 @@ def inside(pidfd: int, take: Callable[[int], list[tuple[str, int]]]) -> View:
     return aside(job)
 
 
-def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, read_only: bool) -> View:
+def of_stopped(
+    mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, read_only: bool, layers: int = -1
+) -> View:
     """Return the view of a container that does not run. mounts: of the storage driver. place: any directory.
 
+    layers: the mount namespace of the storage driver, -1 for none.
     The caller sees to it that the container is not started meanwhile. Raises OSError from the mounts.
     """
 
@@ -101,7 +105,7 @@ def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, 
         namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _make_private("/")
-            root = mount_root(mounts[0].type, mounts[0].source, mountoptions.parse(mounts[0].options), str(place))
+            root = _mount_root(mounts[0], str(place), layers)
         except BaseException:
             os.close(namespace)
             raise
@@ -118,6 +122,19 @@ def of_stopped(mounts: tuple[Mount, ...], kept: Iterable[Kept], place: Path, *, 
         return view
 
     return aside(job)
+
+
+def _mount_root(mount: Mount, place: str, layers: int) -> int:
+    options = mountoptions.parse(mount.options)
+    if not options.layers:
+        return mount_root(mount.type, mount.source, options, place)
+    root = make_root(mount, layers)
+    try:
+        attach_root(root, place)
+    except BaseException:
+        os.close(root)
+        raise
+    return root
 
 
 def _check_owner(thread: int) -> None:

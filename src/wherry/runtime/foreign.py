@@ -32,7 +32,7 @@ from wherry.runtime.mountoptions import SUBPATH, parse
 from wherry.runtime.ops_volumes import fill_empty, open_part
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.phases import Marks
-from wherry.runtime.plan import clean, root_steps
+from wherry.runtime.plan import clean, layer_steps, root_steps
 from wherry.runtime.setup import ContainerStart, Setup, SetupError
 from wherry.runtime.sources import copy_tree, of_another
 from wherry.runtime.wire import Launch, SetupFailure
@@ -86,8 +86,7 @@ class Foreign:
         return 0
 
     def _be_child(self, sync: socket.socket, keep: Sequence[int], work: Callable[[], int]) -> NoReturn:
-        engine = selfprotect.engine_mounts()
-        fds.close_except({0, 1, 2, sync.fileno(), *keep, *(() if engine is None else (engine,))})
+        fds.close_except({0, 1, 2, sync.fileno(), *keep, *selfprotect.kept()})
         try:
             channel.send(sync, {"spawned": work()})
         except SetupError as error:
@@ -108,9 +107,12 @@ class Foreign:
         os.makedirs(rootfs, 0o700)
         mounts = self._launch.spec["mounts"]
         trees = {n: _tree(entry) for n, entry in enumerate(mounts) if entry["type"] == "volume"}
+        setup = self._root_setup(sync, rootfs)
+        for step in layer_steps(self._launch.rootfs):
+            step.run(setup)
         _leave_mounts()
         trees |= {n: _tree(entry) for n, entry in enumerate(mounts) if _is_out_of_reach(entry)}
-        root = self._mount_root(sync, rootfs)
+        root = self._mount_root(setup)
         self.marks.root = os.fstat(root).st_dev
         spec = {**self._spec(root, rootfs, netns), "mounts": self._reach(root, mounts, trees)}
         with open(f"{bundle}/config.json", "w", encoding="utf-8") as file:
@@ -121,13 +123,14 @@ class Foreign:
         _check(self._call(("start", self._launch.id), (null, null, null), None))
         return _read_pid(f"{bundle}/pid")
 
-    def _mount_root(self, sync: socket.socket, rootfs: str) -> int:
-        """Mount the root file system where only this process and its children see it; return its descriptor."""
-        spec = {"root": {"path": rootfs}}
+    def _root_setup(self, sync: socket.socket, rootfs: str) -> Setup:
         group = Cgroup.open(self._launch.spec["linux"]["cgroupsPath"])
-        request = ContainerStart(spec, self._launch.rootfs, None, None, sync, group, None)
-        setup = Setup(request, {}, sync)
-        for step in root_steps(spec, self._launch.rootfs):
+        spec = {"root": {"path": rootfs}}
+        return Setup(ContainerStart(spec, self._launch.rootfs, None, None, sync, group, None), {}, sync)
+
+    def _mount_root(self, setup: Setup) -> int:
+        """Mount the root file system where only this process and its children see it; return its descriptor."""
+        for step in root_steps(setup.request.spec, self._launch.rootfs):
             step.run(setup)
         return setup.root
 

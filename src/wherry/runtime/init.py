@@ -86,8 +86,7 @@ def run_container(request: ContainerStart) -> NoReturn:
     """Make the container in this process and become its program. Never returns."""
     keep = [] if request.netns_fd is None else [request.netns_fd]
     keep += [] if request.hold is None else [request.hold.fileno()]
-    engine = selfprotect.engine_mounts()
-    keep += [] if engine is None else [engine]
+    keep += selfprotect.kept()
     _isolate(request, keep)
     if request.hold is None:
         process.set_parent_death_signal(_SIGKILL)

@@ -37,6 +37,9 @@ _PROPAGATION = {
 SUBPATH = "x-subpath="
 """An option of ours, in the name space that fstab(5) leaves to applications."""
 
+LAYERS = "x-layers"
+"""Another one: what is mounted is made of mounts that are in the mount namespace of the layers only (`selfprotect`)."""
+
 _IGNORED = {"nofail", "auto", "noauto", "user", "nouser", "_netdev", "iversion", "noiversion"}
 
 
@@ -56,6 +59,7 @@ class Options:
     bind: bool = False
     recursive: bool = False
     copy_up: bool = False
+    layers: bool = False
     subpath: str = ""
     data: tuple[str, ...] = ()
 
@@ -100,6 +104,8 @@ def _special(options: Options, word: str) -> bool:
         options.propagation, options.propagation_recursive = _PROPAGATION[word[1:]], True
     elif word == "tmpcopyup":
         options.copy_up = True
+    elif word == LAYERS:
+        options.layers = True
     elif word.startswith(SUBPATH):
         options.subpath = word.removeprefix(SUBPATH)
     else:

@@ -12,7 +12,8 @@ import os
 import stat
 from dataclasses import dataclass
 
-from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel import const, mountapi, namespaces, pathsafe
+from wherry.runtime import selfprotect
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_volumes import copy_up, fill_empty
@@ -92,6 +93,29 @@ def apply_options(tree: int, options: Options) -> None:
 
 
 @dataclass(slots=True)
+class MakeRoot(Operation):
+    """Make a root file system of layers that are mounted in a namespace of their own.
+
+    It is mounted nowhere yet; `MountRoot` does that. An overlay has copies of the mounts that it is made of, so it can
+    be used where they are not.
+    """
+
+    fstype: str
+    source: str
+    options: Options
+
+    def describe(self) -> str:
+        return f"make the root file system ({self.fstype}) of its layers"
+
+    def run(self, setup: Setup) -> None:
+        layers = selfprotect.layer_mounts()
+        if layers is None:
+            raise SetupError("the mounts of the layers are out of reach: no engine has started this process")
+        namespaces.setns(layers, const.CLONE_NEWNS)
+        setup.tree = make_filesystem(self.fstype, self.source, self.options.data, self.options.attributes)
+
+
+@dataclass(slots=True)
 class MountRoot(Operation):
     """Mount the root file system at `place`; its descriptor is the root of everything that follows."""
 
@@ -104,7 +128,11 @@ class MountRoot(Operation):
         return f"mount the root file system ({self.fstype}) at {self.place}"
 
     def run(self, setup: Setup) -> None:
-        setup.root = mount_root(self.fstype, self.source, self.options, self.place)
+        if setup.tree >= 0:
+            attach_root(setup.tree, self.place)
+            setup.root, setup.tree = setup.tree, -1
+        else:
+            setup.root = mount_root(self.fstype, self.source, self.options, self.place)
 
 
 def mount_root(fstype: str, source: str, options: Options, place: str) -> int:
@@ -122,10 +150,15 @@ def mount_root(fstype: str, source: str, options: Options, place: str) -> int:
                 raise
             _mount_classic(source, options, place, error)
             return os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    attach_root(tree, place)
+    return tree
+
+
+def attach_root(tree: int, place: str) -> None:
+    """Put a detached root file system on the directory `place`."""
     target = os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     mountapi.move_mount(tree, target, place)
     os.close(target)
-    return tree
 
 
 def _mount_classic(source: str, options: Options, place: str, error: OSError) -> None:

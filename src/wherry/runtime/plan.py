@@ -21,7 +21,7 @@ from wherry.kernel import caps, const
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, Pivot
+from wherry.runtime.ops_mounts import BindMount, MakeRoot, MountCgroups, MountFilesystem, MountRoot, Pivot
 from wherry.runtime.ops_namespaces import (
     AwaitHooks,
     EnterContainer,
@@ -110,6 +110,7 @@ def plan_container(
     process = spec["process"]
     mounts, sources = _mounts(spec, cgroups)
     steps: list[Operation] = [JoinCgroup(), *_opening([each for each in sources if each.held])]
+    steps += layer_steps(rootfs)
     steps += [*_namespace_steps(spec, given_network), OpenProcfs(), *_procfs_steps(spec, process)]
     steps += _opening([each for each in sources if not each.held])
     steps += [StopPropagation(), *root_steps(spec, rootfs)]
@@ -222,6 +223,13 @@ def _process_writes(process: dict[str, Any]) -> list[Operation]:
     if apparmor or selinux:
         steps.append(SetLabels(apparmor, selinux))
     return steps
+
+
+def layer_steps(rootfs: tuple[Mount, ...]) -> list[Operation]:
+    """Return the step that makes a root of layers which are mounted in another namespace, before this one is left."""
+    first = rootfs[0] if rootfs else None
+    options = parse(first.options) if first else parse(())
+    return [MakeRoot(first.type, first.source, options)] if first and options.layers else []
 
 
 def root_steps(spec: Spec, rootfs: tuple[Mount, ...]) -> list[Operation]:

@@ -19,6 +19,7 @@ from wherry.kernel import const, mountapi, namespaces
 
 _MARK = "WHERRY_ENGINE_MOUNTS"
 _engine: list[int] = []
+_layers: list[int] = []
 
 
 def protect_interpreter() -> None:
@@ -42,6 +43,28 @@ def protect_interpreter() -> None:
     os.set_inheritable(engine, True)
     executable = os.readlink("/proc/self/exe")
     os.execve(executable, sys.orig_argv, {**os.environ, _MARK: str(engine)})
+
+
+def take_layer_mounts(fd: int) -> None:
+    """Keep the mount namespace in which layers are mounted (the erofs driver's), for `layer_mounts`."""
+    os.set_inheritable(fd, False)
+    _layers.append(fd)
+
+
+def layer_mounts() -> int | None:
+    """Return the mount namespace in which layers are mounted, which is where a root made of them is made."""
+    return _layers[0] if _layers else None
+
+
+def drop_layer_mounts() -> None:
+    """Let the mounts of layers go: whoever holds them keeps the disk from getting the room of removed layers back."""
+    while _layers:
+        os.close(_layers.pop())
+
+
+def kept() -> tuple[int, ...]:
+    """Return the descriptors that a child needs on its way into a container."""
+    return (*_engine, *_layers)
 
 
 def engine_mounts() -> int | None:

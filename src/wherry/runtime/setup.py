@@ -92,12 +92,14 @@ class SetupError(Exception):
 class Setup:
     """Descriptors and facts that pass from step to step. -1: not there (yet).
 
-    left: steps that the process which is spawned has to do again. spawned: this is that process.
+    tree: the root file system before it is mounted. left: steps that the process which is spawned has to do again.
+    spawned: this is that process.
     """
 
     request: ContainerStart | ExecStart
     process: dict[str, Any]
     sync: socket.socket
+    tree: int = -1
     root: int = -1
     procfs: int = -1
     dev: int = -1

@@ -63,8 +63,7 @@ class Stem:
 
 def _grow(sync: socket.socket, filters: Filters, marks: Marks) -> None:
     # The supervisor's end of its socket to the zygote too: with it open here, a dead supervisor would look alive
-    engine = selfprotect.engine_mounts()
-    fds.close_except({0, 1, 2, sync.fileno(), *(() if engine is None else (engine,))})
+    fds.close_except({0, 1, 2, sync.fileno(), *selfprotect.kept()})
     rehearsal.container()
     try:
         text, given = channel.receive_text(sync)

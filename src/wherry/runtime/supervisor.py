@@ -27,6 +27,7 @@ from wherry.runtime.phases import Marks
 from wherry.runtime.plan import namespaces
 from wherry.runtime.poller import READ, Poller
 from wherry.runtime.process import Process
+from wherry.runtime.selfprotect import drop_layer_mounts
 from wherry.runtime.session import STALL, Session
 from wherry.runtime.stem import Stem
 from wherry.runtime.volumes import mount_volumes
@@ -156,6 +157,7 @@ class Supervisor:
         finally:
             for fd in {*(stdio or ()), *((netns,) if netns is not None else ())}:
                 os.close(fd)
+            drop_layer_mounts()  # the first process has made its root of them, or has a descriptor of its own
 
     def _start_stem(self, stem: Stem, text: bytes, stdio: Sequence[int], netns: int | None) -> bool:
         if stem.fits(self._spec):

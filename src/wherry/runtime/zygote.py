@@ -25,10 +25,10 @@ from wherry.runtime import channel, rehearsal, starter, supervisor
 from wherry.runtime.cgroups import detect
 from wherry.runtime.filters import Filter, Filters, compile_profile
 from wherry.runtime.scopes import booted
-from wherry.runtime.selfprotect import engine_mounts, protect_interpreter
+from wherry.runtime.selfprotect import kept, protect_interpreter, take_layer_mounts
 from wherry.runtime.stem import Stem
 from wherry.runtime.wire import SetupFailure
-from wherry.runtime.zygote_boot import CONTROL
+from wherry.runtime.zygote_boot import CONTROL, LAYERS, LAYERS_MARK
 
 SPARES = 2
 QUIET_MS = 10  # a spare is made when nothing was asked for so long: not while the last container starts
@@ -39,7 +39,9 @@ _LAUNCH = b'{"type":"launch"'
 def main() -> NoReturn:
     """Serve launches until the daemon's end is closed."""
     protect_interpreter()
-    close_except((0, 1, 2, CONTROL, *(() if engine_mounts() is None else (engine_mounts(),))))
+    if os.environ.pop(LAYERS_MARK, ""):
+        take_layer_mounts(LAYERS)
+    close_except((0, 1, 2, CONTROL, *kept()))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors; their end is told by EOF elsewhere
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _raise_oom_score()

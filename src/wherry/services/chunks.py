@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from contextlib import AsyncExitStack
+from typing import Generic, TypeVar
 
+from wherry.models.parts import Part
 from wherry.services.pace import at_their_pace
 
+P = TypeVar("P", bound=Part)
 
-class Chunks:
+
+class Chunks(Generic[P]):
     """An async iterator over a blocking generator; the next chunk is made while the last one is being sent.
 
     `aclose` ends the work and gives back what is held for it. It has to be called, also when nothing was read.
     """
 
-    def __init__(self, made: Generator[bytes, None, None], held: AsyncExitStack) -> None:
+    def __init__(self, made: Generator[P, None, None], held: AsyncExitStack) -> None:
         self._made = made
         self._held = held
-        self._next: asyncio.Future[bytes | None] | None = None
+        self._next: asyncio.Future[P | None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
-    def __aiter__(self) -> Chunks:
+    def __aiter__(self) -> Chunks[P]:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> P:
         if self._next is None:
             self._advance()
         assert self._next is not None

@@ -71,7 +71,7 @@ class Copying:
             await _work(_put, os.dup(tree.root), container.record.config.user, query, body, f"in container {ref}")
         self.lifecycle.publish(container, "extract-to-dir")
 
-    async def export(self, container: Container) -> Chunks:
+    async def export(self, container: Container) -> Chunks[bytes]:
         """Return a tar of the whole root file system, without what is mounted into it."""
         held = AsyncExitStack()
         try:
@@ -114,7 +114,8 @@ class Copying:
             raise Conflict(f"container {container.id} has been removed")
         mounts = life.snapshotter.mounts(container.id)
         read_only = container.record.host_config.readonly_rootfs
-        return view.of_stopped(mounts, kept, life.settings.rootfs_path, read_only=read_only)
+        layers = life.snapshotter.mount_namespace
+        return view.of_stopped(mounts, kept, life.settings.rootfs_path, read_only=read_only, layers=layers)
 
 
 def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:

@@ -65,10 +65,14 @@ class Creation:
         image = self.images.resolve(request.config.image)
         record, wanted, warnings = self._plan(request, image, name, platform)
         self.catalog.check_name_is_free(record.name)
-        if volume_names(record):
-            await self._make_with_volumes(record, image, wanted)
-        else:
-            await self._make(record, image)
+        self.catalog.coming.add(record.id)
+        try:
+            if volume_names(record):
+                await self._make_with_volumes(record, image, wanted)
+            else:
+                await self._make(record, image)
+        finally:
+            self.catalog.coming.discard(record.id)
         self.bus.publish("container", "create", record.id, attributes(record))
         return {"Id": record.id, "Warnings": warnings}
 
@@ -248,7 +252,7 @@ def _check_platform(image: Image, reference: str, platform: str) -> None:
     system, _, rest = platform.partition("/")
     wanted = rest.partition("/")[0]
     if system != image.os or (wanted and image.architecture and wanted != image.architecture):
-        raise InvalidArgument(
+        raise NotFound(    # for a 404 clients pull the one for that platform
             f"image with reference {reference} was found but its platform ({image.os}/{image.architecture}) "
             f"does not match the specified platform ({platform})"
         )

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from wherry.containers.catalog import Catalog
-from wherry.errors import NotImplementedHere
 from wherry.events import Bus
 from wherry.images.images import Images
+from wherry.models.parts import Part
 from wherry.models.queries import Filters
 from wherry.services.chunks import Chunks
 from wherry.services.pace import at_their_pace
@@ -39,13 +39,13 @@ class ImageService:
             counts[container.record.image_id] = counts.get(container.record.image_id, 0) + 1
         return [entry | {"Containers": counts.get(entry["Id"], 0)} for entry in entries]
 
-    async def inspect(self, ref: str) -> Json:
+    async def inspect(self, ref: str, *, platform: str) -> Json:
         """GET /images/NAME/json."""
-        return await asyncio.to_thread(self.images.inspect, ref)
+        return await asyncio.to_thread(self.images.inspect, ref, platform)
 
-    async def history(self, ref: str) -> list[Json]:
+    async def history(self, ref: str, *, platform: str) -> list[Json]:
         """GET /images/NAME/history."""
-        return await asyncio.to_thread(self.images.history, ref)
+        return await asyncio.to_thread(self.images.history, ref, platform)
 
     async def tag(self, ref: str, *, repo: str, tag: str) -> None:
         """POST /images/NAME/tag."""
@@ -56,11 +56,11 @@ class ImageService:
     def _users(self, image_id: str) -> list[tuple[str, bool]]:
         return [(each.id, each.record.state.active) for each in self.catalog if each.record.image_id == image_id]
 
-    async def remove(self, ref: str, *, force: bool, noprune: bool) -> list[Json]:
+    async def remove(self, ref: str, *, force: bool, noprune: bool, platform: str) -> list[Json]:
         """DELETE /images/NAME."""
         known = await asyncio.to_thread(self.images.known)
         steps: list[Json] = await asyncio.to_thread(
-            self.images.remove, ref, force=force, noprune=noprune, users=self._users
+            self.images.remove, ref, force=force, noprune=noprune, users=self._users, platform=platform
         )
         self._publish_removal(steps, known)
         return steps
@@ -83,11 +83,11 @@ class ImageService:
         self.bus.publish("image", "prune", "", {"reclaimed": str(answer["SpaceReclaimed"])})
         return answer
 
-    def load(self, body: BinaryIO, *, quiet: bool) -> AsyncIterator[Json]:
+    def load(self, body: BinaryIO, *, quiet: bool, platform: str) -> AsyncIterator[Json]:
         """POST /images/load."""
 
         def work(progress: Callable[[Json], None]) -> list[str]:
-            return self.images.load(body, progress if not quiet else _only_results(progress))
+            return self.images.load(body, progress if not quiet else _only_results(progress), platform)
 
         return self._progress(work, "load")
 
@@ -105,7 +105,7 @@ class ImageService:
 
         return self._progress(work, "import")
 
-    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[bytes]:
+    async def save(self, refs: list[str], *, platform: str) -> AsyncIterator[Part]:
         """GET /images/get."""
         held = ExitStack()
         opening = asyncio.get_running_loop().run_in_executor(
@@ -140,12 +140,6 @@ class ImageService:
             yield entry
         for image_id in await done:
             self._publish(action, image_id)
-
-    def pull(self, *, image: str, tag: str, platform: str, auth: str) -> AsyncIterator[Json]:
-        """POST /images/create?fromImage=: the registry client is not there yet."""
-        raise NotImplementedHere(
-            f"pulling {image} is not possible yet: this engine has no registry client; use docker load or docker import"
-        )
 
 
 def _only_results(progress: Callable[[Json], None]) -> Callable[[Json], None]:

@@ -21,7 +21,7 @@ from msgspec import structs
 from wherry.containers import restart, signals
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.state import check_not_restarting
-from wherry.errors import Conflict, EngineError, InvalidArgument, NotModified, SystemFailure
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, NotModified, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.images.images import Images
@@ -421,7 +421,10 @@ class Lifecycle:
         reach("remove.files")
         for folder in (self.settings.container_root(container.id), self.settings.run_dir(container.id)):
             delete_folder(folder)
-        self.snapshotter.remove(container.id)
+        try:
+            self.snapshotter.remove(container.id)
+        except NotFound:  # lost; a container that nobody can start must still be removed
+            log.warning("no writable layer to remove", extra={"container": container.id})
         if not self.images.exists(container.record.image_id):  # removed by force while we used its layers
             self.images.collect()
 

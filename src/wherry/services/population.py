@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from wherry.containers.record import MountRecord, Record
 from wherry.errors import InvalidArgument, SystemFailure
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import make_filesystem
+from wherry.runtime.roots import make_root
 from wherry.snapshots.api import Snapshotter
 from wherry.volumes import backing, filling
 from wherry.volumes.local import Volumes
@@ -35,7 +35,7 @@ class Population:
 
         Raises SystemFailure, or InvalidArgument when the image has a file at the place of a volume.
         """
-        root = _Root(self._snapshotter.mounts(record.id))
+        root = _Root(self._snapshotter.mounts(record.id), self._snapshotter.mount_namespace)
         if not root.possible:
             return  # done at the start, see Provision.mount
         try:
@@ -79,19 +79,16 @@ class Population:
 class _Root:
     """A root file system, mounted nowhere, opened when it is first asked for."""
 
-    def __init__(self, mounts: Sequence[Mount]) -> None:
+    def __init__(self, mounts: Sequence[Mount], namespace: int) -> None:
         self._mounts = mounts
+        self._namespace = namespace
         self._fd = -1
         self.possible = can_be_opened(mounts)
 
     def fd(self) -> int:
         """Return its descriptor. Raises OSError."""
         if self._fd < 0:
-            root = self._mounts[0]
-            if root.type == "bind":
-                self._fd = os.open(root.source, _FOLDER)
-            else:
-                self._fd = make_filesystem(root.type, root.source, root.options, 0)
+            self._fd = make_root(self._mounts[0], self._namespace)
         return self._fd
 
     def close(self) -> None:

@@ -114,7 +114,7 @@ def _followed(container: Container, reader: Reader, form: log_stream.Form, until
     return log_stream.follow(reader, form, ended=ended, ahead=_ahead, until=until)
 
 
-def _ahead(made: Generator[bytes, None, None]) -> Chunks:
+def _ahead(made: Generator[bytes, None, None]) -> Chunks[bytes]:
     return Chunks(made, AsyncExitStack())
 
 

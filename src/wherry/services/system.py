@@ -21,6 +21,7 @@ from wherry.models.labels import holds
 from wherry.models.queries import Filters, ListQuery
 from wherry.models.times import rfc3339
 from wherry.oci.host import HostFacts
+from wherry.registry.client import Registries, without_password
 from wherry.services.images import ImageService
 from wherry.services.looks import Looks
 from wherry.services.settings import Settings
@@ -48,6 +49,7 @@ class SystemService:
     snapshotter: Snapshotter
     facts: HostFacts
     bus: Bus
+    registries: Registries
     driver_reason: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -166,15 +168,11 @@ class SystemService:
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             "Name": uname.nodename,
             "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": {
-                "IndexConfigs": {},
-                "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
-                "Mirrors": None,
-            },
+            "RegistryConfig": self.registries.described(),
             "GenericResources": None,
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": without_password(self.registries.config.http_proxy),
+            "HttpsProxy": without_password(self.registries.config.https_proxy),
+            "NoProxy": self.registries.config.no_proxy,
             "CDISpecDirs": [],
         }
 
@@ -187,7 +185,7 @@ class SystemService:
         size = 0
         if "image" in kinds:
             images = await self.images.listing(all=False, filters={}, shared=True)
-            size = await asyncio.to_thread(self.images.images.layers_size)
+            size = await asyncio.to_thread(self.images.images.disk_size)
         if "container" in kinds:
             containers = await self.looks.listing(ListQuery(all=True, size=True))
         if "volume" in kinds:

@@ -4,15 +4,15 @@ A *committed* snapshot is the read-only content of an image's layers up to one l
 chain ID of that layer (OCI image spec, "Layer ChainID"), without "sha256:". An *active* snapshot is the
 writable layer of one container; its key is the container's id. Both live in one name space per driver.
 
-    ingest(chain, parent, tar)  ->  committed          a layer's uncompressed tar becomes content
+    ingest(chain, parent, tar, blob) -> committed      a layer's uncompressed tar becomes content
     prepare(key, parent)        ->  active             parent is a chain ID or "" (an empty root)
     mounts(key)                 ->  tuple[Mount, ...]  how to mount an active snapshot; data only
     remove(name_or_key)         ->  gone               refused while a committed child or an active one needs it
 
-Drivers never mount: the runtime mounts what `mounts` returns in the container's own mount namespace, in
-order, the first with target "" at the rootfs. Whatever is interrupted (kill -9, power) leaves either nothing
-or something that `sweep` removes; a committed snapshot is visible only when complete (rename is the commit), and
-survives a loss of power once `flush` has returned (one for all layers of an image, for it waits for the disk).
+Drivers mount nothing that anybody else could see: the runtime mounts what `mounts` returns in the container's own
+mount namespace, in order, the first with target "" at the rootfs. Whatever is interrupted (kill -9, power) leaves
+either nothing or something that `sweep` removes; a committed snapshot is visible only when complete (rename is the
+commit), and survives a loss of power once `flush` has returned (one for all layers of an image: it waits for the disk).
 
 All methods block and are safe to call from several threads for different names.
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from wherry.runtime.mounts import Mount
@@ -50,9 +51,17 @@ class Snapshotter(Protocol):
     name: str
     instant: bool
     """Whether `prepare` only makes a few folders, so that it need not leave the caller's thread."""
+    unpacks: bool
+    """Whether a layer's files take room beside its tar."""
+    mount_namespace: int
+    """A descriptor of the mount namespace in which what has the option "x-layers" is to be mounted; -1: nothing has."""
 
-    def ingest(self, chain_id: str, parent: str, layer: BinaryIO) -> Usage:
-        """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
+    def ingest(self, chain_id: str, parent: str, layer: BinaryIO, blob: Path) -> Usage:
+        """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once.
+
+        blob: the file that holds the same tar. It is complete and stays, as it is, as long as the snapshot; a driver
+        may use it as its own content.
+        """
         ...
 
     def prepare(self, key: str, parent: str, marker: str = "") -> tuple[Mount, ...]:
@@ -104,4 +113,8 @@ class Snapshotter(Protocol):
 
     def sweep(self) -> None:
         """Remove leftovers of interrupted work; called once at start."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is held in memory and in the kernel; running containers go on."""
         ...

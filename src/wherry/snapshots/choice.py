@@ -20,6 +20,7 @@ class Choice:
 
 
 DRIVERS = {
+    "erofs": ("wherry.snapshots.drivers.erofs", "Erofs"),
     "overlay2": ("wherry.snapshots.drivers.overlay2", "Overlay2"),
     "vfs": ("wherry.snapshots.drivers.vfs", "Vfs"),
 }

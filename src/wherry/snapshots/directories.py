@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +24,8 @@ class DirectoryDriver:
 
     name = ""
     instant = False
+    unpacks = True
+    mount_namespace = -1
     upper = False
     """Whether an active snapshot's folder is an upper directory of overlayfs, or a whole tree."""
 
@@ -43,7 +46,7 @@ class DirectoryDriver:
         """Return how to mount the active snapshot."""
         raise NotImplementedError
 
-    def ingest(self, chain_id: str, parent: str, layer: BinaryIO) -> Usage:
+    def ingest(self, chain_id: str, parent: str, layer: BinaryIO, blob: Path) -> Usage:
         """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
         target = self._layout.layer(chain_id)
         if target.is_dir():
@@ -52,8 +55,7 @@ class DirectoryDriver:
             raise InvalidArgument("max depth exceeded")
         try:
             with self._layout.making(target, parent) as folder:
-                self._fill(folder / "fs", parent)
-                usage = self._unpack(folder / "fs", parent, layer)
+                usage = self._make_content(folder, parent, layer, blob)
                 write_usage(folder, usage)
                 (folder / "unsynced").touch()
         except Conflict:
@@ -62,8 +64,10 @@ class DirectoryDriver:
             raise InvalidArgument(f"cannot unpack the layer: {error}") from error
         return usage
 
-    def _unpack(self, target: Path, parent: str, layer: BinaryIO) -> Usage:
-        root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    def _make_content(self, folder: Path, parent: str, layer: BinaryIO, blob: Path) -> Usage:
+        """Put what a layer is into its new folder; here, unpack it into fs/."""
+        self._fill(folder / "fs", parent)
+        root = os.open(folder / "fs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             unpacker = LayerUnpacker(root, self._whiteouts(parent))
             unpacker.run(layer)
@@ -80,12 +84,18 @@ class DirectoryDriver:
             self._add_own(folder)
         return self.mounts(key)
 
+    @contextmanager
+    def seen(self, chains: Iterable[str]) -> Iterator[list[Path]]:
+        """Give the directories in which layers are seen, for as long as the block takes."""
+        yield [self._layout.layer(each) / "fs" for each in chains]
+
     def changes(self, key: str) -> list[Change]:
         """Compare an active snapshot with its layers; a vfs layer is whole, so that the topmost one is enough."""
         folder, _ = self._layout.find(key)
-        layers = [self._layout.layer(each) / "fs" for each in lower(folder)]
+        chain = lower(folder)
         try:
-            return changes.find(folder / "fs", layers if self.upper else layers[:1], upper=self.upper)
+            with self.seen(chain if self.upper else chain[:1]) as layers:
+                return changes.find(folder / "fs", layers, upper=self.upper)
         except OSError as error:
             raise SystemFailure(f"cannot compare {folder} with its layers: {error}") from error
 
@@ -121,6 +131,9 @@ class DirectoryDriver:
     def sweep(self) -> None:
         """Remove leftovers of interrupted work."""
         self._layout.sweep()
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def _make_marker(path: Path) -> None:

@@ -12,6 +12,8 @@
     endpoints    container, network -> record         record: JSON of network/api.py Endpoint
     addresses    pool, address -> container           what IPAM gave out; '' when it went to a sandbox kept ready
     volumes      name -> record
+    distribution diff_id, digest, repository -> size, media_type   compressed forms of layers, and who has them; a row
+                 goes with the last layer of its diff_id
 
 Change it together with a new entry in MIGRATIONS: entry N brings a database of version N to N + 1.
 """
@@ -44,5 +46,11 @@ MIGRATIONS: tuple[str, ...] = (
         pool TEXT NOT NULL, address TEXT NOT NULL, container TEXT NOT NULL, PRIMARY KEY (pool, address)
     ) WITHOUT ROWID;
     CREATE TABLE volumes (name TEXT PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE distribution (
+        diff_id TEXT NOT NULL, digest TEXT NOT NULL, repository TEXT NOT NULL, size INTEGER NOT NULL,
+        media_type TEXT NOT NULL, PRIMARY KEY (diff_id, digest, repository)
+    ) WITHOUT ROWID;
     """,
 )

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import wherry
 
+_FILLED = 10
 
-def start(bootstrap: str, environment: Mapping[str, str], log: str, source: int, descriptor: int) -> int:
+
+def start(bootstrap: str, environment: Mapping[str, str], log: str, given: Mapping[int, int]) -> int:
     """Return the pid of a session of its own that runs `bootstrap`; it writes to a fresh log, and reads nothing.
 
-    bootstrap: code in which {packages} is where to import from and {descriptor} the number under which it finds our
-    descriptor `source`. Nothing else of ours is inherited: no environment, no signals, no descriptor. Raises OSError.
+    bootstrap: code in which {packages} is where to import from, and {descriptor} the first number of `given`: those
+    under which it finds descriptors of ours, up to 9. Nothing else of ours is inherited: no environment, no signals, no
+    descriptor. Raises OSError.
     """
     packages = os.path.dirname(next(iter(wherry.__path__)))
-    code = bootstrap.format(packages=packages, descriptor=descriptor)
+    code = bootstrap.format(packages=packages, descriptor=next(iter(given)))
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     actions: list[Any] = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
         (os.POSIX_SPAWN_DUP2, 0, 1),
         (os.POSIX_SPAWN_OPEN, 2, log, flags, 0o600),
-        (os.POSIX_SPAWN_DUP2, source, descriptor),
     ]
+    with ExitStack() as apart:  # from all numbers that are filled
+        for number, descriptor in given.items():
+            source = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FILLED)
+            apart.callback(os.close, source)
+            actions.append((os.POSIX_SPAWN_DUP2, source, number))
+        return _spawn(code, environment, actions)
+
+
+def _spawn(code: str, environment: Mapping[str, str], actions: Sequence[Any]) -> int:
     # -S: no site packages, which cost 10 ms
     return os.posix_spawn(
         sys.executable,

@@ -29,8 +29,9 @@ _KEYS = 32
 class Supervision:
     """The daemon's side of the zygote and of all supervisors."""
 
-    def __init__(self, run_root: Path) -> None:
-        self._zygote = Zygote(run_root)
+    def __init__(self, run_root: Path, layers: int = -1) -> None:
+        """layers: the mount namespace of the storage driver's layers, -1 for none."""
+        self._zygote = Zygote(run_root, layers)
         self._keys: dict[int, tuple[dict[str, Any], str]] = {}
 
     @property

@@ -13,7 +13,7 @@ from typing import Any
 
 from wherry.errors import Unavailable
 from wherry.runtime import channel
-from wherry.runtime.zygote_boot import BOOTSTRAP, CONTROL
+from wherry.runtime.zygote_boot import BOOTSTRAP, CONTROL, LAYERS, LAYERS_MARK
 from wherry.supervision import interpreter
 from wherry.supervision.background import spawn
 from wherry.supervision.connection import Connection
@@ -37,8 +37,10 @@ _TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 class Zygote:
     """The zygote process. `send` waits while it is being restarted."""
 
-    def __init__(self, run_root: Path) -> None:
+    def __init__(self, run_root: Path, layers: int = -1) -> None:
+        """layers: a descriptor of the mount namespace in which layers are mounted, -1 for none."""
         self._log_path = run_root / "zygote.log"
+        self._layers = layers
         self._connection: Connection | None = None
         self._ready = asyncio.Event()
         self._filters: OrderedDict[str, None] = OrderedDict()
@@ -62,7 +64,11 @@ class Zygote:
         ours, theirs = channel.pair()
         try:
             environment = _ENVIRONMENT | {name: os.environ[name] for name in _TRUST if name in os.environ}
-            self.pid = interpreter.start(BOOTSTRAP, environment, str(self._log_path), theirs.fileno(), CONTROL)
+            given = {CONTROL: theirs.fileno()}
+            if self._layers >= 0:
+                given[LAYERS] = self._layers
+                environment[LAYERS_MARK] = "1"
+            self.pid = interpreter.start(BOOTSTRAP, environment, str(self._log_path), given)
         except OSError:
             ours.close()
             raise

@@ -155,6 +155,17 @@ class Volumes:
         finally:
             os.close(fd)
 
+    def delete_trash(self, name: str) -> None:
+        """Delete what is left of a removed volume."""
+        if name.startswith(TRASH):
+            self._delete(name)
+
+    def take_up(self, name: str) -> None:
+        """Make a folder whose record is lost a volume again."""
+        if name not in self._by_name:
+            with self.recording([Volume(name=name, created=time.time_ns())]):
+                pass
+
     def sweep(self) -> list[Volume]:
         """Delete what was being made or removed; return the volumes whose rows are lost, for `recording`."""
         found = []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import json
 import lzma
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,13 @@ from tests import tars
 from tests.kernel.images.store import LAYER, NO_FILTERS, UPPER, Store, layout
 from tests.tars import config_of, digest, docker_archive, docker_archives, file, folder
 from tests.trash import settle
-from wherry.errors import Conflict, InvalidArgument, SystemFailure
+from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
 from wherry.images.images import Images
+from wherry.images.spool import Member, Spool
+from wherry.models.parts import Part
+from wherry.snapshots.api import SnapshotInfo
 from wherry.snapshots.choice import choose
+from wherry.snapshots.drivers import erofs
 
 pytestmark = pytest.mark.root
 
@@ -37,6 +43,34 @@ def test_load_gives_the_digest_of_the_config_as_id(store: Store) -> None:
     assert image.config.cmd == ["sh"]
     assert image.size == 30 + 5
     assert [info.name for info in store.driver.walk() if info.committed and info.parent] == [image.chain_id]
+
+
+def joined(parts: Iterable[Part]) -> bytes:
+    """What a client is sent."""
+    return b"".join(each if isinstance(each, bytes) else each.path.read_bytes()[: each.size] for each in parts)
+
+
+def test_what_is_there_already_is_compared_and_not_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = tars.archive([file("large", os.urandom(3 << 20))])
+    data = docker_archive([LAYER, large], ["a:1"])
+    (image_id,) = store.load(data)
+    written: list[int] = []
+    real = Spool._store
+
+    def watched(self: Spool, entry: Any, reader: Any, stored: Path | None) -> Member:
+        if stored is None:
+            written.append(entry.size)
+        return real(self, entry, reader, stored)
+
+    monkeypatch.setattr(Spool, "_store", watched)
+    assert store.load(data) == [image_id]
+    assert len(written) == 1  # manifest.json
+    assert written[0] < 1000
+    place = data.index(large) + 1000
+    with pytest.raises(InvalidArgument, match="is damaged: its bytes are not those of its digest"):
+        store.load(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with store.images.saved(["a:1"]) as (_, chunks):
+        assert large in joined(chunks)
 
 
 def test_what_is_there_already_writes_no_layer(store: Store) -> None:
@@ -139,21 +173,38 @@ def test_import_refuses_before_it_reads(store: Store) -> None:
 
 
 def test_the_driver_is_chosen_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = choose("", tmp_path)
-    assert (chosen.snapshotter.name, chosen.reason) == ("overlay2", "the best one that works here")
-    assert list(chosen.snapshotter.walk()) == []
-    assert choose("vfs", tmp_path).snapshotter.name == "vfs"
-    choose("vfs", tmp_path).snapshotter.ingest("1" * 64, "", io.BytesIO(tars.END))
-    assert choose("", tmp_path).snapshotter.name == "vfs"
-    with pytest.raises(InvalidArgument, match="unknown storage driver 'aufs'; known are: overlay2, vfs"):
+    def chosen(name: str, root: Path = tmp_path) -> tuple[str, str, list[SnapshotInfo]]:
+        found = choose(name, root)
+        found.snapshotter.close()
+        return found.snapshotter.name, found.reason, list(found.snapshotter.walk())
+
+    assert chosen("") == ("erofs", "the best one that works here", [])
+    assert chosen("vfs") == ("vfs", "set by storage-driver", [])
+    choose("vfs", tmp_path).snapshotter.ingest("1" * 64, "", io.BytesIO(tars.END), tmp_path / "none")
+    assert chosen("")[:2] == ("vfs", "it has layers already")
+    with pytest.raises(InvalidArgument, match="unknown storage driver 'aufs'; known are: erofs, overlay2, vfs"):
         choose("aufs", tmp_path)
+    monkeypatch.setattr("wherry.snapshots.drivers.erofs.problem", lambda _: "no erofs")
+    assert chosen("", tmp_path / "older")[:2] == ("overlay2", "the best one that works here; erofs: no erofs")
     monkeypatch.setattr("wherry.snapshots.drivers.overlay2.problem", lambda _: "no overlayfs")
-    chosen = choose("", tmp_path / "other")
-    assert (chosen.snapshotter.name, chosen.reason) == (
-        "vfs", "the best one that works here; overlay2: no overlayfs",
-    )  # fmt: skip
+    reason = "the best one that works here; erofs: no erofs; overlay2: no overlayfs"
+    assert chosen("", tmp_path / "other")[:2] == ("vfs", reason)
     with pytest.raises(SystemFailure, match="storage driver overlay2 does not work in"):
         choose("overlay2", tmp_path)
+    settle()
+
+
+def test_why_a_kernel_cannot_have_layers_by_their_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert erofs.problem(tmp_path) == ""
+    settle()
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == []
+    monkeypatch.setattr(erofs, "_archive", lambda _: tars.archive([file("probe", b"other bytes")]))
+    assert "has other bytes than its tar" in erofs.problem(tmp_path)
+    refused = OSError(errno.EOPNOTSUPP, "no block size of 512")
+    monkeypatch.setattr("wherry.snapshots.erofs.mounting.make_layer", lambda *_: (_ for _ in ()).throw(refused))
+    assert "no block size of 512" in erofs.problem(tmp_path)
+    monkeypatch.setattr("wherry.snapshots.drivers.overlay2.takes_layers_one_by_one", lambda: False)
+    assert "Linux 6.8" in erofs.problem(tmp_path)
     settle()
 
 
@@ -164,6 +215,26 @@ def test_images_of_two_drivers_lie_side_by_side(store: Store) -> None:
     assert images.listing(all=True, filters=NO_FILTERS) == []
     images.load(io.BytesIO(docker_archive([LAYER], ["a:1"])), store.said.append)
     assert images.resolve("a:1").id == store.images.resolve("a:1").id
+
+
+def test_an_image_of_another_driver_is_invisible_and_stays_whole(store: Store) -> None:
+    store.load(docker_archive([LAYER, UPPER], ["a:1"]))
+    blob = store.root / "content/blobs/sha256" / digest(UPPER)[7:]
+    other = choose("erofs", store.root / "snapshots").snapshotter
+    images = Images(store.database, store.root, other)
+    with pytest.raises(NotFound):
+        images.resolve("a:1")
+    images.load(io.BytesIO(docker_archive([LAYER], ["b:1"])), store.said.append)
+    images.remove("b:1", force=True, noprune=False, users=lambda _: [])
+    images.prune({"dangling": ["false"]}, users=lambda _: [])
+    assert list(other.walk()) == []
+    other.close()
+    assert blob.read_bytes() == UPPER
+    store.close()
+    store.open()
+    with store.images.saved(["a:1"]) as (_, chunks):
+        assert UPPER in b"".join(chunks)
+    assert len(list(store.driver.walk())) == 2
 
 
 def test_an_image_is_saved_whole_though_it_is_removed_meanwhile(store: Store) -> None:
@@ -177,6 +248,19 @@ def test_an_image_is_saved_whole_though_it_is_removed_meanwhile(store: Store) ->
     assert store.load(data) == [image_id]
     with store.images.saved(["x:1"]) as (_, chunks):
         assert b"".join(chunks) == data
+
+
+def test_an_archive_found_damaged_gives_way_to_the_next(store: Store) -> None:
+    archive = tars.docker_archive([LAYER], ["x:1"])
+    store.load(archive)
+    path = store.root / "content/blobs/sha256" / digest(LAYER)[7:]
+    path.write_bytes(LAYER[:-1] + b"x")
+    with store.images.saved(["x:1"]) as (_, chunks), pytest.raises(SystemFailure, match="load the image again"):
+        b"".join(chunks)
+    store.load(archive)
+    assert path.read_bytes() == LAYER
+    with store.images.saved(["x:1"]) as (_, chunks):
+        assert LAYER in b"".join(chunks)
 
 
 def test_a_layer_whose_archive_was_not_kept_is_refused_until_it_is_loaded_again(store: Store) -> None:

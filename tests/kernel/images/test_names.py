@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests import tars
 from tests.kernel.images.store import LAYER, NO_FILTERS, UPPER, Store
 from tests.tars import config_of, digest, docker_archive
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
+from wherry.images.commit import Commit
 
 pytestmark = pytest.mark.root
 
@@ -175,6 +177,58 @@ def test_used_by_a_running_container(store: Store) -> None:
     assert store.images.resolve(image_id).id == image_id
 
 
+def child_of(store: Store, image_id: str, repo: str) -> str:
+    chain = store.images.resolve(image_id).chain_id
+    return store.images.commit(iter([UPPER]), Commit(chain, image_id, {}, "touch", repo=repo))
+
+
+def test_a_name_is_taken_from_an_image_that_has_children(store: Store) -> None:
+    base = store.put(repo="base", message="below")
+    child = child_of(store, base, "child")
+    short = base[7:19]
+    assert store.remove("base") == [{"Untagged": "base:latest"}]
+    with pytest.raises(Conflict) as caught:
+        store.remove(base, force=True)
+    assert caught.value.message == (
+        f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images"
+    )
+    assert [each["Id"] for each in store.images.listing(all=False, filters=NO_FILTERS)] == [child]
+    steps = store.remove("child")
+    assert steps[:3] == [{"Untagged": "child:latest"}, {"Deleted": child}, {"Deleted": base}]
+
+
+def test_history_knows_the_images_it_came_from(store: Store) -> None:
+    base = store.put(repo="base")
+    child = child_of(store, base, "child")
+    found = [(each["Id"], each["Tags"]) for each in store.images.history("child")]
+    assert found == [(child, ["child:latest"]), (base, ["base:latest"])]
+    store.remove("base")
+    assert [each["Tags"] for each in store.images.history("child")] == [["child:latest"], None]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("2023-11-14", False), ("2023-11-15", True), ("2023-11-14T22:13:20Z", False), ("2023-11-14T22:13:21", False),
+        ("2023-11-14T22:13:22", True), ("2023-11-14T23", True), ("2023-11-14T22:14", True), ("1700000002", True),
+        ("1700000001", False), ("2023-11-15Z", True), ("2023-11-14T22:13:22+01:00", False), ("0.5s", True),
+    ],
+)  # fmt: skip
+def test_forms_of_a_time(store: Store, text: str, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    store.put(repo="a")
+    assert store.now == 1_700_000_002_000_000_000  # made a second before it got its name
+    assert bool(store.images.listing(all=False, filters={"until": [text]})) is found
+    assert not store.images.listing(all=False, filters={"until": [text, "1999-01-01"]})
+
+
+def test_what_is_no_time(store: Store) -> None:
+    for text in ("foo", "2023-13-01", "2023-11-14T25", "", "-1h", "1e9", "99999999999999999"):
+        with pytest.raises(InvalidArgument, match="failed to parse value as time or duration"):
+            store.images.listing(all=False, filters={"until": [text]})
+
+
 def test_prune(store: Store) -> None:
     dangling = store.put()
     used = store.put(UPPER)
@@ -183,15 +237,19 @@ def test_prune(store: Store) -> None:
     def users(image_id: str) -> list[tuple[str, bool]]:
         return [("c" * 64, False)] if image_id == used else []
 
+    def config_size(image_id: str) -> int:
+        return (store.root / "content/blobs/sha256" / image_id[7:]).stat().st_size
+
+    gone = [config_size(dangling), config_size(named)]
     assert store.images.prune(NO_FILTERS, users=users) == {
-        "ImagesDeleted": [{"Deleted": dangling}], "SpaceReclaimed": 0,
+        "ImagesDeleted": [{"Deleted": dangling}], "SpaceReclaimed": gone[0],
     }  # fmt: skip
     kept: dict[str, list[str]] = {"dangling": ["false"], "label!": ["keep"]}
     assert store.images.prune(kept, users=users) == {"ImagesDeleted": None, "SpaceReclaimed": 0}
     answer = store.images.prune({"dangling": ["false"]}, users=users)
     assert answer == {
         "ImagesDeleted": [{"Untagged": "a:latest"}, {"Deleted": named}, {"Deleted": digest(LAYER)}],
-        "SpaceReclaimed": 30 + len(LAYER),
+        "SpaceReclaimed": 30 + len(LAYER) + gone[1],
     }
     assert store.images.resolve(used).id == used
     with pytest.raises(InvalidArgument, match="invalid filter 'bogus'"):
@@ -206,7 +264,7 @@ def test_everything_is_found_again_after_a_restart(store: Store) -> None:
     (store.root / "content/blobs/sha256" / ("0" * 64)).write_bytes(b"x")
     (store.root / "content/spool/spool.x").mkdir()
     (store.root / "content/spool/spool.x/1").write_bytes(b"x")
-    store.driver.ingest("1" * 64, "", io.BytesIO(tars.END))
+    store.driver.ingest("1" * 64, "", io.BytesIO(tars.END), store.root / "none")
     store.open()
     assert store.images.resolve("a").id == image_id
     assert store.state() == state

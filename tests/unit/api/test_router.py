@@ -97,6 +97,21 @@ def test_versions():
             split(path)
 
 
+def test_images_in_older_versions():
+    """What dockerd 28.5 answers, asked with those versions."""
+    image = {"Id": "a", "Size": 3, "Containers": 2, "SharedSize": 1, "RepoTags": ["a:1"], "RepoDigests": []}
+    (old,) = adapt("image list", (1, 41), [image])
+    assert (old["RepoTags"], old["RepoDigests"], old["SharedSize"]) == (["a:1"], None, -1)
+    (unnamed,) = adapt("image list", (1, 42), [image | {"RepoTags": []}])
+    assert (unnamed["RepoTags"], unnamed["RepoDigests"]) == (["<none>:<none>"], ["<none>@<none>"])
+    body = {"Id": "a", "Size": 3, "Config": {"User": "me", "Env": ["A=b"]}}
+    assert adapt("image inspect", (1, 50), body) == body
+    config = adapt("image inspect", (1, 49), body)["Config"]
+    assert (config["User"], config["Hostname"], config["Tty"], config["Image"]) == ("me", "", False, "")
+    assert "ContainerConfig" not in adapt("image inspect", (1, 45), body)
+    assert adapt("image inspect", (1, 44), body)["ContainerConfig"]["Cmd"] is None
+
+
 def test_differences_between_versions():
     image = {"Id": "a", "Size": 3, "Containers": 2}
     assert adapt("image list", (1, 51), [image]) == [image]

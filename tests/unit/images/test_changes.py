@@ -21,9 +21,12 @@ def applied(*lines: str) -> dict[str, Any]:
     [
         ('CMD ["true"]', {"Cmd": ["true"]}),
         ("CMD echo hi", {"Cmd": ["/bin/sh", "-c", "echo hi"]}),
-        ("CMD", {"Cmd": None}),
+        ("CMD", {"Cmd": ["/bin/sh", "-c"]}),
+        ("ENTRYPOINT", {"Entrypoint": None, "Cmd": None}),
+        ("CMD []", {"Cmd": []}),
+        ("HEALTHCHECK --interval=0 CMD x", {"Healthcheck": {"Test": ["CMD-SHELL", "x"], "Interval": 0}}),
         ("cmd [not json", {"Cmd": ["/bin/sh", "-c", "[not json"]}),
-        ('ENTRYPOINT ["sh", "-c"]', {"Entrypoint": ["sh", "-c"]}),
+        ('ENTRYPOINT ["sh", "-c"]', {"Entrypoint": ["sh", "-c"], "Cmd": None}),
         ('ENV A=b C="d e"', {"Env": ["A=b", "C=d e"]}),
         ("ENV x y z", {"Env": ["x=y z"]}),
         ("ENV A=1 B=$A", {"Env": ["A=1", "B="]}),
@@ -50,6 +53,16 @@ def test_one_instruction(line: str, wanted: dict[str, Any]) -> None:
     assert applied(line) == wanted
 
 
+def test_an_entry_point_ends_the_command_of_the_one_before() -> None:
+    """As dockerd 28.5: docker commit -c 'ENTRYPOINT ["b"]' of a container with a command."""
+    for lines, command in (
+        (["ENTRYPOINT x"], None), (['CMD ["a"]', "ENTRYPOINT x"], ["a"]), (["ENTRYPOINT x", 'CMD ["a"]'], ["a"]),
+    ):  # fmt: skip
+        config: dict[str, Any] = {"Cmd": ["old"]}
+        changes.apply(config, lines)
+        assert config["Cmd"] == command
+
+
 def test_instructions_build_on_each_other() -> None:
     config = applied("ENV A=1", "ENV B=${A}2 A=3", "WORKDIR rel", "WORKDIR sub", "LABEL v=$B", "# no", "USER \\\n me")
     assert config == {"Env": ["A=3", "B=12"], "WorkingDir": "/rel/sub", "Labels": {"v": "12"}, "User": "me"}
@@ -70,6 +83,16 @@ def test_instructions_build_on_each_other() -> None:
         ("HEALTHCHECK --bogus=1 CMD x", "unknown flag: --bogus"),
         ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
         ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
+        ("EXPOSE 80/foo", "Invalid proto: foo"),
+        ("HEALTHCHECK foo x", 'Unknown type "FOO" in HEALTHCHECK (try CMD)'),
+        ("HEALTHCHECK --interval=0.1ms CMD x", 'Interval "interval" cannot be less than 1ms'),
+        ("HEALTHCHECK --timeout=-1s CMD x", 'Interval "timeout" cannot be less than 1ms'),
+        ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
+        ("HEALTHCHECK --retries=x CMD a", 'strconv.ParseInt: parsing "x": invalid syntax'),
+        ('CMD ["a", 1]', "when using JSON array syntax, arrays must be comprised of strings only"),
+        ('ENTRYPOINT ["a", null]', "when using JSON array syntax, arrays must be comprised of strings only"),
+        ("# only a comment", "file with no instructions"),
+        ("  ", "file with no instructions"),
     ],
 )
 def test_the_texts_of_dockerd(line: str, text: str) -> None:

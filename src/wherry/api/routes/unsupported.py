@@ -26,15 +26,11 @@ PLUGIN = (
     ("POST", "/set"), ("DELETE", ""),
 )  # fmt: skip
 MISSING = (
-    "GET /images/search|searching a registry",
     "GET /images/{name...}/attestations|attestations of images",
     "GET /plugins/privileges|managed plugins",
     "POST /plugins/pull|managed plugins",
     "POST /plugins/create|managed plugins",
-    "POST /images/{name...}/push|pushing images",
-    "GET /distribution/{name...}/json|asking a registry",
     "POST /build|building images",
-    "POST /build/prune|building images",
     "POST /build/cancel|building images",
     "POST /session|building images with BuildKit",
     "POST /grpc|building images with BuildKit",

@@ -157,7 +157,7 @@ class NameServer:
         try:
             listener.bind(str(self._path))
             os.chmod(self._path, 0o600)
-            pid = interpreter.start(BOOTSTRAP, _ENVIRONMENT, str(self._log), listener.fileno(), LISTENER)
+            pid = interpreter.start(BOOTSTRAP, _ENVIRONMENT, str(self._log), {LISTENER: listener.fileno()})
             os.waitpid(pid, 0)
         except OSError as error:
             raise Unavailable(f"cannot start the name server of the networks: {error}") from error
