@@ -38,7 +38,9 @@ def test_every_flag_of_docker_run_is_in_the_table() -> None:
     assert len(flags) > 90
     listed = [flag for flag, _, _, _ in rows()]
     assert len(listed) == len(set(listed))
-    assert set(listed) == flags
+    assert flags <= set(listed)
+    if "health-start-interval" in flags:  # a client of 25.0 or newer; those of distributions may lack flags
+        assert set(listed) == flags
 
 
 def test_every_test_that_the_table_names_is_there() -> None:
