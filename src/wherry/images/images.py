@@ -251,7 +251,7 @@ class Images(Outward):
             removed = self._layers.collect()
             if removed:
                 reach("collect.layers")
-            with self._database.transaction():
+            with self._leases.lock, self._database.transaction():  # in this order, see `leases`
                 unneeded = self._content.digests(OCI_LAYER) - self._rows.diff_ids() - self._leases.names()
                 for digest in unneeded:
                     self._content.forget(digest)

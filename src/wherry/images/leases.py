@@ -3,6 +3,8 @@
 A collection takes neither. A lease is memory only, so it ends with the process: what a killed engine had half-made is
 without a row and without a lease at the next start, and goes then. Whoever wants something that may be there already
 leases it first and looks after; the other way round it could go in between.
+
+The end of a lease asks the database, so nobody takes the lock of the leases who has a transaction open: leases first.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import pytest
 
@@ -67,3 +69,25 @@ def test_a_failed_import_leaves_what_another_image_has(store: Store, monkeypatch
     with pytest.raises(SystemFailure):
         store.put(LAYER, repo="b")
     assert store.state() == before
+
+
+def test_a_collection_and_the_end_of_a_lease_do_not_wait_for_each_other(store: Store) -> None:
+    """One has the database and wants the leases, the other the other way round: the whole engine stood still."""
+    store.load(docker_archive([LAYER], ["a:1"]))
+    end = time.monotonic() + 2
+
+    def collect() -> None:
+        while time.monotonic() < end:
+            store.images.collect()
+
+    def hold() -> None:
+        while time.monotonic() < end:
+            with store.images.saved(["a:1"]):
+                pass
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (collect, hold, hold)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
