@@ -85,9 +85,9 @@ class Exchange(BaseHTTPRequestHandler):
         wanted = self.headers.get("Range", "")
         if not wanted:
             return self.reply(200, data)
-        start = int(wanted.removeprefix("bytes=").rstrip("-"))
-        where = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        return self.reply(206, data[start:], Content_Range=where)
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        start, end = int(first), int(last or len(data) - 1) + 1
+        return self.reply(206, data[start:end], Content_Range=f"bytes {start}-{end - 1}/{len(data)}")
 
 
 Trick = Callable[[Exchange], bool]

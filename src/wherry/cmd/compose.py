@@ -262,7 +262,8 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     engine_id = _engine_id(database)
     registries = Registries(_registry_config(config))
-    registry_service = RegistryService(registries, Pulling(images, registries, bus), Pushing(images, registries, bus))
+    pulling = Pulling(images, registries, bus, lazy=config.lazy_pull)
+    registry_service = RegistryService(registries, pulling, Pushing(images, registries, bus))
     stack.push_async_callback(asyncio.to_thread, registry_service.close)
     backends = _backends(lifecycle, images, engine_id, chosen.reason, registry_service)
     return Engine(

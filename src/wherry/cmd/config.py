@@ -71,6 +71,7 @@ class Config:
     max_concurrent_downloads: int = 3
     max_concurrent_uploads: int = 5
     max_download_attempts: int = 5
+    lazy_pull: bool = False
     init: bool = False
     no_new_privileges: bool = False
     live_restore: bool = True
@@ -119,11 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-proxy", metavar="HOSTS", help="hosts and networks that need none ($NO_PROXY)")
     for name in ("ip-masq", "ip-forward", "userland-proxy", "init", "no-new-privileges", "live-restore"):
         add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
+    add("--lazy-pull", nargs="?", const="true", choices=("true", "false"),
+        help="fetch and check the tables of contents of eStargz layers before all data (false)")  # fmt: skip
     add("-v", "--version", action="store_true", default=None)
     return parser
 
 
-_SWITCHES = ("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore")
+_SWITCHES = ("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore", "lazy_pull")
 KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}
 KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
 

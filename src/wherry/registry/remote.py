@@ -20,7 +20,7 @@ from wherry.registry.failures import Answered, Broken
 from wherry.registry.origins import Origin, Origins
 from wherry.registry.reader import Reader, check
 from wherry.registry.session import Request, Session
-from wherry.registry.wire import BODY_LIMIT, Wire
+from wherry.registry.wire import BODY_LIMIT, Wire, read_small
 
 Result = TypeVar("Result")
 
@@ -37,6 +37,10 @@ class Manifest:
     data: bytes
     media_type: str
     digest: str
+
+
+class Whole(Exception):
+    """A registry knows only whole blobs."""
 
 
 class _Tags(msgspec.Struct):
@@ -174,6 +178,30 @@ class Remote:
         """Return a blob to read from; what cancels that is its own, for it may be read for somebody else, too."""
         request = Request("GET", f"{self.path}/blobs/{check(blob).digest}", self.scopes)
         return Reader(replace(self.session, cancellation=cancellation), request, blob, progress)
+
+    def part(self, blob: Descriptor, start: int, end: int) -> bytes:
+        """Return the bytes of a blob from `start` up to `end`, unverified: only the whole has the digest.
+
+        Raises Whole when the registry does not send parts.
+        """
+        wanted = f"bytes {start}-{end - 1}/{check(blob).size}"
+        headers = {"Range": f"bytes={start}-{end - 1}"}
+        request = Request("GET", f"{self.path}/blobs/{blob.digest}", self.scopes, headers)
+
+        def once() -> bytes:
+            response = self.session.send(request, 200, 206)
+            if response.status == 200 or response.headers.get("Content-Range", "").strip() != wanted:
+                response.close()  # what it sends is not read: it may be the whole blob
+                raise Whole(f"the registry does not send parts of {blob.digest}")
+            return read_small(response, end - start)
+
+        try:
+            data = self.session.again(once)
+        except (Answered, Broken) as error:
+            raise told(error) from error
+        if len(data) != end - start:
+            raise Whole(f"the registry sent {len(data)} bytes of {blob.digest} instead of {end - start}")
+        return data
 
     def tags(self) -> list[str]:
         """Return all tags, in the registry's order."""

@@ -3,6 +3,7 @@
     manifest -> (of an index: the manifest for the platform) -> config -> layers, a few at a time
     layer:  bytes arrive -> decompressed and digested at once, into a file -> moved into content/ -> made by the driver
 
+With lazy-pull the tables of contents of all layers that have one come first (`promises`).
 A layer is made when all below it are; the next ones arrive meanwhile. Nothing is visible before the last transaction,
 and what has come by then goes when the pull fails. Pulls that want the same layer at the same time share its download.
 """
@@ -33,6 +34,7 @@ from wherry.registry.progress import Meter, advance, short, status
 from wherry.registry.reader import Damaged, Reader, check
 from wherry.registry.remote import Manifest, Remote, told
 from wherry.registry.shared import Job, Share, Shared
+from wherry.services.promises import Promises
 
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 _CONFIGS = ("", DOCKER_CONFIG, OCI_CONFIG, "application/octet-stream")
@@ -72,6 +74,8 @@ class Pulling:
     images: Images
     registries: Registries
     bus: Bus
+    lazy: bool = False
+    """Whether the tables of contents of layers that have one come before all data."""
     downloads: Shared[Arrived] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -190,7 +194,9 @@ class _Pull:
 
     def _add(self, candidate: Candidate, image_id: str, layers: list[Descriptor]) -> str:
         with self.pulling.images.spool() as spool:
-            coming = _Coming(self, candidate.config.rootfs.diff_ids, layers, spool)
+            lazy = self.pulling.lazy
+            promises = Promises(self.remote, spool, self.report, self.cancellation) if lazy else None
+            coming = _Coming(self, candidate.config.rootfs.diff_ids, layers, spool, promises)
             try:
                 coming.begin(quiet=self.pulling.images.exists(image_id))
                 return self.pulling.images.add(candidate, coming)
@@ -211,8 +217,11 @@ class _Pull:
 class _Coming:
     """The layers of one image, for `Images.add`."""
 
-    def __init__(self, pull: _Pull, diff_ids: list[str], layers: list[Descriptor], spool: Spool) -> None:
+    def __init__(
+        self, pull: _Pull, diff_ids: list[str], layers: list[Descriptor], spool: Spool, promises: Promises | None
+    ) -> None:
         self._pull = pull
+        self._promises = promises
         self._diff_ids = diff_ids
         self._layers = layers
         self._spool = spool
@@ -222,12 +231,18 @@ class _Coming:
     def begin(self, *, quiet: bool) -> None:
         """Ask for all layers that are not here, lowest first. quiet: the image is known, so only of them it is told."""
         images, report = self._pull.pulling.images, self._pull.report
+        missing: list[int] = []
         for index, (diff_id, chain) in enumerate(zip(self._diff_ids, chain_ids(self._diff_ids), strict=True)):
             here = images.has_layer(chain, diff_id)
             if not here or not quiet:
                 report(status("Already exists" if here else "Pulling fs layer", short(self._layers[index].digest)))
             if not here:
-                self._start(index)
+                missing.append(index)
+        if self._promises:
+            threads = self._pull.pulling.registries.config.downloads
+            self._promises.fetch([self._layers[index] for index in missing], threads)
+        for index in missing:
+            self._start(index)
         for index, share in self._shares.items():
             if not share.started:
                 report(status("Waiting", short(self._layers[index].digest)))
@@ -254,6 +269,8 @@ class _Coming:
                 f"layers from manifest don't match image configuration: {self._layers[index].digest} unpacks to "
                 f"{member.digest}, the config says {self._diff_ids[index]}"
             )
+        if self._promises:
+            self._promises.compare(self._layers[index], member)
         return member
 
     def report(self, index: int) -> Report:

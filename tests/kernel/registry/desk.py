@@ -21,13 +21,13 @@ from wherry.services.registries import RegistryService
 class Desk:
     """An image store and registry services; a context manager."""
 
-    def __init__(self, root: Path, **config: Any) -> None:
+    def __init__(self, root: Path, *, lazy: bool = False, **config: Any) -> None:
         self.root = root
         self.store = Store(root)
         plain: dict[str, Any] = {"patience": 0.7, "pause": 0.01, "attempts": 3, "certificates": (root / "certs.d",)}
         self.registries = Registries(RegistryConfig(**plain | config))
         bus = Bus()
-        self.pulling = Pulling(self.store.images, self.registries, bus)
+        self.pulling = Pulling(self.store.images, self.registries, bus, lazy=lazy)
         self.pushing = Pushing(self.store.images, self.registries, bus)
         self.service = RegistryService(self.registries, self.pulling, self.pushing)
         self.said: list[dict[str, Any]] = []

@@ -62,3 +62,10 @@ def test_a_log_line_is_one_line_whatever_is_in_it():
     assert text.isprintable()
     assert 'msg="a\\nb\\u001b[31m\\u2028"' in text
     assert 'key="q\\"\\r"' in text
+
+
+def test_lazy_pull_is_off_until_it_is_asked_for(tmp_path):
+    assert not parse(tmp_path, {}).lazy_pull
+    assert parse(tmp_path, {"lazy-pull": True}).lazy_pull
+    assert parse(tmp_path, {}, "--lazy-pull").lazy_pull
+    assert not parse(tmp_path, {}, "--lazy-pull=false").lazy_pull
