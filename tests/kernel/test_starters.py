@@ -1,9 +1,13 @@
 """Execs by a starter: the same process as from a fork, many at once, true to the container's files, none left."""
 
 import asyncio
+import contextlib
+import ctypes
 import os
 import signal
 import socket
+import stat
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +19,6 @@ from tests.kernel.test_execspare import LOOK, PERMISSIVE, PROCESSES
 from tests.kernel.test_execspare import output_of as by_fork
 from tests.kernel.yard import INPUT, children_of, exec_in, read_all, supervisor_of, unframe, within
 from wherry.runtime import starter, starters
-from wherry.runtime.accountfiles import accounts_of
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
@@ -192,6 +195,26 @@ def test_a_working_directory_that_is_made_anew_is_the_new_one(run, rootfs):
     run(scenario)
 
 
+def test_an_exec_goes_where_the_first_process_went(run, rootfs):
+    async def scenario(yard):
+        caps = ["CAP_SYS_ADMIN"]
+        sets = {"bounding": caps, "permitted": caps, "effective": caps}
+        go = "until [ -e /tmp/go ]; do sleep 0.1; done; exec unshare -m sh -c 'echo > /tmp/gone; exec sleep 60'"
+        task = await yard.start("/bin/sh", "-c", go, capabilities=sets)
+        before = await output_of(task, "readlink", "/proc/self/ns/mnt", exec_id="a")
+        await ready(task)
+        assert await output_of(task, "readlink", "/proc/self/ns/mnt", exec_id="b") == before
+        await output_of(task, "touch", "/tmp/go", exec_id="go")
+        wait = "until [ -e /tmp/gone ]; do sleep 0.05; done"
+        await output_of(task, "sh", "-c", wait, exec_id="wait")
+        own = os.readlink(f"/proc/{task.pid}/ns/mnt").encode() + b"\n"
+        for name in ("c", "d"):
+            assert (await output_of(task, "readlink", "/proc/self/ns/mnt", exec_id=name))[0][1] == own != before[0][1]
+            await ready(task)
+
+    run(scenario)
+
+
 def test_the_pipes_belong_to_the_user(run, rootfs):
     rootfs.chmod(0o755)
 
@@ -313,10 +336,6 @@ def lying(answer):
     return stay
 
 
-def own():
-    return accounts_of(os.getpid())
-
-
 class Group:
     """A control group that is none."""
 
@@ -343,7 +362,7 @@ def test_what_comes_back_is_not_believed(say):
         def strangers():
             return [pid for pid in children_of(os.getpid()) if pid != sibling and pid not in made.pids()]
 
-        made = Starters(poller, lying(lambda: answers[say]), own, strangers, lambda: False)
+        made = Starters(poller, lying(lambda: answers[say]), os.getpid, strangers, lambda: False)
         made.enabled = True
         session = Session(poller, terminal=False, log=None, stdin=False, once=False, patient=False)
         process, otherwise, wanted = Process(poller, session), [], {"args": ["true"], "cwd": "/"}
@@ -368,7 +387,7 @@ def test_an_unused_one_goes(monkeypatch):
     def work():
         starter.provide()
         poller = Poller()
-        made = Starters(poller, lying(list), own, list, lambda: False)
+        made = Starters(poller, lying(list), os.getpid, list, lambda: False)
         made.enabled = True
         assert made.plan({"args": ["true"], "cwd": "/"}, Group(), 0.002)
         poller.run_for(5, until=lambda: bool(children_of(os.getpid())))
@@ -377,3 +396,118 @@ def test_an_unused_one_goes(monkeypatch):
         return f"{count} {children_of(os.getpid())}"
 
     assert forked(work) == "1 []"
+
+
+PTRACE_SEIZE, PTRACE_DETACH = 0x4206, 17
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def cpu_of(pid):
+    """Processor time in ticks of a hundredth of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def look_at_end(pid, flags):
+    assert os.waitid(os.P_PID, pid, os.WEXITED | flags)
+
+
+def states_of(parent):
+    states = {pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in children_of(parent)}
+    return [state for pid, state in sorted(states.items())]
+
+
+def test_a_traced_process_that_has_ended_keeps_nobody_busy(run):
+    """Its pidfd is readable, and it cannot be reaped before its tracer lets go of it."""
+
+    async def scenario(yard):
+        task = await warmed(yard)
+        executed, client = await exec_in(task, "sleep", "60", exec_id="traced")
+        assert _libc.ptrace(PTRACE_SEIZE, executed.pid, None, None) == 0
+        os.kill(executed.pid, signal.SIGKILL)
+        look_at_end(executed.pid, os.WNOWAIT)
+        before = cpu_of(supervisor_of(task))
+        await asyncio.sleep(1)
+        assert cpu_of(supervisor_of(task)) - before < 10
+        look_at_end(executed.pid, 0)  # and the tracer lets go
+        assert (await within(executed.exited)).signal == signal.SIGKILL
+        client.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("first", ["starter", "fork"])
+def test_a_copy_of_the_sync_socket_holds_no_container_up(run, monkeypatch, first):
+    """A process of the container may have taken it from the child before that executed, and have told lies over it."""
+
+    async def scenario(yard):
+        if first == "starter":
+            task = await warmed(yard)
+        else:
+            few = {"devices": [{"allow": True, "access": "rwm"}], "pids": {"limit": starters.ROOM - 1}}
+            task = await yard.start("/bin/sleep", "60", resources=few)
+        known = set(children_of(supervisor_of(task)))
+        if first == "fork":
+            monkeypatch.setattr(Thief, "lies", [b'{"spawned":1}', b'{"spawned":%d}' % supervisor_of(task)])
+        stolen = Thief(known, supervisor_of(task))
+        for number in range(40):
+            with contextlib.suppress(LaunchFailed, TimeoutError):
+                executed, client = await asyncio.wait_for(exec_in(task, "true", exec_id=f"e{number}"), 1)
+                await within(executed.exited)
+                client.close()
+        count = stolen.end()
+        assert count > 0
+        await asyncio.sleep(0.3)
+        assert "Z" not in states_of(supervisor_of(task))
+        await task.signal(signal.SIGKILL)
+        await within(task.gone)
+        stolen.close()
+
+    run(scenario)
+
+
+class Thief:
+    """Takes all sockets of new children of a supervisor, and lies over them; keeps them until `close`."""
+
+    lies = [number.to_bytes(8, "little", signed=True) for number in (1, -2, os.getpid(), 2**40)] + [b""]
+
+    def __init__(self, known, supervisor):
+        self._known, self._supervisor = known, supervisor
+        self._over = False
+        self._taken = []
+        self._thread = threading.Thread(target=self._steal)
+        self._thread.start()
+
+    def _steal(self):
+        while not self._over:
+            for pid in set(children_of(self._supervisor)) - self._known:
+                with contextlib.suppress(OSError):
+                    if "\t" in Path(f"/proc/{pid}/status").read_text().partition("NSpid:\t")[2].partition("\n")[0]:
+                        self._take(pid)  # what a process of the container sees
+
+    def _take(self, pid):
+        pidfd = os.pidfd_open(pid)
+        for fd in range(3, 12):
+            copy = _libc.syscall(438, pidfd, fd, 0)  # pidfd_getfd(2)
+            if copy >= 0:
+                self._taken.append(copy)
+                if stat.S_ISSOCK(os.fstat(copy).st_mode):
+                    self._lie(socket.socket(fileno=os.dup(copy)))
+        os.close(pidfd)
+
+    def _lie(self, sock):
+        with sock, contextlib.suppress(OSError):
+            for lie in self.lies:
+                sock.send(lie, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def end(self):
+        """Stop stealing; returns how many descriptors it has."""
+        self._over = True
+        self._thread.join()
+        return len(self._taken)
+
+    def close(self):
+        """Give them up."""
+        for fd in self._taken:
+            os.close(fd)

@@ -1,4 +1,4 @@
-"""What a process that waits in a container found out about its user, and whether that can still be true."""
+"""What a process that waits in a container found out about it and its user, and whether that can still be true."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def accounts_of(pid: int) -> Accounts:
         return tuple(_state(root, path) for path in _FILES)
     finally:
         os.close(root)
+
+
+def spaces_of(pid: int) -> tuple[int, ...]:
+    """Return the inode numbers of the namespaces that an exec enters; () when the process has ended.
+
+    A first process with CAP_SYS_ADMIN can go into others, e.g. by unshare(1), and execs go where it is.
+    """
+    try:
+        return tuple(os.stat(f"/proc/{pid}/ns/{kind}").st_ino for kind in ("mnt", "net", "ipc", "uts"))
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return ()
 
 
 def are_older(accounts: Accounts, born: int) -> bool:
