@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -511,3 +513,33 @@ class Thief:
         """Give them up."""
         for fd in self._taken:
             os.close(fd)
+
+
+def silent_over(pid, place):
+    words = [sys.executable, "-m", "tests.security.fuse_server", str(pid), "over", place]
+    server = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    return server
+
+
+def test_a_silent_file_system_over_the_users_files_holds_no_supervisor_up(run):
+    """As a container with the right to mount, or a dead server behind a volume, could have it."""
+
+    async def scenario(yard):
+        task = await warmed(yard)
+        executed, client = await exec_in(task, "sleep", "60", exec_id="a")
+        with silent_over(task.pid, "/etc") as server:
+            try:
+                hanging = asyncio.ensure_future(exec_in(task, "true", exec_id="b"))
+                await asyncio.sleep(0.3)
+                await task.signal(signal.SIGTERM, "a")
+                assert (await within(executed.exited)).signal == signal.SIGTERM
+                assert not hanging.done()
+            finally:
+                server.kill()
+        client.close()
+        late, client = await within(hanging)  # the file system ended with its server
+        assert (await within(late.exited)).code == 0
+        client.close()
+
+    run(scenario)

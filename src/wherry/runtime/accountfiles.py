@@ -6,10 +6,10 @@ import os
 import stat
 from collections.abc import Iterable
 
-from wherry.kernel import pathsafe
+from wherry.kernel import cachedstat
 
 Accounts = tuple["tuple[int, ...] | None", ...]
-"""The states of the files that tell users and groups; None for one that is not there."""
+"""The states of the files that tell users and groups; None for one that is not there, () for one that is not known."""
 _FILES = ("/etc/passwd", "/etc/group")
 
 
@@ -23,7 +23,10 @@ def uid_of(pid: int) -> int | None:
 
 
 def accounts_of(pid: int) -> Accounts:
-    """Return what changes when somebody changes the files that tell users and groups, as a process sees them."""
+    """Return what changes when somebody changes the files that tell users and groups, as a process sees them.
+
+    No file system is asked: the caller must not wait for one that a container serves.
+    """
     try:
         root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:  # it has ended
@@ -47,17 +50,18 @@ def spaces_of(pid: int) -> tuple[int, ...]:
 
 def are_older(accounts: Accounts, born: int) -> bool:
     """Whether the files were not changed since a little before a time in ns: ctime goes in steps of up to 10 ms."""
-    return all(state is None or state[-1] < born - 20_000_000 for state in accounts)
+    return all(state is None or (state != () and state[-1] < born - 20_000_000) for state in accounts)
 
 
 def _state(root: int, path: str) -> tuple[int, ...] | None:
     try:
-        fd = pathsafe.open_path(root, path)
+        fd = cachedstat.open_known(root, path)
+    except BlockingIOError:
+        return ()
     except OSError:
         return None
     try:
-        state = os.fstat(fd)
-        return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+        return cachedstat.state_of(fd)
     finally:
         os.close(fd)
 
