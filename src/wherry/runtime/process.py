@@ -16,6 +16,9 @@ from wherry.runtime.poller import ENDED, READ, Poller
 from wherry.runtime.session import Session
 from wherry.runtime.wire import Exit, SetupFailure
 
+_AGAIN = 0.05
+"""Seconds until it is looked again for the end of what forked a program that has ended."""
+
 ChildMain = Callable[[socket.socket], None]
 LOST = SetupFailure("process", "start the process", 0, "", "the process that was to start it was killed")
 
@@ -111,7 +114,15 @@ class Process:
                 self._guard = os.pidfd_open(told)
             except OSError:  # it has ended, or there are no descriptors left
                 return
-            self._poller.watch(self._guard, ENDED, lambda events: self._end_sync())
+            self._poller.watch(self._guard, ENDED, lambda events: self._program_ended())
+
+    def _program_ended(self) -> None:
+        if self._sync is None:
+            return
+        if os.waitid(os.P_PID, self._spawner, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            self._poller.after(_AGAIN, self._program_ended)  # it may be frozen, and must not be waited for
+        else:
+            self._end_sync()
 
     def _end_sync(self) -> None:
         if self._guard >= 0:
