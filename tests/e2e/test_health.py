@@ -96,7 +96,7 @@ def test_it_runs_as_the_container_does_and_ends_with_it(engine: Engine):
     assert health_of(engine, "aa")["Log"][-1] == ended
     assert count >= 1
     engine.docker("start", "aa")
-    assert until(engine, "aa", "healthy")["Log"][0]["Start"] > ended["Start"]
+    assert until(engine, "aa", "healthy")["Log"][-1]["Start"] > ended["Start"]
 
 
 def test_a_paused_container_is_not_asked(engine: Engine):
@@ -108,7 +108,26 @@ def test_a_paused_container_is_not_asked(engine: Engine):
     time.sleep(0.7)
     assert health_of(engine, "aa")["Log"][-1] == before
     engine.docker("unpause", "aa")
-    assert health_of(engine, "aa")["Status"] == "healthy"
+    until(engine, "aa", "healthy")
+
+
+def test_one_that_is_paused_or_has_ended_is_called_unhealthy_without_an_event(engine: Engine):
+    since = str(time.time())
+    engine.docker("run", "-d", "--name", "aa", *QUICK, "--health-cmd", "true", *SLEEP)
+    until(engine, "aa", "healthy")
+    engine.docker("pause", "aa")
+    assert health_of(engine, "aa")["Status"] == "unhealthy"
+    assert engine.docker("ps", "-q", "--filter", "health=unhealthy") != ""
+    engine.docker("unpause", "aa")
+    until(engine, "aa", "healthy")
+    engine.docker("kill", "aa")
+    ended = health_of(engine, "aa")
+    assert (ended["Status"], ended["FailingStreak"]) == ("unhealthy", 0)
+    engine.docker("start", "aa")
+    assert until(engine, "aa", "healthy")["Log"][0] in ended["Log"]
+    told = engine.docker("events", "--since", since, "--until", str(time.time()), "--filter", "event=health_status",
+                         "--format", "{{.Action}}")  # fmt: skip
+    assert told.splitlines() == ["health_status: healthy"] * 3
 
 
 def test_no_check_and_one_that_is_taken_away(engine: Engine):
@@ -143,8 +162,8 @@ def test_after_a_restart_of_the_engine(own_engine: Engine):
 
 
 def test_what_executes_it_is_seen_by_xray_but_not_by_top(engine: Engine):
-    engine.docker("run", "-d", "--name", "aa", *QUICK, "--health-cmd", "ls -d /proc/[0-9]* | wc -l", *SLEEP)
-    assert until(engine, "aa", "healthy")["Log"][0]["Output"] == "4\n"  # process 1, sh, ls and wc
+    engine.docker("run", "-d", "--name", "aa", *QUICK, "--health-cmd", "set -- /proc/[0-9]*; echo $#", *SLEEP)
+    assert until(engine, "aa", "healthy")["Log"][0]["Output"] == "2\n"  # process 1 and sh
     rows = engine.docker("top", "aa", "-eo", "pid,args").splitlines()[1:]
     assert [row.split(None, 1)[1] for row in rows if "/proc/[0-9]" not in row] == ["sleep 1000"]
     entries = json.loads(engine.api("GET", "/wherry/v1/containers/aa/xray")[1])["Processes"]["Entries"]

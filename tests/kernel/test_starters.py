@@ -15,7 +15,6 @@ from tests.kernel.test_execspare import LOOK, PERMISSIVE, PROCESSES
 from tests.kernel.test_execspare import output_of as by_fork
 from tests.kernel.yard import INPUT, children_of, exec_in, read_all, supervisor_of, unframe, within
 from wherry.runtime import starter, starters
-from wherry.runtime.accountfiles import accounts_of
 from wherry.runtime.poller import Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
@@ -192,6 +191,26 @@ def test_a_working_directory_that_is_made_anew_is_the_new_one(run, rootfs):
     run(scenario)
 
 
+def test_an_exec_goes_where_the_first_process_went(run, rootfs):
+    async def scenario(yard):
+        caps = ["CAP_SYS_ADMIN"]
+        sets = {"bounding": caps, "permitted": caps, "effective": caps}
+        go = "until [ -e /tmp/go ]; do sleep 0.1; done; exec unshare -m sh -c 'echo > /tmp/gone; exec sleep 60'"
+        task = await yard.start("/bin/sh", "-c", go, capabilities=sets)
+        before = await output_of(task, "readlink", "/proc/self/ns/mnt", exec_id="a")
+        await ready(task)
+        assert await output_of(task, "readlink", "/proc/self/ns/mnt", exec_id="b") == before
+        await output_of(task, "touch", "/tmp/go", exec_id="go")
+        wait = "until [ -e /tmp/gone ]; do sleep 0.05; done"
+        await output_of(task, "sh", "-c", wait, exec_id="wait")
+        own = os.readlink(f"/proc/{task.pid}/ns/mnt").encode() + b"\n"
+        for name in ("c", "d"):
+            assert (await output_of(task, "readlink", "/proc/self/ns/mnt", exec_id=name))[0][1] == own != before[0][1]
+            await ready(task)
+
+    run(scenario)
+
+
 def test_the_pipes_belong_to_the_user(run, rootfs):
     rootfs.chmod(0o755)
 
@@ -313,10 +332,6 @@ def lying(answer):
     return stay
 
 
-def own():
-    return accounts_of(os.getpid())
-
-
 class Group:
     """A control group that is none."""
 
@@ -343,7 +358,7 @@ def test_what_comes_back_is_not_believed(say):
         def strangers():
             return [pid for pid in children_of(os.getpid()) if pid != sibling and pid not in made.pids()]
 
-        made = Starters(poller, lying(lambda: answers[say]), own, strangers, lambda: False)
+        made = Starters(poller, lying(lambda: answers[say]), os.getpid, strangers, lambda: False)
         made.enabled = True
         session = Session(poller, terminal=False, log=None, stdin=False, once=False, patient=False)
         process, otherwise, wanted = Process(poller, session), [], {"args": ["true"], "cwd": "/"}
@@ -368,7 +383,7 @@ def test_an_unused_one_goes(monkeypatch):
     def work():
         starter.provide()
         poller = Poller()
-        made = Starters(poller, lying(list), own, list, lambda: False)
+        made = Starters(poller, lying(list), os.getpid, list, lambda: False)
         made.enabled = True
         assert made.plan({"args": ["true"], "cwd": "/"}, Group(), 0.002)
         poller.run_for(5, until=lambda: bool(children_of(os.getpid())))

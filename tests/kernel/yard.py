@@ -96,10 +96,13 @@ class Yard:
         run_dir = self.folder / "containers" / container_id
         run_dir.mkdir(parents=True, mode=0o700)
         choice = {key: options.pop(key) for key in ("terminal", "host_pid", "seccomp", "resources") if key in options}
+        spec = spec_of(*args, parent=self.group, container_id=container_id, **choice)
+        if "capabilities" in options:
+            spec["process"]["capabilities"] = options.pop("capabilities")
         return Launch(
             id=container_id,
             run_dir=str(run_dir),
-            spec=spec_of(*args, parent=self.group, container_id=container_id, **choice),
+            spec=spec,
             rootfs=(Mount("bind", str(self.rootfs), "", ("rbind", "rprivate")),),
             log=log or LogTarget(driver="json-file", path=str(run_dir / "json.log")),
             **options,

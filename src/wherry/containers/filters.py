@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 from wherry.containers.record import Record
 from wherry.errors import InvalidArgument
 from wherry.models.labels import holds
+from wherry.models.patterns import compile_pattern
 
 STATUSES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 
 
 def _matches_name(record: Record, value: str) -> bool:
     try:
-        pattern = re.compile(value)
-    except re.error:  # it matches nothing, as in dockerd
+        pattern = compile_pattern(value)
+    except InvalidArgument:  # it matches nothing, as in dockerd
         return False
-    return bool(pattern.search(record.name) or pattern.search(f"/{record.name}"))
+    return pattern.search(record.name) or pattern.search(f"/{record.name}")
 
 
 def _matches_status(record: Record, value: str) -> bool:

@@ -27,7 +27,8 @@ _fstatfs = bind("fstatfs", c_int, c_char_p)
 def openat2(dirfd: int, path: str, flags: int, *, resolve: int = IN_ROOT, mode: int = 0) -> int:
     """Open `path` as seen from `dirfd`, close-on-exec.
 
-    Raises OSError: ELOOP (a link that `resolve` forbids), EXDEV (out of the tree or of the mount), and as open(2).
+    Raises OSError: ELOOP (a link that `resolve` forbids), EXDEV (out of the tree or of the mount), EAGAIN (with
+    RESOLVE_CACHED: a file system would have to be asked), and as open(2).
     """
     how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
     name = os.fsencode(path) or b"."
@@ -38,7 +39,8 @@ def openat2(dirfd: int, path: str, flags: int, *, resolve: int = IN_ROOT, mode: 
         try:
             check(result, "openat2", path)
         except (BlockingIOError, InterruptedError):
-            continue
+            if resolve & const.RESOLVE_CACHED:
+                raise
     raise OSError(errno.EAGAIN, "openat2: the tree is being renamed all the time", path)
 
 

@@ -39,6 +39,7 @@ _decoder = msgspec.json.Decoder(LogRecord)
 _list_decoder = msgspec.json.Decoder(list[LogRecord])
 _text_decoder = msgspec.json.Decoder(str)
 _NOTHING: dict[str, str] = {}
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError)  # the second for a name or text that a disk has spoilt
 
 
 @lru_cache(maxsize=256)
@@ -62,7 +63,7 @@ def decode(data: bytes, *, timed: bool) -> tuple[list[Record], int]:
     whole = data[: used - 1]
     try:  # all at once, which takes a third of the time: no record has a newline in it
         found = _list_decoder.decode(b"[%b]" % whole.replace(b"\n", b","))
-    except msgspec.MsgspecError:
+    except _BROKEN:
         found = _one_by_one(whole.split(b"\n"))
     return [
         (record.stream, record.time, record.log.encode("utf-8", "replace"), record.attrs or _NOTHING)
@@ -76,7 +77,7 @@ def _one_by_one(lines: Iterable[bytes]) -> list[LogRecord]:
     for line in lines:
         try:
             found.append(_decoder.decode(line))
-        except msgspec.MsgspecError:
+        except _BROKEN:
             continue
     return found
 
@@ -109,7 +110,7 @@ def _runs(data: bytes, size: int) -> list[Record] | None:
         return None
     try:
         record = _decoder.decode(first)
-    except msgspec.MsgspecError:
+    except _BROKEN:
         return None
     return [(name.decode(), record.time, text, record.attrs or _NOTHING) for name, text in _by_stream(streams, output)]
 
@@ -119,7 +120,7 @@ def _unescaped(texts: list[bytes]) -> bytes | None:
     if b"\\" in output or b'"' in output:
         try:
             output = _text_decoder.decode(b'"%b"' % b"\\n".join(texts)).encode("utf-8", "replace")
-        except msgspec.MsgspecError:
+        except _BROKEN:
             return None
         if output.count(b"\n") != len(texts) - 1:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from wherry.logs import tags
-from wherry.logs.patterns import compile_pattern
+from wherry.models.patterns import compile_pattern
 
 DEFAULT_TAG = "{{.ID}}"
 DAEMON = "docker"

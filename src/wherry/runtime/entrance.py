@@ -7,7 +7,6 @@ from collections.abc import Callable
 from socket import socket
 from typing import Any, NoReturn
 
-from wherry.runtime.accountfiles import Accounts, accounts_of
 from wherry.runtime.cgroups import Cgroup
 from wherry.runtime.filters import Filter
 from wherry.runtime.foreign import Foreign
@@ -56,9 +55,9 @@ class Entrance:
         start.spawn, start.requests = True, requests.fileno()
         run_exec(start)
 
-    def accounts(self) -> Accounts:
-        """Return the state of the files that tell users, as the container's first process sees them."""
-        return accounts_of(self._first.pid)
+    def first(self) -> int:
+        """Return the pid of the container's first process."""
+        return self._first.pid
 
     def start_of(self, process: dict[str, Any], stdio: Stdio, sync: socket) -> ExecStart:
         """Return what `run_exec` is told of a process."""

@@ -47,7 +47,7 @@ class Execs:
     def __init__(self, poller: Poller, entrance: Entrance, tell: Tell, others: Callable[[], set[int]]) -> None:
         self._poller = poller
         self._entrance = entrance
-        self.starters = Starters(poller, entrance.stay, entrance.accounts, self._unknown, self._busy)
+        self.starters = Starters(poller, entrance.stay, entrance.first, self._unknown, self._busy)
         self.spares = ExecSpares(poller, entrance.start_of)
         self._tell = tell
         self._others = others
@@ -70,7 +70,7 @@ class Execs:
         process.on_running = lambda process: self._running(launch.exec_id)
         process.on_failed = lambda process: self._failed(launch.exec_id)
         process.on_exit = lambda process: self._exited(launch.exec_id)
-        process.find_orphan = self.find_orphan
+        process.find_child = self.find_child
         self._execs[launch.exec_id] = _Exec(process, seq, launch.process, cgroup)
         late = partial(self._start_late, launch.exec_id, stdio)
         if stdio is not None and self.starters.start(process, launch.process, stdio, late):
@@ -123,9 +123,10 @@ class Execs:
         for item in self._execs.values():
             item.seq = NOBODY
 
-    def find_orphan(self) -> int:
-        """Return a child of ours that is no exec yet: one whose parent was killed before it could tell of it."""
-        return next(iter(self._unknown()), 0)
+    def find_child(self, told: int) -> int:
+        """Return a child of ours that is no exec yet: the one told of, if that is no lie, else any."""
+        unknown = self._unknown()
+        return told if told in unknown else next(iter(unknown), 0)
 
     def _busy(self) -> bool:
         return any(item.process.spawner for item in self._execs.values())

@@ -87,6 +87,7 @@ class Identify(Operation):
     def run(self, setup: Setup) -> None:
         user = setup.process.get("user") or {}
         accounts = Accounts(setup.root)
+        accounts.remember()
         if "username" in user:
             identity = accounts.identify(str(user["username"] or ""), map(str, user.get("additionalGroups") or ()))
         else:

@@ -11,9 +11,10 @@ image's, so they are read bounded, only when regular, and resolved inside the ro
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 
-from wherry.kernel.pathsafe import read_regular
+from wherry.kernel.pathsafe import open_path, read_regular
 from wherry.runtime.setup import Identity, SetupError, reason
 
 LIMIT = 2 * 1024 * 1024
@@ -40,6 +41,17 @@ class Accounts:
         if self._group is None:
             self._group = list(_lines(self._read("/etc/group"), 4, (2,)))
         return self._group
+
+    def remember(self) -> None:
+        """Have the kernel know both files, or that they are not there, for who must not ask their file system.
+
+        See `accountfiles`.
+        """
+        for path in ("/etc/passwd", "/etc/group"):
+            try:
+                os.close(open_path(self._root, path))
+            except OSError:  # who needs it says so
+                continue
 
     def _read(self, path: str) -> bytes:
         try:

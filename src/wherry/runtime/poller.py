@@ -13,6 +13,9 @@ from collections.abc import Callable
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
+ENDED = select.EPOLLIN | select.EPOLLET
+"""What a pidfd is watched for. Not READ: one that ended while another process traces it stays readable, and cannot be
+reaped until the tracer lets go of it, which the kernel tells of too (do_notify_parent)."""
 
 Callback = Callable[[int], object]
 

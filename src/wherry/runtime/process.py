@@ -12,9 +12,12 @@ from typing import Any
 
 from wherry.runtime import channel
 from wherry.runtime.cgroups import Cgroup
-from wherry.runtime.poller import READ, Poller
+from wherry.runtime.poller import ENDED, READ, Poller
 from wherry.runtime.session import Session
 from wherry.runtime.wire import Exit, SetupFailure
+
+_AGAIN = 0.05
+"""Seconds until it is looked again for the end of what forked a program that has ended."""
 
 ChildMain = Callable[[socket.socket], None]
 LOST = SetupFailure("process", "start the process", 0, "", "the process that was to start it was killed")
@@ -26,7 +29,8 @@ class Process:
     on_running(process): execve has happened. on_failed(process): it has not, see `failure`, and the child is reaped.
     has_cgroup: False when it failed to make its control group.
     on_exit(process): it ran and is reaped, see `exit`.
-    find_orphan(): the pid of a child that nobody has told of, 0 for none; see `expect`.
+    find_child(told): the pid of a child of ours that is the one told of, or that nobody has told of, 0 for none; see
+    `expect`.
     """
 
     def __init__(self, poller: Poller, session: Session) -> None:
@@ -40,10 +44,12 @@ class Process:
         self.exit: Exit | None = None
         self._sync: socket.socket | None = None
         self._spawner = 0
+        self._told = 0
+        self._guard = -1
         self.on_running: Callable[[Process], None] = lambda process: None
         self.on_failed: Callable[[Process], None] = lambda process: None
         self.on_exit: Callable[[Process], None] = lambda process: None
-        self.find_orphan: Callable[[], int] = lambda: 0
+        self.find_child: Callable[[int], int] = lambda told: 0
 
     def fork(self, cgroup: Cgroup, child_main: ChildMain, *, spawns: bool = False) -> None:
         """Run `child_main(sync)` in a new process of the group; it must not return. spawns: see `expect`."""
@@ -62,12 +68,13 @@ class Process:
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self._follow(ours)
-        self._poller.watch(self.pidfd, READ, lambda events: self.reap())
+        self._poller.watch(self.pidfd, ENDED, lambda events: self.reap())
 
     def expect(self, spawner: int, ours: socket.socket) -> None:
         """Follow a process that a child of ours will fork and leave to us; see `execspare`.
 
-        The child may be killed between the two: what it has forked is looked for among our children then.
+        The child may be killed between the two: what it has forked is looked for among our children then. So it is
+        when we are told of a process that is no child of ours: by the program's side, somebody who traces it could.
         """
         self._spawner = spawner
         self._follow(ours)
@@ -93,13 +100,35 @@ class Process:
             self.failure = SetupFailure.from_wire(message["failed"])
             self.has_cgroup = message.get("cgroup", True)
         elif message.get("spawned"):
-            self.pid = message["spawned"]
+            self._expect_end(message["spawned"])
         elif message.get("console"):
             self.session.set_console(fds.pop())
         for fd in fds:
             os.close(fd)
 
+    def _expect_end(self, told: int) -> None:
+        """Do not wait for the end of the sync socket once the program has ended: somebody may have a copy of it."""
+        if self._spawner and not self._told:
+            self._told = told
+            try:
+                self._guard = os.pidfd_open(told)
+            except OSError:  # it has ended, or there are no descriptors left
+                return
+            self._poller.watch(self._guard, ENDED, lambda events: self._program_ended())
+
+    def _program_ended(self) -> None:
+        if self._sync is None:
+            return
+        if os.waitid(os.P_PID, self._spawner, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            self._poller.after(_AGAIN, self._program_ended)  # it may be frozen, and must not be waited for
+        else:
+            self._end_sync()
+
     def _end_sync(self) -> None:
+        if self._guard >= 0:
+            self._poller.forget(self._guard)
+            os.close(self._guard)
+            self._guard = -1
         if self._sync is not None:
             self._poller.forget(self._sync.fileno())
             self._sync.close()
@@ -116,7 +145,7 @@ class Process:
     def _end_spawner(self) -> None:
         os.waitpid(self._spawner, 0)  # it is at its end; what it forked is our child from then on
         self._spawner = 0
-        self.pid = self.pid or self.find_orphan()
+        self.pid = self.find_child(self._told)
         if not self.pid:
             self.failure = self.failure or LOST
             self.on_failed(self)
@@ -134,7 +163,7 @@ class Process:
             self.failure = self.failure or SetupFailure.from_oserror("process", "follow the process", error)
             self.on_failed(self)
             return
-        self._poller.watch(self.pidfd, READ, lambda events: self.reap())
+        self._poller.watch(self.pidfd, ENDED, lambda events: self.reap())
         if self.failure is None:
             self._run()
 

@@ -38,6 +38,9 @@ PLACE = 3
 _MFD_EXEC = 0x10  # linux/memfd.h, 6.3
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _NUMBER = struct.Struct("=q")
+_CREDENTIALS = struct.Struct("=3i")  # struct ucred, unix(7)
+_SCM_CREDENTIALS = 2
+_ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
 LIMIT, MOST = 32768, 511
 """Bytes of a request, and arguments in it."""
 
@@ -260,13 +263,20 @@ def request(sock: socket.socket, packed: bytes, stdio: tuple[int, int, int], syn
     socket.send_fds(sock, [packed], [*stdio, sync], socket.MSG_NOSIGNAL)
 
 
-def told(sync: socket.socket) -> int | None:
-    """Return the next number that comes back: a pid, or a negative errno; None at the end.
+def told(sync: socket.socket) -> tuple[int, int] | None:
+    """Return the next number that comes back, a pid or a negative errno, and before it who says so; None at the end.
 
-    Raises BlockingIOError when there is none yet. It may come from a process of the container.
+    The kernel tells who it is when SO_PASSCRED is set, else it is 0: a process of the container may have come by the
+    other end. A number is 0 when it is none. Raises BlockingIOError when there is none yet.
     """
     try:
-        data = sync.recv(_NUMBER.size)
+        data, ancillary, _, _ = sync.recvmsg(_NUMBER.size, _ROOM)
     except ConnectionResetError:
         return None
-    return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else None
+    sender = 0
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SCM_CREDENTIALS:
+            sender = _CREDENTIALS.unpack(content)[0]
+    if not data and not ancillary:
+        return None
+    return sender, int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else 0

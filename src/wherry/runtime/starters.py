@@ -5,6 +5,7 @@ one; after an exec one is made while there is nothing else to do, for those that
 for a while. Whatever cannot go this way goes in another: it costs speed alone.
 
 What a starter found out about its user from the container's files is no longer true when those change: then it goes.
+So it does when the container's first process has gone into other namespaces: execs go where that is.
 What cannot be known outside of the container's pid namespace, or would count the starter itself (RLIMIT_NPROC), it
 refuses, by ending before it is ready.
 """
@@ -22,9 +23,9 @@ from typing import Any
 
 from wherry.kernel import cgroup as files
 from wherry.runtime import channel, starter
-from wherry.runtime.accountfiles import Accounts, accounts_of, are_older, give_to, uid_of
+from wherry.runtime.accountfiles import Accounts, accounts_of, are_older, give_to, spaces_of, uid_of
 from wherry.runtime.cgroups import Cgroup
-from wherry.runtime.poller import READ, Poller
+from wherry.runtime.poller import ENDED, READ, Poller
 from wherry.runtime.process import Process
 from wherry.runtime.session import Session
 
@@ -34,6 +35,8 @@ MOST = 2
 """Starters at a time."""
 ROOM = 64
 """In a container that may have fewer processes, a starter would take one of them away: there is none."""
+_PATIENCE = 16
+"""Answers that are read at a time: whoever gives more without end must not hold up all else."""
 AGAIN = 0.05
 """Seconds until it is looked again for orphans, while an exec is on its way."""
 
@@ -64,7 +67,10 @@ class _Starter:
 
 @dataclass(slots=True, eq=False)
 class _Start:
-    """One program on its way. otherwise(): is called when it has to go another way, with stdio still open."""
+    """One program on its way. otherwise(): is called when it has to go another way, with stdio still open.
+
+    failed: who says that it cannot be executed. guard: of the child, once it is known and has not executed at once.
+    """
 
     process: Process
     starter: _Starter
@@ -72,13 +78,14 @@ class _Start:
     stdio: Stdio
     otherwise: Waiter | None
     pid: int = 0
-    failed: bool = False
+    failed: set[int] = field(default_factory=set)
+    guard: int = -1
 
 
 class Starters:
     """Makes, uses and ends them. stay(process, sync, requests): make the calling process one; never returns.
 
-    accounts(): the files that tell users, as the container's first process sees them.
+    first(): the pid of the container's first process.
     strangers(): the children of the supervisor that nobody knows. busy(): whether one may be an exec on its way.
     """
 
@@ -86,13 +93,13 @@ class Starters:
         self,
         poller: Poller,
         stay: Stay,
-        accounts: Callable[[], Accounts],
+        first: Callable[[], int],
         strangers: Callable[[], list[int]],
         busy: Callable[[], bool],
     ) -> None:
         self._poller = poller
         self._stay = stay
-        self._accounts = accounts
+        self._first = first
         self._strangers = strangers
         self._busy = busy
         self._all: list[_Starter] = []
@@ -153,7 +160,7 @@ class Starters:
     def _make(self, described: Json, wanted: Json, cgroup: Cgroup) -> _Starter | None:
         while len(self._all) >= MOST:
             self._drop(min(self._all, key=lambda each: each.used))
-        before, born = self._accounts(), time.time_ns()
+        before, born = accounts_of(self._first()), time.time_ns()
         ours, theirs = channel.pair()
         session = Session(self._poller, terminal=False, log=None, stdin=False, once=False, patient=False)
         process = Process(self._poller, session)
@@ -233,7 +240,7 @@ class Starters:
         pidfd = os.pidfd_open(pid)
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         self._orphans.add(pid)
-        self._poller.watch(pidfd, READ, partial(self._reap, pid, pidfd))
+        self._poller.watch(pidfd, ENDED, partial(self._reap, pid, pidfd))
 
     def _reap(self, pid: int, pidfd: int, events: int) -> None:
         if os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None:
@@ -253,10 +260,12 @@ class Starters:
         packed = starter.pack(wanted["args"], wanted.get("cwd") or "/") if made else None
         if made is None or packed is None:
             return False
-        if made.accounts != accounts_of(made.process.pid):
+        if made.accounts != accounts_of(made.process.pid) or spaces_of(made.process.pid) != spaces_of(self._first()):
             self._drop(made)
             return False
         ours, theirs = channel.pair()
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
             give_to(made.uid, stdio)
             starter.request(made.requests, packed, stdio, theirs.fileno())
@@ -267,39 +276,54 @@ class Starters:
         finally:
             theirs.close()
         made.used = time.monotonic()
-        ours.setblocking(False)
         start = _Start(process, made, ours, stdio, otherwise)
         self._starts.append(start)
         self._poller.watch(ours.fileno(), READ, lambda events: self._read(start))
         return True
 
     def abandon(self, process: Process) -> None:
-        """End the starter that was to start this process and does not: it is stopped."""
-        for start in self._starts:
-            if start.process is process:
-                start.otherwise = None
-                if start.starter in self._all:
-                    self._drop(start.starter)
+        """End the starter that was to start this process and does not: it, or its child, is stopped."""
+        for start in [each for each in self._starts if each.process is process]:
+            start.otherwise = None
+            if start.starter in self._all:
+                self._drop(start.starter)
+            self._end(start)
 
     def _read(self, start: _Start) -> None:
         try:
-            while (number := starter.told(start.sync)) is not None:
-                if number > 0:
-                    start.pid = number
-                else:
-                    start.failed = True
+            for _ in range(_PATIENCE):
+                answer = starter.told(start.sync)
+                if answer is None:
+                    self._end(start)
+                    return
+                self._hear(start, *answer)
         except BlockingIOError:
-            return
-        self._end(start)
+            self._watch(start)
+
+    def _hear(self, start: _Start, sender: int, number: int) -> None:
+        if number < 0:
+            start.failed.add(sender)
+        elif number > 0 and sender == start.starter.process.pid:
+            start.pid = number
+
+    def _watch(self, start: _Start) -> None:
+        """Do not wait for the socket's end once the child has ended: somebody may have a copy of the other end."""
+        if start.guard < 0 < start.pid:
+            try:
+                start.guard = os.pidfd_open(start.pid)
+            except OSError:  # no descriptors are left
+                return
+            self._poller.watch(start.guard, ENDED, lambda events: self._end(start))
 
     def _end(self, start: _Start) -> None:
         """The program runs, or was not to be executed. Only a child of ours that nobody knows can be it."""
         self._starts.remove(start)
-        self._poller.forget(start.sync.fileno())
+        for fd in (start.sync.fileno(), start.guard):
+            self._poller.forget(fd)
         start.sync.close()
         pid = start.pid if start.pid in self._strangers() else 0
         try:
-            if pid and not start.failed and start.otherwise:
+            if pid and pid not in start.failed and start.otherwise:
                 self._started.add(start.process)
                 start.process.begin(pid)
             else:
@@ -308,7 +332,7 @@ class Starters:
                 if start.otherwise:
                     start.otherwise()
         finally:
-            for fd in set(start.stdio):
+            for fd in {*start.stdio, start.guard} - {-1}:
                 os.close(fd)
 
 

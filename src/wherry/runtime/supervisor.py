@@ -205,7 +205,7 @@ class Supervisor:
         set_child_subreaper(True)
         self._entrance.spawns = True
         self._cgroup = Cgroup.open(self._spec["linux"]["cgroupsPath"])
-        self._process.find_orphan = self._execs.find_orphan
+        self._process.find_child = self._execs.find_child
         self._process.fork(self._cgroup, lambda sync: foreign.make(sync, stdio, netns), spawns=True)
 
     def _record(self) -> None:

@@ -56,12 +56,19 @@ class HealthChecks:
     def begin(self, container: Container, task: Task) -> None:
         """Start checking a container that has just started, or was found running."""
         plan = health.plan(container.record.config)
-        container.health = None if plan is None else Health()
+        before = container.health
+        container.health = None if plan is None else Health(results=before.results) if before else Health()
         if plan is not None:
             container.checking = spawn(self._check(container, task, plan), f"health of {container.name}")
 
+    def suspend(self, container: Container) -> None:
+        """Call a container that cannot answer unhealthy, as dockerd does, without an event."""
+        if container.health is not None:
+            container.health.status = "unhealthy"
+
     def end(self, container: Container) -> None:
         """Stop checking; what was found out stays to be seen."""
+        self.suspend(container)
         checking, container.checking = container.checking, None
         if checking is not None:
             checking.cancel()

@@ -329,6 +329,7 @@ class Lifecycle:
             raise Conflict(f"container {container.id} is not running")
         self._cgroup(container, "freeze")
         self.catalog.save(container, container.record.moved("paused"))
+        self.health.suspend(container)
         self.publish(container, "pause")
 
     def thaw(self, container: Container) -> None:

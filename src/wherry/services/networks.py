@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from wherry.models import prune
 from wherry.models.container import EndpointSettings
 from wherry.models.labels import holds
 from wherry.models.network import CreateNetwork
+from wherry.models.patterns import compile_pattern
 from wherry.models.queries import Filters
 from wherry.network import etcfiles, livefiles
 from wherry.network.api import Endpoint, EndpointRequest
@@ -239,10 +239,10 @@ def _test(name: str, value: str, networks: Networks) -> Test:
         return lambda entry: entry[name.capitalize()] == value
     key = "Id" if name == "id" else "Name"
     try:
-        pattern = re.compile(value)
-    except re.error:
+        pattern = compile_pattern(value)
+    except InvalidArgument:
         return lambda entry: value in entry[key]
-    return lambda entry: bool(pattern.search(entry[key]))
+    return lambda entry: pattern.search(entry[key])
 
 
 def _dangling(entry: Mapping[str, Any], networks: Networks) -> bool:

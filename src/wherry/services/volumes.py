@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from wherry.errors import Conflict, InvalidArgument, NotFound
 from wherry.models import booleans
 from wherry.models.labels import selected
+from wherry.models.patterns import compile_pattern
 from wherry.models.queries import Filters
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.volume import CreateVolume
@@ -131,13 +131,13 @@ class VolumeService:
         for name in filters:
             if name not in LIST_FILTERS:
                 raise InvalidArgument(f"invalid filter '{name}'")
-        patterns = [_pattern(value) for value in filters.get("name", ())]
+        tests = [_name_test(value) for value in filters.get("name", ())]
         drivers = filters.get("driver", ())
         dangling = _dangling(filters.get("dangling", ()))
         used = Counter[str]() if dangling is None else self.provision.in_use()
 
         def chosen(volume: Volume) -> bool:
-            named = not patterns or any(pattern.search(volume.name) for pattern in patterns)
+            named = not tests or any(test(volume.name) for test in tests)
             driven = not drivers or names.DRIVER in drivers
             labelled = selected(volume.labels or {}, filters)
             return named and driven and labelled and dangling in (None, volume.name not in used)
@@ -145,11 +145,11 @@ class VolumeService:
         return chosen
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def _name_test(text: str) -> Callable[[str], bool]:
     try:
-        return re.compile(text)
-    except re.error:
-        return re.compile(re.escape(text))
+        return compile_pattern(text).search
+    except InvalidArgument:
+        return lambda name: text in name
 
 
 def _dangling(values: Sequence[str]) -> bool | None:

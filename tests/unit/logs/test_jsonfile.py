@@ -96,3 +96,15 @@ def test_follow_sees_new_lines_a_rotation_and_the_end(path):
         return seen
 
     assert b"".join(asyncio.run(scenario())) == b"1\n2\n3\n"
+
+
+@pytest.mark.parametrize(("sound", "spoilt"), [(b"stdout", b"std\xb3ut"), (b"two", b't\xb3\\"wo'), (b"Z", b"\xff")])
+def test_a_byte_that_a_disk_has_spoilt_costs_at_most_its_record(sound, spoilt):
+    record = b'{"log":"%b\\n","stream":"stdout","time":"2026-01-02T03:04:05Z"}\n'
+    data = record % b"one" + (record % b"two").replace(sound, spoilt) + record % b"three"
+    for timed in (False, True):
+        found, used = jsonfile.decode(data, timed=timed)
+        text = b"".join(record[2] for record in found)
+        assert used == len(data)
+        assert text.startswith(b"one\n")
+        assert text.endswith(b"three\n")

@@ -39,7 +39,7 @@ class Starter:
             starter.request(self.sock, starter.pack(arguments, cwd), (null.fileno(), output, output), theirs.fileno())
             theirs.close()
             os.close(output)
-            numbers = list(iter(lambda: starter.told(ours), None))
+            numbers = [number for _, number in iter(lambda: starter.told(ours), None)]
             pid = next(number for number in numbers if number > 0)
             numbers.remove(pid)
             return numbers, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file.read()

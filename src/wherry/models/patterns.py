@@ -1,17 +1,20 @@
-"""Regular expressions of log options in Go's syntax (RE2), as far as Python's can express them; the rest is refused.
+"""Regular expressions of users, in Go's syntax (RE2): in filters of lists, and in options of logs.
 
-What the two write differently is rewritten, and what only Python has (look-around, references, possessive and atomic
-groups) is an error with Go's text. Not there: \\p{...}, (?U), and flags in the middle of an expression.
+What Go and Python write differently is rewritten into what Python's parser takes, and what only Python has
+(look-around, references, possessive and atomic groups) is an error with Go's text. Not there: \\p{...}, (?U), and flags
+in the middle of an expression. The search itself is not Python's, see `automaton`.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from wherry.errors import InvalidArgument
+from wherry.models.automaton import Automaton, TooLarge, build
 
 _TOKEN = re.compile(
-    r"(?P<literal>\\Q(?P<inside>.*?)(?:\\E|\Z))|(?P<escape>\\(?:x\{[0-9A-Fa-f]{1,6}\}|.?))"
+    r"(?P<literal>\\Q(?P<inside>.*?)(?:\\E|\Z))|(?P<escape>\\(?:x\{[0-9A-Fa-f]{1,6}\}|x[0-9A-Fa-f]{2}|0[0-7]{0,2}|.?))"
     r"|(?P<group>\(\?(?:P?<(?P<name>[A-Za-z_]\w*)>|(?P<flags>-?[a-zA-Z]+|[a-zA-Z]+-[a-zA-Z]+)?[:)]|.?.?))"
     r"|(?P<set>\[\^?\]?(?:\[:\^?\w*:\]|\\.|[^\]\\])*\]?)"
     r"|(?P<repeat>(?:[*+?]|\{(?P<least>\d+)(?:,(?P<most>\d*))?\})\??)|(?P<other>.)",
@@ -26,7 +29,8 @@ _ESCAPES = frozenset("afnrtvdDsSwWbBAx01234567") | frozenset(r"""!"#$%&'()*+,-./
 _MOST = 1000
 
 
-def compile_pattern(text: str) -> re.Pattern[str]:
+@lru_cache(maxsize=64)
+def compile_pattern(text: str) -> Automaton:
     """Return the expression to search with; raises InvalidArgument."""
     parts: list[str] = []
     repeated = ""
@@ -38,7 +42,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
             continue
         repeated = ""
         if token["literal"]:
-            parts.append(re.escape(token["inside"]))
+            parts += map(re.escape, token["inside"])
         elif token["escape"]:
             parts.append(_escape(word))
         elif token["group"]:
@@ -48,8 +52,9 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         else:
             parts.append(r"\Z" if word == "$" else word)
     try:
-        return re.compile("".join(parts), re.ASCII)
-    except (re.error, OverflowError, RecursionError) as error:
+        re.compile("".join(parts), re.ASCII)  # says what is wrong with it
+        return build([part for part in parts if part])
+    except (re.error, OverflowError, RecursionError, TooLarge) as error:
         raise _wrong(_reason(text, error), text) from error
 
 
@@ -58,6 +63,8 @@ def _wrong(reason: str, part: str) -> InvalidArgument:
 
 
 def _reason(text: str, error: Exception) -> str:
+    if isinstance(error, TooLarge | RecursionError):
+        return "expression too large" if isinstance(error, TooLarge) else "expression nests too deeply"
     if "unterminated subpattern" in str(error):
         return "missing closing )"
     return "unexpected )" if "unbalanced parenthesis" in str(error) else str(error)

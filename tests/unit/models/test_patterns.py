@@ -1,9 +1,13 @@
 """Regular expressions in Go's syntax. What dockerd 28.5 answers was asked of it; these are its texts."""
 
+import random
+import re
+import time
+
 import pytest
 
 from wherry.errors import InvalidArgument
-from wherry.logs.patterns import compile_pattern
+from wherry.models.patterns import compile_pattern
 
 
 @pytest.mark.parametrize(
@@ -18,6 +22,8 @@ from wherry.logs.patterns import compile_pattern
         ("(?i)foo", ["FOO"], ["bar"]),
         ("a(?i:B)", ["ab"], ["Ab"]),
         (r"\x{46}\x4f", ["FO"], ["46"]),
+        (r"^\0+$", ["\0\0"], ["0"]),
+        (r"^\B$", [""], ["a"]),  # Python finds no \B in nothing
         (r"[]a]", ["]"], ["b"]),
         (r"[[]", ["["], ["]"]),
         ("a{2,3}?", ["aa"], ["a"]),
@@ -57,3 +63,34 @@ def test_what_is_refused(pattern, text):
     with pytest.raises(InvalidArgument) as caught:
         compile_pattern(pattern)
     assert caught.value.message == f"error parsing regexp: {text}"
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "^(a|a)*$", "(a?){60}(a){60}b", "((a{0,100}){0,10})*b", "(.*)(.*)(.*)x"])
+def test_a_pattern_that_python_would_try_for_ever_is_searched_for_at_once(pattern):
+    begun = time.monotonic()
+    assert not compile_pattern(pattern).search("a" * 60 + "c")
+    assert time.monotonic() - begun < 5
+
+
+def test_a_pattern_that_would_take_all_memory_is_refused():
+    with pytest.raises(InvalidArgument, match="expression too large"):
+        compile_pattern("((a{0,1000}){0,1000}){0,1000}")
+
+
+def test_random_patterns_find_what_python_finds():
+    chosen = random.Random(5)
+    tokens = ["a", "b", "c", "_", "-", ".", "[ab]", "[^a]", "^", "$", "(", "(?:", "|", ")", "*", "+", "?", "{2}"]
+    tokens += ["{1,2}", "{0,}", "(?i:", r"\b", r"\B", r"\w", r"\d", "B"]
+    compared = 0
+    for _ in range(20_000):
+        pattern = "".join(chosen.choice(tokens) for _ in range(chosen.randint(1, 9)))
+        try:
+            ours = compile_pattern(pattern)
+        except InvalidArgument:
+            continue
+        theirs = re.compile(pattern.replace("(?)", "").replace("$", r"\Z"), re.ASCII)
+        for _ in range(3):
+            text = "".join(chosen.choice("abcAB_-.9 ") for _ in range(chosen.randint(1, 6)))
+            assert ours.search(text) == bool(theirs.search(text)), (pattern, text)
+            compared += 1
+    assert compared > 5000
