@@ -34,6 +34,7 @@ from wherry.services.confinement import Confinement
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
+from wherry.snapshots.ephemeral import ephemeral
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
 
@@ -73,8 +74,7 @@ class Launching:
             _begin(phases, "files")
             files = self._write_files(record, sandbox)
             reach("start.files")
-            _begin(phases, "snapshot")
-            rootfs = self.snapshotter.mounts(record.id)
+            rootfs = self._rootfs(record, phases)
             _begin(phases, "spec")
             mounts = (*files, *(self.provision.mount(each, rootfs) for each in record.mounts))
             spec = self.spec(record, mounts, private_network=sandbox is not None)
@@ -93,6 +93,7 @@ class Launching:
                 phases=tuple(phases),
                 volumes=volumes,
                 runtime=self._runtime(record),
+                private_mounts=_are_private(record, spec),
             )
             reach("start.spec")
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
@@ -127,6 +128,11 @@ class Launching:
         if self.settings.cpu_rt_period or self.settings.cpu_rt_runtime:
             await asyncio.to_thread(self._grant_realtime, record)
         return run_dir
+
+    def _rootfs(self, record: Record, phases: Phases) -> tuple[Mount, ...]:
+        _begin(phases, "snapshot")
+        mounts = self.snapshotter.mounts(record.id)
+        return ephemeral(mounts) if record.host_config.auto_remove else mounts
 
     def _runtime(self, record: Record) -> tuple[str, ...]:
         command = self.settings.runtime_command(record.host_config.runtime)
@@ -261,6 +267,11 @@ class Launching:
 
 def _begin(phases: Phases, name: str) -> None:
     phases.append((name, time.monotonic_ns()))
+
+
+def _are_private(record: Record, spec: dict[str, Any]) -> bool:
+    """Whether what is mounted in the container is its own: no volumes, no folders of the host, no right to mount."""
+    return not record.mounts and "CAP_SYS_ADMIN" not in spec["process"]["capabilities"]["bounding"]
 
 
 def _check_joinable(kind: str, other: Record) -> None:
