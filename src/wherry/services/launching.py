@@ -38,6 +38,9 @@ from wherry.snapshots.ephemeral import ephemeral
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
 
+_BUFFER = 8192
+"""Bytes for a file of /etc; said, open() does not ask whether it is a terminal."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launching:
@@ -153,9 +156,12 @@ class Launching:
 
     def _make_run_dir(self, container_id: str) -> Path:
         run_dir = self.settings.run_dir(container_id)
-        shutil.rmtree(run_dir, ignore_errors=True)
         try:
-            run_dir.mkdir(mode=0o700)
+            try:
+                run_dir.mkdir(mode=0o700)
+            except FileExistsError:  # of the last run
+                shutil.rmtree(run_dir, ignore_errors=True)
+                run_dir.mkdir(mode=0o700)
         except OSError as error:
             raise SystemFailure(f"cannot make {run_dir}: {error.strerror}") from error
         return run_dir
@@ -299,7 +305,7 @@ def _replace(path: Path, text: str) -> None:
     """Write a small file in place of an older one; the inode stays, since a running container may have it mounted."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "w") as file:
-            file.write(text)
+        with open(descriptor, "wb", buffering=_BUFFER) as file:
+            file.write(text.encode())
     except OSError as error:
         raise SystemFailure(f"cannot write {path}: {error.strerror}") from error
