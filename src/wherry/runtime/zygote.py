@@ -31,7 +31,7 @@ from wherry.runtime.wire import SetupFailure
 from wherry.runtime.zygote_boot import CONTROL, LAYERS, LAYERS_MARK
 
 SPARES = 2
-QUIET_MS = 10  # a spare is made when nothing was asked for so long: not while the last container starts
+QUIET_MS = 25  # a spare is made when nothing was asked for so long: not beside a start, on a busy machine neither
 REHEARSALS = 10  # the interpreter adapts code from the eighth run on
 _LAUNCH = b'{"type":"launch"'
 
