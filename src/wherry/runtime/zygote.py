@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from wherry.kernel import process
 from wherry.kernel.fds import close_except
-from wherry.runtime import channel, rehearsal, starter, supervisor
+from wherry.runtime import channel, compaction, rehearsal, starter, supervisor
 from wherry.runtime.cgroups import detect
 from wherry.runtime.filters import Filter, Filters, compile_profile
 from wherry.runtime.scopes import booted
@@ -56,6 +56,7 @@ def main() -> NoReturn:
         rehearsal.plan()
         rehearsal.supervise()
     gc.collect()
+    compaction.fill_holes()
     gc.freeze()  # a collection in a supervisor would write to every shared page
     channel.send(control, {"type": "ready"})
     zygote.loop()
