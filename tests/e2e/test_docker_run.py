@@ -18,6 +18,13 @@ def test_output_and_removal(engine: Engine):
     assert engine.docker("ps", "-aq") == ""
 
 
+def test_a_layer_that_goes_at_the_end_is_never_synced(engine: Engine):
+    """Every end waited for whatever anybody had written to the disk: overlayfs syncs all of it (ovl_sync_fs)."""
+    for flags, volatile in ((("--rm",), True), ((), False)):
+        options = engine.docker("run", *flags, "busybox", "grep", " / overlay ", "/proc/mounts").split()[3]
+        assert ("volatile" in options) == volatile
+
+
 @pytest.mark.parametrize(
     ("command", "code", "text"),
     [

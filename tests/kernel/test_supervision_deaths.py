@@ -233,10 +233,10 @@ def test_supervisor_holds_only_its_own_descriptors(run):
         folder = f"/proc/{supervisor_of(task)}/fd"
         targets = sorted(os.readlink(f"{folder}/{fd}").partition(":")[0] for fd in os.listdir(folder))
         # stdio, the engine's mounts, the starter's program, log, run dir; epoll and pidfd; stdout and stderr; listener
-        # and control
+        # and control, and what keeps the mounts
         own = ["/dev/null", "/dev/null", str(yard.folder / "zygote.log"), "mnt", "/memfd"]
         own += [task.launch.log.path, task.launch.run_dir, "anon_inode", "anon_inode"]
-        assert targets == sorted([*own, "pipe", "pipe", "socket", "socket"])
+        assert targets == sorted([*own, "pipe", "pipe", "socket", "socket", "socket"])
 
     run(scenario)
 

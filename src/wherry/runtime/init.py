@@ -86,6 +86,7 @@ def run_container(request: ContainerStart) -> NoReturn:
     """Make the container in this process and become its program. Never returns."""
     keep = [] if request.netns_fd is None else [request.netns_fd]
     keep += [] if request.hold is None else [request.hold.fileno()]
+    keep += [] if request.keeper is None else [request.keeper.fileno()]
     keep += selfprotect.kept()
     _isolate(request, keep)
     if request.hold is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from wherry.kernel import const, keyring, lsm, mountapi, namespaces, process
-from wherry.runtime import channel, hooks, selfprotect
+from wherry.runtime import channel, hooks, keeping, selfprotect
 from wherry.runtime.faults import Refused
 from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError, reason
 
@@ -106,6 +106,21 @@ class OpenProcfs(Operation):
         mountapi.fsconfig_string(context, "source", "proc")
         setup.procfs = mountapi.fsmount(context)
         os.close(context)
+
+
+@dataclass(slots=True)
+class KeepMounts(Operation):
+    """Leave the mount namespace with the supervisor, see `keeping`."""
+
+    phase: ClassVar[str] = "namespaces"
+
+    def describe(self) -> str:
+        return "hand the mount namespace to the supervisor"
+
+    def run(self, setup: Setup) -> None:
+        assert isinstance(setup.request, ContainerStart)
+        if setup.request.keeper is not None:
+            keeping.keep(setup.request.keeper, setup.procfs)
 
 
 @dataclass(slots=True)

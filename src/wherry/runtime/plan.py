@@ -29,6 +29,7 @@ from wherry.runtime.ops_namespaces import (
     JoinGivenNetwork,
     JoinKeyring,
     JoinNamespaces,
+    KeepMounts,
     NewNamespaces,
     OpenProcfs,
     SetLabels,
@@ -111,7 +112,7 @@ def plan_container(
     mounts, sources = _mounts(spec, cgroups)
     steps: list[Operation] = [JoinCgroup(), *_opening([each for each in sources if each.held])]
     steps += layer_steps(rootfs)
-    steps += [*_namespace_steps(spec, given_network), OpenProcfs(), *_procfs_steps(spec, process)]
+    steps += [*_namespace_steps(spec, given_network), OpenProcfs(), KeepMounts(), *_procfs_steps(spec, process)]
     steps += _opening([each for each in sources if not each.held])
     steps += [StopPropagation(), *root_steps(spec, rootfs)]
     pivot: list[Operation] = [AwaitHooks(), Pivot()] if hooks else [Pivot()]

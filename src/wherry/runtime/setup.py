@@ -24,7 +24,8 @@ class ContainerStart:
     spec says of the network namespace. stdio: None when process.terminal is set. hold: a listening socket; the
     program starts when "start" comes over a connection to it. preserve_fds: so many from 3 on are inherited.
     hooks: ask on `sync` for the state, and run the hooks that belong into the container. keyring: give it a session
-    keyring of its own. marks: where to note when each phase began.
+    keyring of its own. marks: where to note when each phase began. keeper: where to leave the mount namespace, see
+    `keeping`.
     """
 
     spec: dict[str, Any]
@@ -41,6 +42,7 @@ class ContainerStart:
     id: str = ""
     keyring: bool = True
     marks: Marks | None = None
+    keeper: socket.socket | None = None
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from wherry.kernel import fds
 from wherry.runtime import channel, grouping, rehearsal, selfprotect
 from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
+from wherry.runtime.keeping import Keeper
 from wherry.runtime.phases import Marks
 from wherry.runtime.process import be_child
 from wherry.runtime.wire import Launch
@@ -40,10 +41,12 @@ class Stem:
         enter_parent(self._spec)
         self.sync, theirs = channel.pair()
         self.marks = Marks()
+        self.keeper = Keeper()
         self.pid = os.fork()
         if self.pid == 0:
-            be_child(lambda sync: _grow(sync, filters, self.marks), theirs, self.sync)
+            be_child(lambda sync: _grow(sync, filters, self.marks, self.keeper), theirs, self.sync)
         theirs.close()
+        self.keeper.inlet.close()
 
     def fits(self, spec: dict[str, Any]) -> bool:
         """Whether the child is in the namespaces that a container of this spec starts in."""
@@ -57,13 +60,15 @@ class Stem:
     def discard(self) -> None:
         """End the child; later children are born into our own namespaces again."""
         self.sync.close()
+        self.keeper.close()
         os.waitpid(self.pid, 0)
         leave_parent(self._spec)
 
 
-def _grow(sync: socket.socket, filters: Filters, marks: Marks) -> None:
+def _grow(sync: socket.socket, filters: Filters, marks: Marks, keeper: Keeper) -> None:
     # The supervisor's end of its socket to the zygote too: with it open here, a dead supervisor would look alive
-    fds.close_except({0, 1, 2, sync.fileno(), *selfprotect.kept()})
+    inlet = keeper.inlet
+    fds.close_except({0, 1, 2, sync.fileno(), inlet.fileno(), *selfprotect.kept()})
     rehearsal.container()
     try:
         text, given = channel.receive_text(sync)
@@ -90,5 +95,6 @@ def _grow(sync: socket.socket, filters: Filters, marks: Marks) -> None:
             init_path=launch.init_path,
             id=launch.id,
             marks=marks,
+            keeper=inlet if launch.private_mounts else None,
         )
     )

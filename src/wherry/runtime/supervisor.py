@@ -21,6 +21,7 @@ from wherry.runtime.filters import Filter, Filters
 from wherry.runtime.foreign import Foreign
 from wherry.runtime.holding import Holding
 from wherry.runtime.init import ContainerStart, enter_parent, leave_parent, run_container
+from wherry.runtime.keeping import Keeper
 from wherry.runtime.logdrivers.containerlog import ContainerLog, open_log
 from wherry.runtime.oomkills import OomKills
 from wherry.runtime.phases import Marks
@@ -84,12 +85,12 @@ class Supervisor:
         self._start_time = 0
         self._oom = OomKills(self._poller)
         self._marks: Marks | None = None
+        self._keeper: Keeper | None = None
         self._told: dict[str, Any] = {"phases": [], "root": 0}
         self._over = False
         self._lingering: list[Client] = []
         self._process = Process(self._poller, self._make_session())
-        self._process.on_running = self._running
-        self._process.on_failed = self._failed
+        self._process.on_running, self._process.on_failed = self._running, self._failed
         self._process.on_exit = self._exited
         self._foreign = Foreign(launch) if launch.runtime else None
         self._entrance = Entrance(launch, self._process, seccomp, self._foreign, lambda: self._cgroup)
@@ -155,8 +156,7 @@ class Supervisor:
             where = grouping.PLACE if self._cgroup is None and stdio is not None else ("process", "prepare the process")
             self._abort(SetupFailure.from_oserror(*where, error))
         finally:
-            for fd in {*(stdio or ()), *((netns,) if netns is not None else ())}:
-                os.close(fd)
+            channel.close_all(list({*(stdio or ()), *((netns,) if netns is not None else ())}))
             drop_layer_mounts()  # the first process has made its root of them, or has a descriptor of its own
 
     def _start_stem(self, stem: Stem, text: bytes, stdio: Sequence[int], netns: int | None) -> bool:
@@ -167,7 +167,7 @@ class Supervisor:
                 pass
             else:
                 self._cgroup = Cgroup.open(self._spec["linux"]["cgroupsPath"])
-                self._marks = stem.marks
+                self._marks, self._keeper = stem.marks, stem.keeper
                 self._process.adopt(stem.pid, stem.sync)
                 return True
         stem.discard()
@@ -184,6 +184,7 @@ class Supervisor:
         group = self._cgroup = grouping.make_before(self._spec["linux"])
         marks.begin("fork")
         enter_parent(self._spec)
+        keeper = self._keeper = Keeper()
 
         def child(sync: socket.socket) -> None:
             program = self._seccomp.program if self._seccomp else None
@@ -191,11 +192,12 @@ class Supervisor:
                 marks.begin("cgroup")
             if (made := grouping.make_within(group, self._spec["linux"], sync)) is None:
                 return
-            start = ContainerStart(self._spec, launch.rootfs, netns, stdio, sync, made, program)
-            start.init_path, start.id, start.marks = launch.init_path, launch.id, marks
+            start = ContainerStart(self._spec, launch.rootfs, netns, stdio, sync, made, program, launch.init_path)
+            start.id, start.marks, start.keeper = launch.id, marks, keeper.inlet if launch.private_mounts else None
             run_container(start)
 
         self._process.fork(group, child)
+        keeper.inlet.close()
 
     def _call_runtime(
         self, foreign: Foreign, stem: Stem | None, netns: int | None, stdio: tuple[int, int, int] | None
@@ -250,14 +252,12 @@ class Supervisor:
 
     def _exited(self, process: Process) -> None:
         """Record the end. A pid namespace of its own died with the process; otherwise the cgroup tells who is left."""
-        cgroup = self._cgroup
-        assert cgroup is not None
+        assert self._cgroup is not None
         assert process.exit is not None
-        self._execs.close()
-        self._checks.close()
-        self._holding.close()
+        for each in (self._execs, self._checks, self._holding):
+            each.close()
         if namespaces(self._spec).get("pid") != "":
-            cgroup.empty(EMPTY, reap=self._execs.conclude_all)
+            self._cgroup.empty(EMPTY, reap=self._execs.conclude_all)
         self._execs.conclude_all()
         process.session.drain()
         clients = process.session.finish()
@@ -268,12 +268,14 @@ class Supervisor:
         self._release()
 
     def _release(self) -> None:
-        """Give back the cgroup, then show by EOF that nothing is left."""
+        """Give back mounts and cgroup, then show by EOF that nothing is left."""
         if self._listener is not None:
             self._poller.forget(self._listener.fileno())
             self._listener.close()
             self._listener = None
             os.unlink(exits.SOCKET, dir_fd=self._run_dir)
+        if self._keeper is not None:
+            self._keeper.close()
         if self._cgroup is not None:
             if self._foreign is not None and (failure := self._foreign.delete()):
                 self._tell({"type": "log-failed", "errno": 0, "message": f"the runtime cannot delete it: {failure}"})

@@ -144,6 +144,7 @@ class Launch:
     phases: the start so far, see `runtime.phases`; the supervisor adds its own and tells them all with "running".
     volumes: mounted by the supervisor for the spec's mounts of type "volume", see runtime/volumes.py.
     runtime: program and arguments of another OCI runtime that makes the container, see `foreign`; empty for ours.
+    private_mounts: nothing in its mount namespace is anybody else's, so it may be unmounted after the end was told.
     """
 
     id: str
@@ -160,6 +161,7 @@ class Launch:
     phases: tuple[tuple[str, int], ...] = ()
     volumes: tuple[VolumeMount, ...] = ()
     runtime: tuple[str, ...] = ()
+    private_mounts: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         """Return the message's fields."""
@@ -178,6 +180,7 @@ class Launch:
             "phases": self.phases,
             "volumes": [volume.to_wire() for volume in self.volumes],
             "runtime": self.runtime,
+            "private_mounts": self.private_mounts,
         }
 
     @classmethod
@@ -198,6 +201,7 @@ class Launch:
             phases=tuple((each[0], each[1]) for each in fields["phases"]),
             volumes=tuple(VolumeMount(*each) for each in fields["volumes"]),
             runtime=tuple(fields["runtime"]),
+            private_mounts=fields["private_mounts"],
         )
 
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from wherry.kernel import process
 from wherry.kernel.fds import close_except
-from wherry.runtime import channel, rehearsal, starter, supervisor
+from wherry.runtime import channel, compaction, rehearsal, starter, supervisor
 from wherry.runtime.cgroups import detect
 from wherry.runtime.filters import Filter, Filters, compile_profile
 from wherry.runtime.scopes import booted
@@ -31,7 +31,7 @@ from wherry.runtime.wire import SetupFailure
 from wherry.runtime.zygote_boot import CONTROL, LAYERS, LAYERS_MARK
 
 SPARES = 2
-QUIET_MS = 10  # a spare is made when nothing was asked for so long: not while the last container starts
+QUIET_MS = 25  # a spare is made when nothing was asked for so long: not beside a start, on a busy machine neither
 REHEARSALS = 10  # the interpreter adapts code from the eighth run on
 _LAUNCH = b'{"type":"launch"'
 
@@ -56,6 +56,7 @@ def main() -> NoReturn:
         rehearsal.plan()
         rehearsal.supervise()
     gc.collect()
+    compaction.fill_holes()
     gc.freeze()  # a collection in a supervisor would write to every shared page
     channel.send(control, {"type": "ready"})
     zygote.loop()

@@ -34,8 +34,12 @@ from wherry.services.confinement import Confinement
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
+from wherry.snapshots.ephemeral import ephemeral
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
+
+_BUFFER = 8192
+"""Bytes for a file of /etc; said, open() does not ask whether it is a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,7 @@ class Launching:
             _begin(phases, "files")
             files = self._write_files(record, sandbox)
             reach("start.files")
-            _begin(phases, "snapshot")
-            rootfs = self.snapshotter.mounts(record.id)
+            rootfs = self._rootfs(record, phases)
             _begin(phases, "spec")
             mounts = (*files, *(self.provision.mount(each, rootfs) for each in record.mounts))
             spec = self.spec(record, mounts, private_network=sandbox is not None)
@@ -93,6 +96,7 @@ class Launching:
                 phases=tuple(phases),
                 volumes=volumes,
                 runtime=self._runtime(record),
+                private_mounts=_are_private(record, spec),
             )
             reach("start.spec")
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
@@ -128,6 +132,11 @@ class Launching:
             await asyncio.to_thread(self._grant_realtime, record)
         return run_dir
 
+    def _rootfs(self, record: Record, phases: Phases) -> tuple[Mount, ...]:
+        _begin(phases, "snapshot")
+        mounts = self.snapshotter.mounts(record.id)
+        return ephemeral(mounts) if record.host_config.auto_remove else mounts
+
     def _runtime(self, record: Record) -> tuple[str, ...]:
         command = self.settings.runtime_command(record.host_config.runtime)
         if command is None:
@@ -147,9 +156,12 @@ class Launching:
 
     def _make_run_dir(self, container_id: str) -> Path:
         run_dir = self.settings.run_dir(container_id)
-        shutil.rmtree(run_dir, ignore_errors=True)
         try:
-            run_dir.mkdir(mode=0o700)
+            try:
+                run_dir.mkdir(mode=0o700)
+            except FileExistsError:  # of the last run
+                shutil.rmtree(run_dir, ignore_errors=True)
+                run_dir.mkdir(mode=0o700)
         except OSError as error:
             raise SystemFailure(f"cannot make {run_dir}: {error.strerror}") from error
         return run_dir
@@ -263,6 +275,11 @@ def _begin(phases: Phases, name: str) -> None:
     phases.append((name, time.monotonic_ns()))
 
 
+def _are_private(record: Record, spec: dict[str, Any]) -> bool:
+    """Whether what is mounted in the container is its own: no volumes, no folders of the host, no right to mount."""
+    return not record.mounts and "CAP_SYS_ADMIN" not in spec["process"]["capabilities"]["bounding"]
+
+
 def _check_joinable(kind: str, other: Record) -> None:
     """Raise, in dockerd's words, when a container's namespace of that kind cannot be shared with another one."""
     if not other.state.alive and kind == "network":
@@ -288,7 +305,7 @@ def _replace(path: Path, text: str) -> None:
     """Write a small file in place of an older one; the inode stays, since a running container may have it mounted."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with open(descriptor, "w") as file:
-            file.write(text)
+        with open(descriptor, "wb", buffering=_BUFFER) as file:
+            file.write(text.encode())
     except OSError as error:
         raise SystemFailure(f"cannot write {path}: {error.strerror}") from error

@@ -191,7 +191,8 @@ def info(folder: Path, committed: bool) -> SnapshotInfo:
 
 def lower(folder: Path) -> tuple[str, ...]:
     """Return the chain IDs below a snapshot, topmost first."""
-    return tuple((folder / "lower").read_text().split())
+    with open(f"{folder}/lower", "rb", buffering=0) as file:  # for each start: half the system calls of read_text
+        return tuple(file.readall().decode().split())
 
 
 def write_usage(folder: Path, usage: Usage) -> None:
