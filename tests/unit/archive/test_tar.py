@@ -51,6 +51,12 @@ def test_large_numbers_in_both_encodings() -> None:
         assert (entry.uid, entry.gid, entry.mtime) == (3_000_000, 2_500_000, -10_000_000_000)
 
 
+@pytest.mark.parametrize("seconds", [-12345, 2**33, 9_999_999_999, 2**62])
+def test_times_far_away(seconds: int) -> None:
+    ((entry, _),) = read(pax(record(b"mtime", b"%d.5" % seconds)) + header(b"f") + tars.END)
+    assert abs(entry.mtime) == abs(seconds) * 10**9 + 5 * 10**8
+
+
 def test_pax_times_and_attributes() -> None:
     records = record(b"mtime", b"12.3456789019") + record(b"SCHILY.xattr.user.a", b"\0\n=\xff") + record(b"uid", b"9")
     ((entry, data),) = read(pax(records) + header(b"f", size=2) + padded(b"hi") + tars.END)
@@ -112,7 +118,7 @@ BROKEN = {
     "pax number of many digits": pax(record(b"size", b"9" * 5000)) + header(b"f"),
     "pax negative size": pax(record(b"size", b"-1")) + header(b"f"),
     "pax time that is none": pax(record(b"mtime", b"1e9")) + header(b"f"),
-    "pax time out of range": pax(record(b"mtime", b"9" * 18)) + header(b"f"),
+    "pax time out of range": pax(record(b"mtime", b"9" * 19)) + header(b"f"),
     "pax of two MiB": header(b"p", size=2 << 20, kind=b"x") + bytes(2 << 20) + header(b"f"),
     "long name of two MiB": header(b"p", size=2 << 20, kind=b"L") + b"a" * (2 << 20) + header(b"f"),
     "NUL in a pax name": pax(record(b"path", b"a\0b")) + header(b"f"),
