@@ -17,7 +17,7 @@ linux: fs/erofs/erofs_fs.h; Documentation/filesystems/erofs.rst; https://erofs.d
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 BLOCK_BITS = 9
 BLOCK = 1 << BLOCK_BITS
@@ -119,21 +119,21 @@ def xattrs(values: Mapping[bytes, bytes]) -> bytes:
     return data
 
 
-def directory(entries: Iterable[tuple[bytes, int, int]]) -> tuple[bytes, int]:
-    """Return the blocks of a directory and its size. entries: (name, nid, type), sorted by name, with "." and ".."."""
-    blocks: list[bytes] = []
+def directory(entries: Iterable[tuple[bytes, int, int]]) -> Iterator[bytes]:
+    """Yield what is in the blocks of a directory, at most BLOCK bytes each.
+
+    entries: (name, nid, type), sorted by name, with "." and "..".
+    """
     group: list[tuple[bytes, int, int]] = []
     used = 0
     for each in entries:
         need = _DIRENT.size + len(each[0])
         if used + need > BLOCK:
-            blocks.append(_directory_block(group).ljust(BLOCK, b"\0"))
+            yield _directory_block(group)
             group, used = [], 0
         group.append(each)
         used += need
-    last = _directory_block(group)
-    blocks.append(last.ljust(BLOCK, b"\0"))
-    return b"".join(blocks), (len(blocks) - 1) * BLOCK + len(last)
+    yield _directory_block(group)
 
 
 def _directory_block(group: list[tuple[bytes, int, int]]) -> bytes:

@@ -356,19 +356,23 @@ class Layer:
         return erofs.ROOT // erofs.SLOT
 
     def _fill(self, folder: Folder, nids: array[int]) -> None:
-        entries = [
+        """Write what is in a directory: one block after the other, since it may be a million names."""
+        names = folder.names
+        nlink = 2 + sum(node & _KIND == erofs.DIRECTORY for node in names.values())
+        own = {b".": folder.number << 3 | erofs.DIRECTORY, b"..": folder.parent << 3 | erofs.DIRECTORY}
+        entries = (
             (name, nids[node >> 3] if node & _KIND == erofs.DIRECTORY else node >> 3, node & _KIND)
-            for name, node in folder.names.items()
-        ]
-        nlink = 2 + sum(kind == erofs.DIRECTORY for _, _, kind in entries)
-        entries += [(b".", nids[folder.number], erofs.DIRECTORY), (b"..", nids[folder.parent], erofs.DIRECTORY)]
-        entries.sort()
-        blocks, size = erofs.directory(entries)
+            for name in sorted([*names, *own])
+            for node in (own.get(name) or names[name],)
+        )
         place = nids[folder.number] * erofs.SLOT
-        block = self._output.align(erofs.BLOCK) >> erofs.BLOCK_BITS
-        self._output.append(blocks)
+        start = self._output.align(erofs.BLOCK)
+        for block in erofs.directory(entries):
+            self._output.align(erofs.BLOCK)
+            self._output.append(block)
+        size = self._output.size - start
         self._output.change(place + erofs.SIZE_OFFSET, size.to_bytes(8, "little"))
-        self._output.change(place + erofs.PLACE_OFFSET, block.to_bytes(4, "little"))
+        self._output.change(place + erofs.PLACE_OFFSET, (start >> erofs.BLOCK_BITS).to_bytes(4, "little"))
         self._output.change(place + erofs.NLINK_OFFSET, nlink.to_bytes(4, "little"))
 
 
