@@ -126,7 +126,10 @@ def _size(path: Path) -> int:
 
 
 def _bytes(root: Path) -> dict[str, int]:
-    """Return where the bytes below the data root are; all of them together are `total`."""
+    """Return where the bytes below the data root are; all of them together are `total`.
+
+    They change while they are measured, so what remains is never taken for less than nothing.
+    """
     parts = {part: sum(_size(root / place) for place in places.split()) for part, places in _PARTS.items()}
-    total = _size(root)
-    return parts | {"other": total - sum(parts.values()), "total": total}
+    parts["other"] = max(0, _size(root) - sum(parts.values()))
+    return parts | {"total": sum(parts.values())}
