@@ -124,6 +124,26 @@ def test_images_of_several_drivers_lie_side_by_side(own_engine: Engine) -> None:
     assert own_engine.docker("run", "--rm", "second", "echo", "too") == "too"
 
 
+def test_a_container_of_another_driver_is_explained_and_comes_back(own_engine: Engine) -> None:
+    own_engine.flags = ("--storage-driver", "overlay2")
+    own_engine.start()
+    own_engine.import_busybox()
+    own_engine.docker("run", "--name", "other", "busybox", "sh", "-c", "cat /mine 2>/dev/null || echo kept > /mine")
+    own_engine.stop()
+    own_engine.flags = ("--storage-driver", "erofs")
+    own_engine.start()
+    refused = own_engine.run("start", "other").stderr
+    assert "it is one of the storage driver overlay2: start wherryd with that" in refused
+    status, found = own_engine.api("GET", "/wherry/v1/system/check")
+    assert status == 200
+    assert "start wherryd with --storage-driver overlay2" in found
+    assert "docker rm" not in found
+    own_engine.stop()
+    own_engine.flags = ("--storage-driver", "overlay2")
+    own_engine.start()
+    assert own_engine.docker("start", "-a", "other") == "kept"
+
+
 def namespaces_of(pid: int) -> dict[str, Path]:
     """The mount namespaces, but that of the host, that a process has descriptors of."""
     host = os.readlink("/proc/self/ns/mnt")

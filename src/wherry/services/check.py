@@ -83,8 +83,7 @@ class CheckService:
             yield problem("unaccounted layer", key, text, remedy, mend=partial(snapshotter.remove, key))
         for container in catalog:
             if container.id not in active:
-                text = f"the writable layer of the container {container.name} is missing: it cannot start"
-                yield problem("missing layer", container.id, text, f"docker rm {container.name}")
+                yield self._without_layer(container.id, container.name)
         settings = self.lifecycle.settings
         for root in (settings.data_root / "containers", settings.run_root / "containers"):
             for entry in sorted(root.iterdir()):
@@ -92,6 +91,15 @@ class CheckService:
                     text, remedy = "a folder that belongs to no container", "it is deleted"
                     mend = partial(delete_folder, entry)
                     yield problem("unaccounted folder", str(entry), text, remedy, mend=mend, size=_size(entry))
+
+    def _without_layer(self, key: str, name: str) -> Problem:
+        """Explain a container that cannot start: its data may be where another storage driver keeps them."""
+        for path in sorted((self.lifecycle.settings.data_root / "snapshots").glob(f"*/active/{key}")):
+            driver = path.parent.parent.name
+            text = f"the writable layer of the container {name} is one of the storage driver {driver}: it cannot start"
+            return problem("missing layer", key, text, f"start wherryd with --storage-driver {driver}")
+        text = f"the writable layer of the container {name} is missing: it cannot start"
+        return problem("missing layer", key, text, f"docker rm {name}")
 
     def _unknown(self) -> Iterator[Problem]:
         root = self.lifecycle.settings.data_root

@@ -73,8 +73,14 @@ class Layout:
             return self.layers / name, True
         folder = self.container(name)
         if not folder.is_dir():
-            raise NotFound(f"no such snapshot: {name}")
+            raise NotFound(f"no such snapshot: {name}{self._elsewhere(name)}")
         return folder, False
+
+    def _elsewhere(self, name: str) -> str:
+        """Say which other storage driver has an active snapshot: the engine may have been started with another one."""
+        for path in sorted(self.root.parent.glob(f"*/active/{name}")):
+            return f"; it is one of the storage driver {path.parent.parent.name}: start wherryd with that"
+        return ""
 
     def chain(self, parent: str) -> tuple[str, ...]:
         """Return a committed snapshot and all below it, topmost first; () for ""."""
