@@ -26,6 +26,7 @@ from wherry.cmd import logformat
 from wherry.cmd.compose import Engine, compose
 from wherry.cmd.config import Config
 from wherry.errors import EngineError
+from wherry.supervision.interpreter import raise_own_limit
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     logformat.set_up("debug" if config.debug else config.log_level)
     os.umask(0o022)
+    raise_own_limit()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run(config, words))

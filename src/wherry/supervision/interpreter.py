@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import wherry
 
 _FILLED = 10
+_LIMIT = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def start(bootstrap: str, environment: Mapping[str, str], log: str, given: Mapping[int, int]) -> int:
@@ -40,7 +42,7 @@ def start(bootstrap: str, environment: Mapping[str, str], log: str, given: Mappi
 
 def _spawn(code: str, environment: Mapping[str, str], actions: Sequence[Any]) -> int:
     # -S: no site packages, which cost 10 ms
-    return os.posix_spawn(
+    pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", "-S", "-c", code],
         environment,
@@ -49,3 +51,13 @@ def _spawn(code: str, environment: Mapping[str, str], actions: Sequence[Any]) ->
         setsigmask=[],
         setsigdef=signal.valid_signals(),
     )
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, _LIMIT)
+    return pid
+
+
+def raise_own_limit() -> None:
+    """Let this process open as many files as it may: one for each layer's mount, one for each client, and so on.
+
+    What it starts, and so containers, have the limit that it was started with.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_LIMIT[1], _LIMIT[1]))
