@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import trees
+from tests.arch.rules import ROOT
 from tests.estargz import Estargz, estargz
 from tests.kernel.snapshots.lazyfile import promised_tar
 from tests.tars import file, folder, hard, link
@@ -78,12 +79,22 @@ class Lazy:
         self.server = subprocess.Popen(
             [sys.executable, "-m", "tests.kernel.snapshots.lazyfile", str(device), str(root / "blob"),
              str(root / "table"), str(layer.end)],
-            stdout=subprocess.PIPE, close_fds=False,
+            stdout=subprocess.PIPE, close_fds=False, cwd=ROOT,
         )  # fmt: skip
         os.close(device)
+        self.mounted = ["served"]
+        try:
+            self._mount()
+        except BaseException:
+            self.close()
+            raise
+
+    def _mount(self) -> None:
+        root = self.root
         assert self.server.stdout is not None
-        self.server.stdout.readline()
+        assert self.server.stdout.readline() == b"ready\n"
         _attach(root / "index", self.served, root / "lower")
+        self.mounted = ["lower", "served"]
         for name in ("upper", "work", "merged"):
             (root / name).mkdir()
         self.merged = root / "merged"
