@@ -101,6 +101,7 @@ def test_an_internal_network_has_no_way_out(engine):
     command("ip", "link", "add", "wire", "up", "type", "bridge")
     command("ip", "addr", "add", "192.0.2.1/24", "dev", "wire")
     outside = f"outside-{os.getpid()}"  # /run/netns is the machine's
+    mounted = os.path.ismount("/run/netns")
     command("ip", "netns", "add", outside)
     command("ip", "link", "add", "port", "master", "wire", "up", "type", "veth", "peer", "eth9", "netns", outside)
     for words in ("addr add 192.0.2.2/24 dev eth9", "link set eth9 up", "route add default via 192.0.2.1"):
@@ -117,6 +118,8 @@ def test_an_internal_network_has_no_way_out(engine):
     outgoing.close()
     shut.close()
     command("ip", "netns", "del", outside)
+    if not mounted:  # ip has mounted it over itself
+        command("umount", "/run/netns")
 
 
 @isolated
