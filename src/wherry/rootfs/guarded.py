@@ -16,11 +16,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from wherry.kernel import const, mountapi, pathsafe
 from wherry.kernel.procfs import Mounted, parse_mount
-from wherry.rootfs.view import Kept, View, in_order, inside, source_of
+from wherry.rootfs.view import Kept, View, gathered, in_order, inside, source_of
 
 _OWN_LINKS = pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
@@ -37,7 +38,8 @@ def of_running(pidfd: int, kept: Iterable[Kept], *, root_device: int) -> View:
     wanted = in_order(kept)
     sources = _sources(wanted)
     try:
-        return inside(pidfd, lambda thread: _taken(thread, wanted, sources, root_device))
+        take = partial(_taken, wanted=wanted, sources=sources, root_device=root_device)
+        return inside(pidfd, lambda thread: gathered(lambda top: take(thread, top)))
     except BaseException:
         for fd in sources.values():
             os.close(fd)
@@ -64,25 +66,17 @@ def _sources(wanted: Sequence[Kept]) -> dict[str, int]:
     return found
 
 
-def _taken(thread: int, wanted: Sequence[Kept], sources: dict[str, int], root_device: int) -> list[tuple[str, int]]:
-    top = os.open("/", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    taken: list[tuple[str, int]] = []
-    try:
-        mounts = _table(thread)
-        _check_root(mounts[_mount_id(thread, top)], root_device)
-        taken.append(("/", mountapi.clone_fd(top)))
-        for each in wanted:
-            if each.destination in sources:
-                taken.append((each.destination, sources.pop(each.destination)))
-            elif not each.source and (tree := _in_memory(top, each.destination, mounts.values())) >= 0:
-                taken.append((each.destination, tree))
-    except BaseException:
-        for _, tree in taken:
-            os.close(tree)
-        raise
-    finally:
-        os.close(top)
-    return taken
+def _taken(
+    thread: int, top: int, *, wanted: Sequence[Kept], sources: dict[str, int], root_device: int
+) -> Iterator[tuple[str, int]]:
+    mounts = _table(thread)
+    _check_root(mounts[_mount_id(thread, top)], root_device)
+    yield "/", mountapi.clone_fd(top)
+    for each in wanted:
+        if each.destination in sources:
+            yield each.destination, sources.pop(each.destination)
+        elif not each.source and (tree := _in_memory(top, each.destination, mounts.values())) >= 0:
+            yield each.destination, tree
 
 
 def _read(thread: int, name: str) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def of_running(pidfd: int, kept: Iterable[Kept]) -> View:
 
     Raises OSError: ESRCH when the process is gone, EPERM when the container has replaced its mount namespace.
     """
-    return inside(pidfd, lambda thread: _taken(kept))
+    return inside(pidfd, lambda thread: gathered(lambda top: _taken(top, kept)))
 
 
 def inside(pidfd: int, take: Callable[[int], list[tuple[str, int]]]) -> View:
@@ -201,16 +201,16 @@ def _mount(root: int, kept: Kept) -> None:
         os.close(tree)
 
 
-def _taken(kept: Iterable[Kept]) -> list[tuple[str, int]]:
-    """Return copies of the container's mounts, its root first, from a thread that has a copy of its namespace."""
+def gathered(take: Callable[[int], Iterator[tuple[str, int]]]) -> list[tuple[str, int]]:
+    """Return the copies of mounts that `take(top)` yields with their places, or, when it fails, none.
+
+    top: the root of the calling thread, which has a copy of the container's namespace.
+    """
     top = os.open("/", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     taken: list[tuple[str, int]] = []
     try:
-        taken.append(("/", mountapi.clone_fd(top)))
-        for each in in_order(kept):
-            tree = _take(top, each)
-            if tree >= 0:
-                taken.append((each.destination, tree))
+        for each in take(top):
+            taken.append(each)  # noqa: PERF402  what was yielded before a failure is closed
     except BaseException:
         for _, tree in taken:
             os.close(tree)
@@ -218,6 +218,15 @@ def _taken(kept: Iterable[Kept]) -> list[tuple[str, int]]:
     finally:
         os.close(top)
     return taken
+
+
+def _taken(top: int, kept: Iterable[Kept]) -> Iterator[tuple[str, int]]:
+    """Yield copies of the container's mounts, its root first."""
+    yield "/", mountapi.clone_fd(top)
+    for each in in_order(kept):
+        tree = _take(top, each)
+        if tree >= 0:
+            yield each.destination, tree
 
 
 def _take(top: int, kept: Kept) -> int:

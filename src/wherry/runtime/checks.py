@@ -62,7 +62,7 @@ class Checks:
         if self._described is None:
             self._reply(message["seq"], {"unable": True})
             return
-        session = Session(self._poller, terminal=False, log=None, stdin=False, once=False, patient=False)
+        session = Session.without_streams(self._poller)
         process = Process(self._poller, session)
         check = _Check(message["seq"], process, message["timeout"], message["limit"], time.time_ns())
         process.on_running = lambda process: self._running(check)

@@ -112,6 +112,11 @@ class Session:
         self.on_output_end: Callable[[], None] = lambda: None
         self.on_log_failure: Callable[[OSError], object] = lambda error: None
 
+    @classmethod
+    def without_streams(cls, poller: Poller) -> Session:
+        """Return the session of a process whose streams are none of ours."""
+        return cls(poller, terminal=False, log=None, stdin=False, once=False, patient=False)
+
     # Descriptors of the process
 
     def make_pipes(self, *, output: bool) -> tuple[int, int, int]:

@@ -162,7 +162,7 @@ class Starters:
             self._drop(min(self._all, key=lambda each: each.used))
         before, born = accounts_of(self._first()), time.time_ns()
         ours, theirs = channel.pair()
-        session = Session(self._poller, terminal=False, log=None, stdin=False, once=False, patient=False)
+        session = Session.without_streams(self._poller)
         process = Process(self._poller, session)
         process.on_running = self._ready
         process.on_failed = process.on_exit = self._gone
