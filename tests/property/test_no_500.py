@@ -146,9 +146,8 @@ def _check_what_is_left(engine: Engine, before: int, early: int) -> None:
     assert engine.process.poll() is None, engine.tail()
     engine.remove_all()
     deadline = time.monotonic() + SETTLE
-    while _descriptors(engine.process.pid) > before + 5 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    after = _descriptors(engine.process.pid)
+    while (after := _descriptors(engine.process.pid)) > before + 5 and time.monotonic() < deadline:
+        time.sleep(0.1)  # layers are deleted in the background, through descriptors that come and go
     assert after <= before + 5, f"{before} descriptors before, {after} after"
     grown = _memory(engine.process.pid) - early
     assert grown < GROWTH, f"the engine grew by {grown >> 20} MiB"
