@@ -275,31 +275,40 @@ class Connection(asyncio.Protocol):
         head = write_head(reply.status, reply.headers, length=length, keep_alive=keep_alive, chunked=False)
         self._transport.write(head + reply.body if body else head)
 
+    def _write(self, data: bytes) -> None:
+        """Write a part of a stream; raises ClientGone.
+
+        A write that fails closes the transport at once, while we are told of the end of the connection a turn later.
+        """
+        if self._transport.is_closing():
+            raise ClientGone("the client closed the connection")
+        self._transport.write(data)
+
     async def _stream(self, stream: Stream) -> None:
         """Send the head at once and each chunk as it comes, at the pace of the client."""
         chunked = self._head.chunked_answers
         keep = chunked and self._stays_open()
-        self._transport.write(write_head(stream.status, stream.headers, length=None, keep_alive=keep, chunked=chunked))
+        self._write(write_head(stream.status, stream.headers, length=None, keep_alive=keep, chunked=chunked))
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         try:
             async for chunk in stream.chunks:
                 if isinstance(chunk, FilePart):
                     await self._send_part(chunk, chunked=chunked)
                 elif chunk:
-                    self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                    self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                     await self._drain()
         finally:
             close = getattr(stream.chunks, "aclose", None)
             if close is not None:
                 await close()
         if chunked:
-            self._transport.write(b"0\r\n\r\n")
+            self._write(b"0\r\n\r\n")
         self._closing = self._closing or not keep
 
     async def _send_part(self, part: FilePart, *, chunked: bool) -> None:
         """Send a part of a file as one chunk, past the transport, which has nothing left to write meanwhile."""
         if chunked:
-            self._transport.write(b"%x\r\n" % part.size)
+            self._write(b"%x\r\n" % part.size)
         self._transport.set_write_buffer_limits(high=0)
         await self._drain()
         descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
@@ -309,7 +318,7 @@ class Connection(asyncio.Protocol):
             os.close(descriptor)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH)
         if chunked:
-            self._transport.write(b"\r\n")
+            self._write(b"\r\n")
 
     async def _drain(self) -> None:
         if self._writable is not None:
