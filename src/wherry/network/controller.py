@@ -71,13 +71,13 @@ class Networks:
         with self._lock:
             self._attached = self._endpoints.load(alive, self._directory, self._attached)
             kept = [each for group in self._attached.values() for each in group]
-        links = {each.host_link for each in kept if each.host_link}
         held: dict[str, set[str]] = {}
         for each in kept:
             held.setdefault(each.endpoint.network_id, set()).add(each.endpoint.ipv4)
         with NetlinkSocket() as netlink:
             for entry in self._directory:
-                entry.driver.sweep(netlink, entry.network, links)
+                members = [each for each in kept if each.endpoint.network_id == entry.network.id]
+                entry.driver.sweep(netlink, entry.network, members)
         for entry in self._directory:
             if entry.pool is not None:
                 entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
@@ -402,12 +402,12 @@ class Networks:
 
     def _unlink(self, netlink: NetlinkSocket, network_id: str, group: Iterable[Attached]) -> Entry | None:
         """Delete the links of endpoints in one network; return None when it was removed meanwhile."""
-        links = [each.host_link for each in group if each.host_link]
+        linked = [each for each in group if each.endpoint.interface]
         entry = self._directory.get(network_id)
         if entry is None:
-            netlink.apply(*(link.delete_link(name) for name in links))
-        elif links:
-            entry.driver.detach(netlink, links)
+            netlink.apply(*(link.delete_link(each.host_link) for each in linked if each.host_link))
+        elif linked:
+            entry.driver.detach(netlink, entry.network, linked)
         return entry
 
     def rename(self, container: str, names: Mapping[str, tuple[str, ...]]) -> None:
@@ -466,13 +466,13 @@ class Networks:
             endpoint = replace(
                 endpoint,
                 interface=f"eth{number}",
-                mac=asked.mac.lower() or entry.driver.mac(network, ipv4),
                 ipv4=ipv4,
                 ipv4_prefix=network.network.prefixlen,
                 gateway4="" if network.internal else network.gateway,
                 gw_priority=asked.gw_priority,
                 names=() if network.predefined else asked.names,
             )
+            endpoint = replace(endpoint, mac=asked.mac.lower() or entry.driver.mac(endpoint))
         return Plan(entry.driver, network, endpoint)
 
     def _discard(self, built: Built) -> None:

@@ -2,9 +2,10 @@
 
     open(network)    bring the network up, or take up what is there after a crash; returns it with what was chosen,
                      a subnet for instance, which overlaps none of `avoid`
+    mac(endpoint)    the MAC address of an endpoint that asks for none
     attach(...)      make the link of one endpoint; its end in the namespace is down and has its final name and MAC
     expose(link)     let published ports of a container be reached from 127.0.0.1 and from the container itself
-    detach(links)    take links away and return when they are gone, so that their addresses are free
+    detach(...)      take links of endpoints away and return when they are gone, so that their addresses are free
     sweep(...)       after a crash: take away the links that belong to no container
     close(network)   with remove, take everything off the host again
 
@@ -20,17 +21,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wherry.kernel.netlink.socket import NetlinkSocket
+from wherry.network.api import Endpoint
 from wherry.network.ipam.subnets import Subnet
-from wherry.network.records import Network
+from wherry.network.records import Attached, Network
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
-    """The end of a link that an endpoint needs inside of a namespace."""
+class Joined:
+    """What `attach` made: the endpoint, with what the driver decided, and the name of its link on the host.
 
-    netns_fd: int
-    interface: str
-    mac: str
+    host_link "": there is nothing on the host; the link is in the namespace alone and ends with it.
+    """
+
+    endpoint: Endpoint
+    host_link: str = ""
 
 
 class Driver(Protocol):
@@ -42,9 +46,9 @@ class Driver(Protocol):
         ...
 
     def open(self, network: Network, avoid: Collection[Subnet] = ()) -> Network: ...
-    def mac(self, network: Network, ipv4: str) -> str: ...
-    def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str: ...
+    def mac(self, endpoint: Endpoint) -> str: ...
+    def attach(self, netlink: NetlinkSocket, network: Network, endpoint: Endpoint, netns_fd: int) -> Joined: ...
     def expose(self, name: str) -> None: ...
-    def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None: ...
-    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None: ...
+    def detach(self, netlink: NetlinkSocket, network: Network, ended: Collection[Attached]) -> None: ...
+    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[Attached]) -> None: ...
     def close(self, network: Network, *, remove: bool) -> None: ...

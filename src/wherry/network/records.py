@@ -20,7 +20,9 @@ PREDEFINED = ("bridge", "host", "none")
 class Network(Model, frozen=True):
     """A network. subnet "" for those that give out no addresses. created: Unix ns.
 
-    asked: the subnets as the user wrote them, which is what clients are shown; none when the engine chose.
+    subnet6 and so on: the same for IPv6, where the network has that. asked: the subnets as the user wrote them, which
+    is what clients are shown; none when the engine chose. config_only: it holds a configuration for others and no
+    container; config_from: the name of the one that this network took its configuration from.
     """
 
     id: str
@@ -31,6 +33,16 @@ class Network(Model, frozen=True):
     gateway: str = ""
     ip_range: str = ""
     auxiliary: dict[str, str] = field(default_factory=dict)
+    ipv4: bool = True
+    ipv6: bool = False
+    subnet6: str = ""
+    gateway6: str = ""
+    ip_range6: str = ""
+    auxiliary6: dict[str, str] = field(default_factory=dict)
+    ipam_driver: str = "default"
+    scope: str = "local"
+    config_only: bool = False
+    config_from: str = ""
     asked: tuple[IpamPool, ...] = ()
     ipam_options: dict[str, str] | None = None
     options: dict[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from wherry.kernel.netlink.codec import Request
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import sysctls
 from wherry.network.api import Endpoint
-from wherry.network.driver import Driver, Port
+from wherry.network.driver import Driver
 from wherry.network.ports import Published
 from wherry.network.records import Attached, Network, new_id
 
@@ -92,9 +92,10 @@ def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str
 
 
 def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attached:
-    wanted = plan.endpoint
-    name = plan.driver.attach(host, plan.network, Port(fd, wanted.interface, wanted.mac)) if wanted.interface else ""
-    return Attached(wanted, sandbox_id, name)
+    if not plan.endpoint.interface:
+        return Attached(plan.endpoint, sandbox_id)
+    joined = plan.driver.attach(host, plan.network, plan.endpoint, fd)
+    return Attached(joined.endpoint, sandbox_id, joined.host_link)
 
 
 def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str], *, fresh: bool = True) -> None:
@@ -163,7 +164,7 @@ def join(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str, others: Sequ
             inner.apply(*_addresses(attached.endpoint))
             _reroute(inner, [*others, attached.endpoint])
         except BaseException:
-            plan.driver.detach(host, [attached.host_link])
+            plan.driver.detach(host, plan.network, [attached])
             _reroute(inner, others)
             raise
     return attached

@@ -11,9 +11,11 @@ from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.kernel.netlink import nft
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import bridgeplan, sysctls
+from wherry.network.api import Endpoint
 from wherry.network.config import NetworkConfig
 from wherry.network.drivers.bridge import BridgeDriver
 from wherry.network.firewall.nftables import Nftables
+from wherry.network.records import Attached, Network
 
 pytestmark = pytest.mark.root
 
@@ -244,5 +246,8 @@ def test_any_number_of_links_is_taken_away_and_those_that_are_gone_do_not_matter
     driver = BridgeDriver(bridgeplan.of_default(NetworkConfig(bridge="wherry0")), Nftables("wherry-wherry0"))
     with NetlinkSocket() as netlink:
         command("ip", "link", "add", "last", "type", "bridge")
-        driver.detach(netlink, [f"veth{number:07x}" for number in range(4000)] + ["last"])
+        names = [*(f"veth{number:07x}" for number in range(4000)), "last"]
+        here = Network(id="n", name="bridge", driver="bridge", created=0)
+        ended = [Attached(Endpoint("n", "bridge", "e", "eth0", ""), "s", name) for name in names]
+        driver.detach(netlink, here, ended)
         assert links() == {"lo", "wherry0"}

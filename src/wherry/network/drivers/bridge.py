@@ -26,11 +26,12 @@ from wherry.kernel.netlink.claim import Claim
 from wherry.kernel.netlink.link import Link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import forwarding, sysctls
+from wherry.network.api import Endpoint
 from wherry.network.bridgeplan import ALIAS, BridgePlan
-from wherry.network.driver import Port
+from wherry.network.driver import Joined
 from wherry.network.firewall.api import Firewall
 from wherry.network.ipam import subnets
-from wherry.network.records import Network
+from wherry.network.records import Attached, Network
 
 START = "wherry start"
 START_WAIT = 20.0
@@ -137,18 +138,18 @@ class BridgeDriver:
             requests.append(addr.new_address(bridge.index, *wanted, broadcast=broadcast))
         netlink.apply(*requests)
 
-    def mac(self, network: Network, ipv4: str) -> str:
+    def mac(self, endpoint: Endpoint) -> str:
         """Return the MAC address that belongs to an address."""
-        return (bytes((0x02, 0x42)) + socket.inet_aton(ipv4)).hex(":")
+        return (bytes((0x02, 0x42)) + socket.inet_aton(endpoint.ipv4)).hex(":")
 
-    def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str:
+    def attach(self, netlink: NetlinkSocket, network: Network, endpoint: Endpoint, netns_fd: int) -> Joined:
         """Make a veth pair between the bridge and a namespace.
 
         Where containers may not talk to each other, their ports are isolated: the bridge forwards nothing between them.
         """
         if not self._index:
             raise SystemFailure(f"network {network.name} is down: the log of the engine's start says why")
-        peer = link.VethPeer(port.interface, port.netns_fd, port.mac)
+        peer = link.VethPeer(endpoint.interface, netns_fd, endpoint.mac)
         for attempt in range(NAME_ATTEMPTS):
             name = f"veth{os.urandom(4).hex()[:7]}"
             pair = link.new_veth(name, peer, master=self._index, mtu=self._plan.mtu, group=self._group)
@@ -158,7 +159,7 @@ class BridgeDriver:
                 if error.errno != errno.EEXIST or attempt == NAME_ATTEMPTS - 1:
                     raise
                 continue
-            return name
+            return Joined(endpoint, name)
         raise AssertionError("unreachable: the last attempt raises")
 
     def expose(self, name: str) -> None:
@@ -175,19 +176,23 @@ class BridgeDriver:
             sysctls.write(f"net/ipv4/conf/{self._plan.name}/route_localnet", "1")
             self._exposed = True
 
-    def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
+    def detach(self, netlink: NetlinkSocket, network: Network, ended: Collection[Attached]) -> None:
         """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine."""
+        self._delete(netlink, [each.host_link for each in ended if each.host_link])
+
+    def _delete(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
         into = link.group(self._doomed)
         moves = [link.set_attributes(name, into, missing_ok=True) for name in links]
         for start in range(0, len(moves), BATCH):
             netlink.apply(*moves[start : start + BATCH])
         netlink.apply(link.delete_group(self._doomed))
 
-    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
+    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[Attached]) -> None:
         """Delete our links but those of running containers, which are put back when the bridge had to be made again."""
+        kept = {each.host_link for each in keep}
         ours = [each for each in link.list_links(netlink) if each.group in (self._group, self._doomed)]
-        self.detach(netlink, [each.name for each in ours if each.name not in keep])
-        lost = [each.name for each in ours if each.name in keep and each.master != self._index]
+        self._delete(netlink, [each.name for each in ours if each.name not in kept])
+        lost = [each.name for each in ours if each.name in kept and each.master != self._index]
         if self._index and lost:
             netlink.apply(*(link.set_attributes(name, link.master(self._index), missing_ok=True) for name in lost))
 

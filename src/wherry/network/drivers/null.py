@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from wherry.kernel.netlink.socket import NetlinkSocket
-from wherry.network.driver import Port
+from wherry.network.api import Endpoint
+from wherry.network.driver import Joined
 from wherry.network.ipam.subnets import Subnet
-from wherry.network.records import Network
+from wherry.network.records import Attached, Network
 
 
 class NullDriver:
@@ -19,21 +20,21 @@ class NullDriver:
         """Nothing to bring up."""
         return network
 
-    def mac(self, network: Network, ipv4: str) -> str:
+    def mac(self, endpoint: Endpoint) -> str:
         """No link, no address."""
         return ""
 
-    def attach(self, netlink: NetlinkSocket, network: Network, port: Port) -> str:
+    def attach(self, netlink: NetlinkSocket, network: Network, endpoint: Endpoint, netns_fd: int) -> Joined:
         """Make no link."""
-        return ""
+        return Joined(endpoint)
 
     def expose(self, name: str) -> None:
         """Nothing leads to it."""
 
-    def detach(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
+    def detach(self, netlink: NetlinkSocket, network: Network, ended: Collection[Attached]) -> None:
         """There are no links."""
 
-    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[str]) -> None:
+    def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[Attached]) -> None:
         """There are no links."""
 
     def close(self, network: Network, *, remove: bool) -> None:

@@ -20,6 +20,9 @@ class BridgeRules:
     """masquerade: packets leaving the subnet by another interface get that interface's address.
 
     icc: containers of the bridge may talk to each other. internal: nothing goes out of the bridge, nothing comes in.
+    subnet, subnet6: "" for a family that the network does not have; masquerade6, gateway_mode6: as without the number.
+    gateway_mode: "nat"; "nat-unprotected" (every port of a container can be reached from outside); "routed" (as it is,
+    without translation, published ports only); "isolated" (internal, and the host has no address in it).
     """
 
     bridge: str
@@ -27,13 +30,17 @@ class BridgeRules:
     masquerade: bool = True
     icc: bool = True
     internal: bool = False
+    subnet6: str = ""
+    masquerade6: bool = True
+    gateway_mode: str = "nat"
+    gateway_mode6: str = "nat"
 
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A port of the host that leads to one of a container. address "": every address of the host.
+    """A port of the host that leads to one of a container, of one family, which is that of to_address.
 
-    protocol: the number of IANA's (6 tcp, 17 udp, 132 sctp).
+    address "": every address of the host. protocol: the number of IANA's (6 tcp, 17 udp, 132 sctp).
     """
 
     protocol: int
@@ -43,9 +50,14 @@ class Forward:
     to_port: int
 
     @property
-    def place(self) -> tuple[int, str, int]:
+    def family(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.to_address else 4
+
+    @property
+    def place(self) -> tuple[int, int, str, int]:
         """What of the host it takes; only one forward can have it."""
-        return self.protocol, self.address, self.port
+        return self.family, self.protocol, self.address, self.port
 
 
 class Firewall(Protocol):
