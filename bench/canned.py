@@ -1,4 +1,4 @@
-"""A server that answers what docker's exec, start, wait and logs ask, and does nothing: python -m bench.canned SOCKET.
+"""A server that answers what docker's run, exec, start, wait and logs ask: python -m bench.canned SOCKET.
 
 What the docker command takes against it is its own share of every figure, which no engine can go below.
 """
@@ -49,6 +49,10 @@ def _answer(method: str, path: str) -> bytes:
         return _START + _UPGRADE if "/exec/" in path else b"HTTP/1.1 204 No Content\r\n\r\n"
     if "/exec/" in path:
         return _reply("200 OK", '{"ID":"abc","Running":false,"ExitCode":0}')
+    if path.endswith("/wait?condition=removed"):
+        return _reply("200 OK", '{"StatusCode":0}')
+    if "/attach?" in path:
+        return _START + _UPGRADE
     container = '{"Id":"abc","Config":{"Tty":false}}'
     return _reply("201 Created", container) if method == "POST" else _reply("200 OK", container)
 
@@ -66,7 +70,7 @@ def _serve(connection: socket.socket) -> None:
                 _send_logs(connection)
                 continue
             connection.sendall(_answer(method, path))
-            if path.endswith("/start"):
+            if path.endswith("/exec/abc/start") or "/attach?" in path:
                 return
 
 

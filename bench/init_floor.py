@@ -35,7 +35,7 @@ def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def carry_out(setup: Any, make_plan: Any) -> None:
+def carry_out(setup: Any, make_plan: Any, marks: Any = None) -> None:
     """`init._carry_out` with a clock."""
     clock, before = time.perf_counter(), faults()
     rows = [("fork, isolate", clock - started, before)]

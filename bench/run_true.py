@@ -1,8 +1,11 @@
-"""`docker run --rm --network NETWORK IMAGE true`: through the docker command, and the engine's part of it alone."""
+"""`docker run --rm --network NETWORK IMAGE true`: through the docker command, and the engine's part of it alone.
+
+The last line is the docker command against a server that answers at once: no engine can go below it.
+"""
 
 from __future__ import annotations
 
-from bench import harness, requests
+from bench import canned, harness, requests
 
 WORKS = (
     ("run --rm true, bridge network", "bridge", 24.0),
@@ -21,7 +24,10 @@ def measure(options: harness.argparse.Namespace) -> list[harness.Line]:
             lines.append(
                 harness.engines(lambda side, of=network: requests.run_true(side, of), ours, peer, options.rounds)
             )
-    return lines
+    with canned.running() as nothing:
+        words = nothing.docker("run", "--rm", harness.IMAGE, "true")
+        [floor] = harness.in_turns([lambda: harness.timed(words)], options.rounds)
+    return [*lines, harness.Line.of("  the docker command against no engine", [floor], None, None)]
 
 
 if __name__ == "__main__":
