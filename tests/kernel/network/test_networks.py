@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.kernel.isolation import command, inside, ip, isolated
@@ -76,63 +74,6 @@ def test_subnets_avoid_the_host_and_each_other(engine):
     with pytest.raises(InvalidArgument, match="lo exists and is no bridge"):
         make(networks, "c", options={"com.docker.network.bridge.name": "lo"})
     assert networks.names() == ["bridge", "host", "none", "a", "b"]
-
-
-@isolated
-def test_networks_are_isolated_from_each_other(engine):
-    networks = engine()
-    for name, subnet in (("a", "10.1.0.0/24"), ("b", "10.2.0.0/24")):
-        make(networks, name, subnet)
-    boxes = [opened(networks, f"c{number}", EndpointRequest(each)) for number, each in enumerate("aab")]
-    boxes.append(opened(networks, "c9", EndpointRequest("bridge")))
-    one, two, other, default = boxes
-    assert ping(one.netns_fd, "10.1.0.3"), "two containers of one network"
-    assert ping(two.netns_fd, "10.1.0.1"), "the host"
-    assert not ping(one.netns_fd, "10.2.0.2"), "another network"
-    assert not ping(other.netns_fd, "10.1.0.2")
-    assert not ping(default.netns_fd, "10.1.0.2"), "from the default bridge"
-    assert not ping(one.netns_fd, default.endpoints[0].ipv4)
-    for box in boxes:
-        box.close()
-
-
-@isolated
-def test_an_internal_network_has_no_way_out(engine):
-    command("ip", "link", "add", "wire", "up", "type", "bridge")
-    command("ip", "addr", "add", "192.0.2.1/24", "dev", "wire")
-    outside = f"outside-{os.getpid()}"  # /run/netns is the machine's
-    mounted = os.path.ismount("/run/netns")
-    command("ip", "netns", "add", outside)
-    command("ip", "link", "add", "port", "master", "wire", "up", "type", "veth", "peer", "eth9", "netns", outside)
-    for words in ("addr add 192.0.2.2/24 dev eth9", "link set eth9 up", "route add default via 192.0.2.1"):
-        command("ip", "-n", outside, *words.split())
-    networks = engine()
-    make(networks, "open", "10.1.0.0/24")
-    make(networks, "closed", "10.2.0.0/24", internal=True)
-    outgoing, shut = (opened(networks, f"c{name}", EndpointRequest(name)) for name in ("open", "closed"))
-    assert ping(outgoing.netns_fd, "192.0.2.2")
-    assert shut.endpoints[0].gateway4 == ""
-    inside(shut.netns_fd, lambda: command("ip", "route", "add", "default", "via", "10.2.0.1"))
-    assert not ping(shut.netns_fd, "192.0.2.2"), "a route of its own making does not help"
-    assert not ping(shut.netns_fd, "10.1.0.2")
-    outgoing.close()
-    shut.close()
-    command("ip", "netns", "del", outside)
-    if not mounted:  # ip has mounted it over itself
-        command("umount", "/run/netns")
-
-
-@isolated
-def test_containers_without_icc_reach_the_host_but_not_each_other(engine):
-    networks = engine()
-    make(networks, "n", "10.1.0.0/24", options={"com.docker.network.bridge.enable_icc": "false"})
-    one, two = (opened(networks, name, EndpointRequest("n")) for name in ("c1", "c2"))
-    assert ping(one.netns_fd, "10.1.0.1")
-    assert not ping(one.netns_fd, two.endpoints[0].ipv4), "on the bridge"
-    inside(one.netns_fd, lambda: command("ip", "route", "add", "10.1.0.3/32", "via", "10.1.0.1"))
-    assert not ping(one.netns_fd, two.endpoints[0].ipv4), "through the host"
-    one.close()
-    two.close()
 
 
 @isolated
