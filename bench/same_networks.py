@@ -1,0 +1,157 @@
+"""What docker says about networks, here and at a dockerd, field by field: the same commands, the answers compared.
+
+    python -m bench.same_networks --peer-host unix:///PATH/docker.sock [--only TEXT]
+
+The commands stand in same_networks.txt; each script runs on both engines. Of an answer in JSON every field is compared,
+of a refusal its text and exit code. What differs by nature is made alike before: ids, times, MAC addresses, paths, and addresses of subnets that the engines
+chose themselves. Every difference that is left is printed; docs/compat.md gives the reason for each that is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench import harness
+from bench.harness import Side
+
+MARK = "wherry-same"
+_ALIKE = (
+    (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
+    (re.compile(r"\b[0-9a-f]{12}\b"), "<short id>"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[.\d]*(Z|[+-]\d\d:\d\d)"), "<time>"),
+    (re.compile(r"\b(?!02:42:0a:63)[0-9a-f]{2}(:[0-9a-f]{2}){5}\b"), "<mac>"),
+    (re.compile(r"\b(172\.(1[6-9]|2\d|3[01])|192\.168)\.\d+\.(?=\d)"), "<chosen>."),
+    (re.compile(r"\bfd(?!99)[0-9a-f]{2}:[0-9a-f:]+"), "<chosen6>"),
+    (re.compile(r"/(var/)?run/[\w./-]*netns/\S+?(?=\"|$)|/\S+/netns/\w+"), "<netns>"),
+    (re.compile(r"\b(3[2-9]|[45]\d|60)\d{3}\b"), "<port>"),
+    (re.compile(r"docker0|whbench0"), "<bridge>"),
+    (re.compile(r"br-<short id>"), "<network's bridge>"),
+)
+
+_SHORT = {
+    "RUN": f"run -d --name {MARK}-c",
+    "TOP": f"{harness.IMAGE} sleep 1000",
+    "SHOW": f"container inspect {MARK}-c",
+    "IMAGE": harness.IMAGE,
+    "PREFIX": MARK,
+    "''": "",
+}
+_NAME = re.compile(r"(?<![-\w])([A-Z])(?![\w=])")
+CLEAN = "CLEAN"
+OURS_ALONE = re.compile(
+    r"\[0\]\.(Driver|GraphDriver|ResolvConfPath|HostnamePath|HostsPath|LogPath|Image|State|Storage|Config\.Image"
+    r"|HostConfig\.(LogConfig|Cgroup|Isolation|CgroupnsMode|Runtime|Masked|Readonly|ConsoleSize)).*"
+)
+"""Fields of a container that are no matter of networks."""
+
+
+def scripts() -> Iterator[tuple[str, list[str]]]:
+    """Yield names and docker commands of same_networks.txt."""
+    for part in Path(__file__).with_suffix(".txt").read_text().split("\n[")[1:]:
+        name, _, lines = part.partition("]\n")
+        yield name, [line for line in lines.splitlines() if line]
+
+
+def words_of(line: str) -> list[str]:
+    """Return the words of a command, its short words written out."""
+    found: list[str] = []
+    for word in line.split():
+        if word in _SHORT:
+            found += _SHORT[word].split() or [""]
+        else:
+            found.append(_NAME.sub(lambda match: f"{MARK}-{match[1].lower()}", word.replace("PREFIX", MARK)))
+    return found
+
+
+def alike(text: str) -> str:
+    """Return a text in which what differs by nature is the same."""
+    for pattern, word in _ALIKE:
+        text = pattern.sub(word, text)
+    return text
+
+
+def run(side: Side, line: str) -> Any:
+    """Run a docker command; return its JSON, or its texts and exit code."""
+    command = ["timeout", "30", *side.docker(*words_of(line))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0 and (line == "SHOW" or " inspect " in f" {line} "):
+        return json.loads(done.stdout)
+    return {"code": done.returncode, "out": sorted(alike(done.stdout).split("\n")), "err": alike(done.stderr.strip())}
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the fields of a JSON value: path, and the value as text."""
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield from flat(each, f"{path}.{alike(str(key))}")
+    elif isinstance(value, list) and value:
+        for number, each in enumerate(value):
+            yield from flat(each, f"{path}[{number}]")
+    else:
+        yield path, alike(json.dumps(value))
+
+
+def compare(script: list[str], ours: Side, peer: Side) -> list[str]:
+    """Run a script on both and return the differences."""
+    found = []
+    for line in script:
+        if line == CLEAN:
+            for side in (ours, peer):
+                clean(side)
+            continue
+        answers = [dict(flat(run(side, line))) for side in (ours, peer)]
+        for path in dict.fromkeys((*answers[0], *answers[1])):
+            one, other = (each.get(path, "(missing)") for each in answers)
+            if one != other and not OURS_ALONE.match(path):
+                found.append(f"{line}\n        {path}\n            ours {one}\n            peer {other}")
+    return found
+
+
+def clean(side: Side) -> None:
+    """Remove what a script made."""
+    containers = side.run("ps", "-aq", "--filter", f"name={MARK}").split()
+    containers += side.run("ps", "-aq", "--filter", f"ancestor={harness.IMAGE}").split()
+    if containers:
+        subprocess.run(side.docker("rm", "-f", *dict.fromkeys(containers)), capture_output=True, check=False)
+    networks = side.run("network", "ls", "--filter", f"name={MARK}", "--format", "{{.Name}}").split()
+    for each in sorted(networks, reverse=True):
+        subprocess.run(side.docker("network", "rm", each), capture_output=True, check=False)
+
+
+def main() -> None:
+    """Print the differences of all scripts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peer-host", default=os.environ.get("WHERRY_BENCH_PEER_HOST", ""))
+    parser.add_argument("--host", default="")
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    if not options.peer_host:
+        raise SystemExit("a dockerd's socket is needed: --peer-host")
+    options.rounds, options.peer_exec, options.shared_dir = 1, "", ""
+    total = 0
+    with harness.sides(options) as (ours, peer):
+        assert peer is not None
+        for name, script in scripts():
+            if options.only not in name:
+                continue
+            found = compare(script, ours, peer)
+            for side in (ours, peer):
+                clean(side)
+            total += len(found)
+            print(f"{name}: {'the same' if not found else f'{len(found)} differences'}", flush=True)
+            for each in found:
+                print(f"    {each}")
+    print(f"{total} differences")
+    sys.exit(bool(total))
+
+
+if __name__ == "__main__":
+    main()
