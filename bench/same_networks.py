@@ -3,8 +3,9 @@
     python -m bench.same_networks --peer-host unix:///PATH/docker.sock [--only TEXT]
 
 The commands stand in same_networks.txt; each script runs on both engines. Of an answer in JSON every field is compared,
-of a refusal its text and exit code. What differs by nature is made alike before: ids, times, MAC addresses, paths, and addresses of subnets that the engines
-chose themselves. Every difference that is left is printed; docs/compat.md gives the reason for each that is wanted.
+of a refusal its text and exit code. What differs by nature is made alike before: ids, times, MAC addresses, paths, and
+addresses of subnets that the engines chose themselves. Every difference that is left is printed; docs/compat.md gives
+the reason for each that is wanted.
 """
 
 from __future__ import annotations
