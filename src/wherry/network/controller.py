@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
 from wherry.network.endpointstore import EndpointStore
 from wherry.network.ipam.pool import WAITING
+from wherry.network.members import Members
 from wherry.network.naming import Naming, OpenNamespace, concerns
 from wherry.network.ports import PortRequest, Published
 from wherry.network.publishing import Group, Held, Publishing, ports_of
@@ -27,7 +27,7 @@ from wherry.network.reaper import Reaper
 from wherry.network.records import Attached, Network, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
 from wherry.network.stock import Stock
-from wherry.network.workshop import Job, Workshop
+from wherry.network.workshop import Workshop
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -41,18 +41,16 @@ class Networks:
     def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
         """Know the networks of the store; touch nothing yet."""
         self._database = database
-        self._endpoints = EndpointStore(database)
         self._directory = Directory(database, config, run_root)
-        self._lock = threading.Lock()
-        self._attached: dict[str, tuple[Attached, ...]] = {}
+        self._members = Members(EndpointStore(database), self._directory)
         self._stocks = {
             BRIDGE: Stock(self._make_bridged, self._discard, config.stock if config.bridge else 0),
             NONE: Stock(self._make_bare, self._discard, config.stock),
         }
-        self._workshop = Workshop(self._next_chore)
+        self._workshop = Workshop([stock.next_chore for stock in self._stocks.values()])
         self._reaper = Reaper(self._reap)
         self._publishing = Publishing(self._directory, config.binding)
-        self._naming = Naming(self._directory, self._workshop, run_root, self._groups)
+        self._naming = Naming(self._directory, self._workshop, run_root, self._members.groups)
 
     # The life of the controller
 
@@ -67,10 +65,8 @@ class Networks:
 
         Links go before addresses: what an engine that was killed had in stock may still be dying in the kernel.
         """
-        alive = set(running)
-        with self._lock:
-            self._attached = self._endpoints.load(alive, self._directory, self._attached)
-            kept = [each for group in self._attached.values() for each in group]
+        self._members.load(set(running))
+        kept = [each for group in self._members.groups().values() for each in group]
         held: dict[str, set[str]] = {}
         for each in kept:
             held.setdefault(each.endpoint.network_id, set()).add(each.endpoint.ipv4)
@@ -81,15 +77,11 @@ class Networks:
         for entry in self._directory:
             if entry.pool is not None:
                 entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
-        self._publishing.restore(self._groups())
+        self._publishing.restore(self._members.groups())
         self._naming.restore(open_namespace)
         for stock in self._stocks.values():
             stock.open()
         self._workshop.poke()
-
-    def _groups(self) -> dict[str, tuple[Attached, ...]]:
-        with self._lock:
-            return dict(self._attached)
 
     def stop(self, *, remove: bool) -> None:
         """Empty the stocks and end the threads; with remove take bridges and rules away (no container runs)."""
@@ -122,24 +114,19 @@ class Networks:
 
     def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
         """Return the endpoints a container has now."""
-        return tuple(each.endpoint for each in self._attached.get(container_id, ()))
+        return tuple(each.endpoint for each in self._members.of(container_id))
 
     def has_names(self, container_id: str) -> bool:
         """Whether a container asks our name server, because it is in a network of the user."""
-        return concerns(self._attached.get(container_id, ()))
+        return concerns(self._members.of(container_id))
 
     def inside(self, network_id: str) -> dict[str, Endpoint]:
         """Return the endpoints in a network, by container."""
-        return {
-            container: each.endpoint
-            for container, group in self._groups().items()
-            for each in group
-            if each.endpoint.network_id == network_id
-        }
+        return self._members.inside(network_id)
 
     def sandbox(self, container_id: str) -> tuple[str, str]:
         """Return id and path of a container's sandbox; no path: a namespace is held by processes, not by a file."""
-        attached = self._attached.get(container_id, ())
+        attached = self._members.of(container_id)
         return (attached[0].sandbox_id if attached else "", "")
 
     def ready(self) -> dict[str, int]:
@@ -165,18 +152,7 @@ class Networks:
         network = self.resolve(ref)
         if network.predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
-        with self._lock:
-            active = [
-                f'name:"{(each.endpoint.names or (container[:12],))[0]}" id:"{each.endpoint.endpoint_id[:12]}"'
-                for container, group in self._attached.items()
-                for each in group
-                if each.endpoint.network_id == network.id
-            ]
-            if active:
-                raise Forbidden(
-                    f"error while removing network: network {network.name} has active endpoints ({', '.join(active)})"
-                )
-            entry = self._directory.forget(network)
+        entry = self._members.forget_network(network)
         self.settle()
         self._naming.forget(network.id)
         self._directory.take_down(entry)
@@ -195,10 +171,7 @@ class Networks:
         asked = request.endpoints or _NOTHING
         for each in asked:
             self.check(each)
-        with self._lock:
-            if container in self._attached:
-                raise Conflict(f"container {container} has a network sandbox already")
-            self._attached[container] = ()
+        self._members.claim(container)
         built: Built | None = None
         held: Held = {}
         try:
@@ -206,14 +179,12 @@ class Networks:
             if request.nameservers:
                 built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
             built.attached, held = self._publishing.publish(container, request.name, built.attached, request.ports)
-            self._show(container, (), built.attached)
-            self._endpoints.write(container, built.attached)
+            self._members.show(container, (), built.attached)
+            self._members.write(container, built.attached)
             self._naming.admit(built.attached, built.netns_fd)
         except BaseException as error:
-            with self._lock:
-                self._attached.pop(container, None)
+            self._members.drop(container)
             if built is not None:
-                self._endpoints.delete(container)
                 self._publishing.release(container, built.attached)
                 self._discard(built)
             for each_socket in held.values():
@@ -251,25 +222,10 @@ class Networks:
                 raise
         return built
 
-    def _show(self, container: str, before: tuple[Attached, ...], attached: tuple[Attached, ...]) -> None:
-        """Make endpoints visible. Raises NotFound when a network was removed meanwhile, Conflict when the sandbox was.
-
-        From here on none of the networks can be removed.
-        """
-        with self._lock:
-            for each in attached:
-                if each.endpoint.network_id not in self._directory:
-                    raise NotFound(f"network {each.endpoint.network_name} not found")
-            if self._attached.get(container) is not before:
-                raise Conflict(f"container {container} has no network sandbox")
-            self._attached[container] = attached
-
     def close_sandbox(self, container_id: str) -> None:
         """Give links and addresses of a container back; they are gone a moment later. Idempotent."""
-        with self._lock:
-            attached = self._attached.pop(container_id, ())
+        attached = self._members.drop(container_id)
         if attached:
-            self._endpoints.delete(container_id)
             self._publishing.release(container_id, attached)
             self._reaper.submit(attached)
 
@@ -281,12 +237,12 @@ class Networks:
 
     def published(self, container_id: str) -> tuple[Published, ...]:
         """Return the ports that a running container publishes; none while it is in no network with a way out."""
-        group = self._attached.get(container_id, ())
+        group = self._members.of(container_id)
         return tuple(each for owner in group if owner.endpoint.ipv4 for each in owner.published)
 
     def publish(self, container: str, name: str, asked: Sequence[PortRequest]) -> Held:
         """Publish more ports of a running container; returns the sockets for its supervisor. All or nothing."""
-        held = self._attached.get(container)
+        held = self._members.of(container)
         if not held:
             raise Conflict(f"container {container} has no network sandbox")
         group, sockets = self._publishing.publish(container, name, held, asked)
@@ -295,19 +251,19 @@ class Networks:
 
     def retract(self, container: str, gone: Sequence[Published]) -> None:
         """Publish ports of a running container no more."""
-        held = self._attached.get(container, ())
+        held = self._members.of(container)
         self._change(container, held, self._publishing.retract(container, held, gone))
 
     def _change(self, container: str, before: Group, after: Group) -> None:
         if after == before:
             return
         try:
-            self._show(container, before, after)
+            self._members.show(container, before, after)
         except BaseException:
             known = ports_of(before)
             self._publishing.retract(container, after, [each for each in ports_of(after) if each not in known])
             raise
-        self._endpoints.write(container, after)
+        self._members.write(container, after)
 
     def refresh_firewall(self) -> None:
         """Bring the packet filter to what it should be: somebody may have flushed it."""
@@ -324,7 +280,7 @@ class Networks:
         """
         self.check(asked)
         network = self.resolve(asked.network)
-        held = self._attached.get(container)
+        held = self._members.of(container)
         if not held:
             raise Conflict(f"container {container} has no network sandbox")
         if any(each.endpoint.network_id == network.id for each in held):
@@ -333,18 +289,16 @@ class Networks:
         kept = tuple(each for each in held if each.endpoint.interface)
         fresh = self._workshop.run(lambda netlink: self._join(netlink, container, netns_fd, (asked, held, kept)))
         try:
-            self._show(container, held, (*kept, fresh))
+            self._members.show(container, held, (*kept, fresh))
         except BaseException:
             try:
                 self._workshop.run(lambda netlink: self._part(netlink, netns_fd, fresh, kept))
             finally:
                 self._reaper.submit([fresh])
             raise
-        self._endpoints.write(container, (fresh,))
-        for each in held:
-            if each not in kept:  # the network none, which stands for none at all
-                self._endpoints.delete(container, each.endpoint.network_id)
-        now = self._attached.get(container, ())
+        # those that are kept no more are the network none, which stands for none at all
+        self._members.write(container, (fresh,), gone=[each for each in held if each not in kept])
+        now = self._members.of(container)
         self._change(container, now, self._publishing.follow(held, now))
         self._naming.admit((*kept, fresh), netns_fd)
         return fresh.endpoint
@@ -375,19 +329,15 @@ class Networks:
 
         Raises NotFound when the container is not in it.
         """
-        with self._lock:
-            held = self._attached.get(container, ())
+        with self._members.changing(container) as held:
             found = next((each for each in held if each.endpoint.network_id == network_id), None)
             if found is None:
                 raise NotFound(f"endpoint {container} not found")
-            rest = tuple(each for each in held if each is not found)
+            others = tuple(each for each in held if each is not found)
             nowhere = replace(found, endpoint=_nowhere(self.resolve(NONE)), host_link="", published=())
-            rest = rest or (nowhere,)
-            self._attached[container] = rest = self._publishing.follow(held, rest)
-        with self._database.transaction():
-            self._endpoints.delete(container, network_id)
-            for each in rest:
-                self._endpoints.put(container, each)
+            rest = self._publishing.follow(held, others or (nowhere,))
+            self._members.put(container, rest)
+        self._members.write(container, rest, gone=(found,))
         try:
             self._workshop.run(lambda netlink: self._part(netlink, netns_fd, found, rest))
         except OSError as error:
@@ -412,29 +362,18 @@ class Networks:
 
     def rename(self, container: str, names: Mapping[str, tuple[str, ...]]) -> None:
         """Give a running container other names, by network id."""
-        with self._lock:
-            held = self._attached.get(container, ())
+        with self._members.changing(container) as held:
             fresh = tuple(
                 replace(each, endpoint=replace(each.endpoint, names=names.get(each.endpoint.network_id, ())))
                 for each in held
             )
             if not held:
                 return
-            self._attached[container] = fresh
-        self._endpoints.write(container, fresh)
+            self._members.put(container, fresh)
+        self._members.write(container, fresh)
         self._naming.update(names, fresh)
 
     # Work of the other threads
-
-    def _next_chore(self) -> tuple[Job | None, float | None]:
-        pauses: list[float] = []
-        for stock in self._stocks.values():
-            job, pause = stock.next_chore()
-            if job is not None:
-                return job, None
-            if pause is not None:
-                pauses.append(pause)
-        return None, min(pauses, default=None)
 
     def _make_bridged(self, netlink: NetlinkSocket) -> Built:
         return self._make(netlink, WAITING, (EndpointRequest(BRIDGE),), {})

@@ -35,9 +35,11 @@ class EndpointStore:
         }
         return {**known, **found}
 
-    def write(self, container: str, attached: Sequence[Attached]) -> None:
-        """Write endpoints down, all at once. One statement is its own transaction."""
-        with self._database.transaction() if len(attached) > 1 else nullcontext():
+    def write(self, container: str, attached: Sequence[Attached], gone: Sequence[Attached] = ()) -> None:
+        """Write endpoints down and forget those that are gone, all at once. One statement is its own transaction."""
+        with self._database.transaction() if len(attached) + len(gone) > 1 else nullcontext():
+            for each in gone:
+                self.delete(container, each.endpoint.network_id)
             for each in attached:
                 self.put(container, each)
 

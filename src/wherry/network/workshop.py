@@ -2,7 +2,7 @@
 
 A job gets the thread's netlink socket of the host's namespace, may go where it likes, and is brought home afterwards.
 A thread that cannot go home ends, loudly: it must not run another job. Between orders, which somebody waits for, the
-threads do chores, one at a time, as `chores` hands them out.
+threads do chores, one at a time, as the `chores` hand them out: those that come first in the list go first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -30,9 +30,9 @@ THREADS = 1
 class Workshop:
     """A few threads. They live in the namespace of the thread that called `start`."""
 
-    def __init__(self, chores: Chores) -> None:
+    def __init__(self, chores: Sequence[Chores]) -> None:
         """Be idle until `start`."""
-        self._chores = chores
+        self._chores = tuple(chores)
         self._changed = threading.Condition()
         self._orders: deque[Job] = deque()
         self._pokes = 0
@@ -97,9 +97,19 @@ class Workshop:
                 if not self._open:
                     return None
                 seen = self._pokes
-            chore, pause = self._chores()
+            chore, pause = self._next_chore()
             if chore is not None:
                 return chore
             with self._changed:
                 if not self._orders and self._open and seen == self._pokes:
                     self._changed.wait(pause)
+
+    def _next_chore(self) -> tuple[Job | None, float | None]:
+        pauses: list[float] = []
+        for source in self._chores:
+            job, pause = source()
+            if job is not None:
+                return job, None
+            if pause is not None:
+                pauses.append(pause)
+        return None, min(pauses, default=None)

@@ -30,7 +30,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
     yield make
     for networks, database in made:
-        for container in list(networks._attached):
+        for container in list(networks._members.groups()):
             networks.close_sandbox(container)  # what the name server serves keeps it alive
         networks.stop(remove=False)
         database.close()

@@ -188,7 +188,7 @@ def test_a_network_removed_while_a_container_comes_into_it(engine, monkeypatch):
     make(networks, "z", "10.1.0.0/24")
     box = opened(networks, "c1", EndpointRequest("z"))
     before = inside(box.netns_fd, lambda: command("sh", "-c", "ip link; ip route; ip addr"))
-    for module, name in ((networks, "_show"), (sandbox_module, "_set_sysctls")):
+    for module, name in ((networks._members, "show"), (sandbox_module, "_set_sysctls")):
         network = make(networks, "a", "10.2.0.0/24")
         run = getattr(module, name)
 

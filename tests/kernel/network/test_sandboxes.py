@@ -284,7 +284,7 @@ def test_after_a_reboot_no_link_is_touched_by_a_name_of_before(engine):
     """The store still names a link of a container that ran; a user's link has that name now."""
     first = engine()
     first.open_sandbox(SandboxRequest("c1", BRIDGE)).close()
-    name = first._attached["c1"][0].host_link
+    name = first._members.of("c1")[0].host_link
     first.stop(remove=False)
     wait_for(lambda: ports() == [])
     command("ip", "link", "add", name, "type", "veth", "peer", "name", "mine1")

@@ -74,7 +74,7 @@ class World:
     def container(self, network: str = "bridge", *ports: PortRequest, of: Networks | None = None) -> OpenSandbox:
         """Open a sandbox c0, c1 ... of an engine; it is closed at the end, with the sockets that hold its ports."""
         networks = of or self.networks
-        name = f"c{len(networks._attached)}"
+        name = f"c{len(networks._members.groups())}"
         box = networks.open_sandbox(SandboxRequest(name, (EndpointRequest(network),), name=name, ports=ports))
         self._stack.callback(box.close)
         return box
