@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wherry.cli import ports, values
+from wherry.cli import attaching, ports, values
 from wherry.cli.failures import Rejected, UsageError
 from wherry.cli.flags import Flag, Parsed
 
@@ -46,21 +46,17 @@ CREATE_FLAGS = (
     Flag("-h --hostname", "Container host name", "text"),
     Flag("--init", "Run an init inside the container that forwards signals and reaps processes"),
     Flag("-i --interactive", "Keep STDIN open even if not attached"),
-    Flag("--ip", "IPv4 address (e.g., 172.30.100.104)", "text"),
     Flag("--ipc", "IPC mode to use", "text"),
     Flag("-l --label", "Set meta data on a container", "list"),
     Flag("--label-file", "Read in a line delimited file of labels", "list"),
     Flag("--log-driver", "Logging driver for the container", "text"),
     Flag("--log-opt", "Log driver options", "list"),
-    Flag("--mac-address", "Container MAC address (e.g., 92:d0:c6:0a:29:33)", "text"),
     Flag("-m --memory", "Memory limit", "text"),
     Flag("--memory-reservation", "Memory soft limit", "text"),
     Flag("--memory-swap", "Swap limit equal to memory plus swap: '-1' to enable unlimited swap", "text"),
     Flag("--memory-swappiness", "Tune container memory swappiness (0 to 100)", "int"),
     Flag("--mount", "Attach a filesystem mount to the container", "list"),
     Flag("--name", "Assign a name to the container", "text"),
-    Flag("--net --network", "Connect a container to a network", "text"),
-    Flag("--network-alias", "Add network-scoped alias for the container", "list"),
     Flag("--no-healthcheck", "Disable any container-specified HEALTHCHECK"),
     Flag("--oom-kill-disable", "Disable OOM Killer"),
     Flag("--oom-score-adj", "Tune host's OOM preferences (-1000 to 1000)", "int"),
@@ -90,6 +86,7 @@ CREATE_FLAGS = (
     Flag("--volume-driver", "Optional volume driver for the container", "text"),
     Flag("--volumes-from", "Mount volumes from the specified container(s)", "list"),
     Flag("-w --workdir", "Working directory inside the container", "text"),
+    *attaching.FLAGS,
     *ports.FLAGS,
 )
 
@@ -199,7 +196,7 @@ def _resources(flags: Parsed) -> dict[str, Any]:
 
 def _namespaces_and_rights(flags: Parsed) -> dict[str, Any]:
     return {
-        "NetworkMode": flags["network"] or "default",
+        "NetworkMode": attaching.networks(flags)[0][0],
         "PidMode": flags["pid"],
         "IpcMode": flags["ipc"],
         "UTSMode": flags["uts"],
@@ -238,10 +235,11 @@ def _host_config(flags: Parsed) -> dict[str, Any]:
         "LogConfig": {"Type": flags["log-driver"], "Config": values.pairs(flags["log-opt"])},
         "PortBindings": ports.bindings(flags["publish"]),
         "PublishAllPorts": flags["publish-all"],
-        "Dns": flags["dns"],
+        "Dns": checked(flags, "dns", values.ip_address),
         "DnsOptions": flags["dns-option"],
         "DnsSearch": flags["dns-search"],
-        "ExtraHosts": flags["add-host"],
+        "ExtraHosts": checked(flags, "add-host", values.extra_host),
+        "Links": checked(flags, "link", attaching.link),
         "Runtime": flags["runtime"],
         "Init": flags["init"] if "init" in flags.given else None,
         "ContainerIDFile": flags["cidfile"],
@@ -252,23 +250,12 @@ def _host_config(flags: Parsed) -> dict[str, Any]:
     return {key: value for key, value in host.items() if value not in (None, "", [], {})}
 
 
-def _endpoints(flags: Parsed) -> dict[str, Any] | None:
-    settings: dict[str, Any] = {}
-    if flags["ip"]:
-        settings["IPAMConfig"] = {"IPv4Address": flags["ip"]}
-    if flags["mac-address"]:
-        settings["MacAddress"] = flags["mac-address"]
-    if flags["network-alias"]:
-        settings["Aliases"] = flags["network-alias"]
-    return {flags["network"] or "default": settings} if settings else None
-
-
 def create_body(flags: Parsed, *, detach: bool = False) -> dict[str, Any]:
     """The whole body; flags.words are the image and the command."""
     if flags["rm"] and flags["restart"] not in ("", "no"):
         raise Rejected("conflicting options: cannot specify both --restart and --rm", 125)
     body = _config(flags, flags.words[0], flags.words[1:], detach)
     body["HostConfig"] = _host_config(flags)
-    if endpoints := _endpoints(flags):
+    if endpoints := attaching.endpoints(flags):
         body["NetworkingConfig"] = {"EndpointsConfig": endpoints}
     return body

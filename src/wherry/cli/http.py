@@ -184,7 +184,7 @@ class Response:
         try:
             import json
 
-            message = json.loads(body)["message"]
+            message = json.loads(body)["message"].strip()
         except (ValueError, KeyError, TypeError):
             message = body.decode(errors="replace").strip() or f"status {self.status}"
         raise ApiError(self.status, message)

@@ -51,6 +51,13 @@ COMMANDS = {
     "volume inspect": "volumes:INSPECT",
     "volume rm": "volumes:RM",
     "volume prune": "volumes:PRUNE",
+    "network ls": "networks:LS",
+    "network create": "networks:CREATE",
+    "network inspect": "networks:INSPECT",
+    "network rm": "networks:RM",
+    "network prune": "networks:PRUNE",
+    "network connect": "networks:CONNECT",
+    "network disconnect": "networks:DISCONNECT",
     "info": "system:INFO",
     "version": "system:VERSION",
     "events": "system:EVENTS",
@@ -66,11 +73,14 @@ _GROUPS = {
     "xray",
     "image": "import load pull push tag rm ls inspect",
     "volume": "list remove",
+    "network": "list remove",
 }
 _ALIASES = {
     "container ls": "ps",
     "image ls": "images",
     "image rm": "rmi",
+    "network list": "network ls",
+    "network remove": "network rm",
     "volume list": "volume ls",
     "volume remove": "volume rm",
 }

@@ -5,7 +5,8 @@
               | "range" [ "$i," ] "$v" ":=" pipeline | "range" pipeline | "$v" ":=" pipeline
     pipeline  = command { "|" command }                 a value is handed on as the last argument
     command   = function { operand } | operand
-    operand   = "." | ".A.B" | "$" | "$v" ".A" | "text" | `text` | number | "true" | "false" | "nil" | "(" pipeline ")"
+    operand   = "." | ".A.B" | "$" | "$v" ".A" | "text" | `text` | number | "true" | "false" | "nil"
+              | "(" pipeline ")" [ ".A.B" ]
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 _TOKEN = re.compile(
     r'\s*(?:(?P<string>"(?:\\.|[^"\\])*"|`[^`]*`)|(?P<number>-?\d+)|(?P<field>\$?\w*(?:\.\w+)+|\$\w*|\.)'
-    r"|(?P<word>\w+)|(?P<mark>:=|[|(),=]))"
+    r"|(?P<word>\w+)|(?P<closing>\)(?:\.\w+)*)|(?P<mark>:=|[|(,=]))"
 )
 
 
@@ -137,10 +138,14 @@ class Range(Node):
 
 
 class Pipeline:
-    """Commands joined by "|"; each is a list of operands, of which the first may be a function."""
+    """Commands joined by "|"; each is a list of operands, of which the first may be a function.
+
+    members: ".A.B" that stood behind the parenthesis of it.
+    """
 
     def __init__(self, commands: list[list[Any]]) -> None:
         self.commands = commands
+        self.members = ""
 
     def value(self, scope: Scope) -> Any:
         """The value of the last command."""
@@ -148,6 +153,8 @@ class Pipeline:
         for position, command in enumerate(self.commands):
             extra = [result] if position else []
             result = self._call(command, extra, scope)
+        for name in filter(None, self.members.split(".")):
+            result = _member(result, name, self.members)
         return result
 
     def _call(self, command: list[Any], extra: list[Any], scope: Scope) -> Any:
@@ -336,15 +343,16 @@ def parse_pipeline(tokens: list[tuple[str, str]]) -> Pipeline:
 
 def _pipeline(rest: list[tuple[str, str]]) -> Pipeline:
     commands: list[list[Any]] = [[]]
-    while rest and rest[0] != ("mark", ")"):
+    while rest and rest[0][0] != "closing":
         kind, text = rest.pop(0)
         if (kind, text) == ("mark", "|"):
             commands.append([])
         elif (kind, text) == ("mark", "("):
-            commands[-1].append(_pipeline(rest))
+            inner = _pipeline(rest)
             if not rest:
                 raise TemplateError("unclosed left paren")
-            rest.pop(0)
+            inner.members = rest.pop(0)[1].removeprefix(")")
+            commands[-1].append(inner)
         else:
             commands[-1].append(_literal(kind, text))
     if not all(commands):

@@ -129,7 +129,7 @@ _MOUNT_WORDS = {"src": "source", "dst": "target", "destination": "target", "ro":
 _SEVERAL = ("volume-label", "volume-opt")
 
 
-def _comma_separated(text: str) -> list[str]:
+def comma_separated(text: str) -> list[str]:
     """The fields of one line of CSV: '"' around a field keeps its commas, as in '"volume-opt=o=addr=a,rw"'."""
     if '"' not in text:
         return text.split(",")
@@ -141,7 +141,7 @@ def _comma_separated(text: str) -> list[str]:
 def mount(text: str) -> dict[str, Any]:
     """A --mount value: type=bind,source=/a,target=/b,readonly."""
     fields: dict[str, str] = {}
-    for part in _comma_separated(text):
+    for part in comma_separated(text):
         key, equals, value = part.partition("=")
         key = key.strip().lower()
         if key in _SEVERAL and key in fields:
@@ -225,3 +225,30 @@ def security_option(text: str) -> str:
         with open(value, encoding="utf-8") as profile:
             return f"seccomp={profile.read()}"
     return text
+
+
+def ip_address(text: str) -> str:
+    """An IPv4 or IPv6 address."""
+    import socket
+
+    try:
+        socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text.strip())
+    except OSError:
+        raise ValueError(f"IP address is not correctly formatted: {text}") from None
+    return text.strip()
+
+
+def extra_host(text: str) -> str:
+    """HOST:ADDRESS or HOST=ADDRESS, an IPv6 one also in brackets, as the engine wants it."""
+    at = min((text.index(each) for each in ":=" if each in text), default=0)
+    host, address = text[:at], text[at + 1 :]
+    if not host:
+        raise ValueError(f'bad format for add-host: "{text}"')
+    if address.startswith("[") and address.endswith("]"):
+        address = address[1:-1]
+    if address != "host-gateway":
+        try:
+            ip_address(address)
+        except ValueError:
+            raise ValueError(f'invalid IP address in add-host: "{address}"') from None
+    return f"{host}:{address}"

@@ -57,6 +57,8 @@ GOOD = [
     ("{{truncate .Name 1}}", "/"),
     ('{{"quoted"}} {{`raw`}} {{3}} {{true}}', "quoted raw 3 true"),
     ("{{len (index .Env 0)}}", "3"),
+    ('{{(index (index .Ports "80/tcp") 0).HostPort}}', "8080"),
+    ('{{len (index (index .Ports "80/tcp") 0).HostPort}}', "4"),
 ]
 
 BAD = [
