@@ -50,8 +50,19 @@ class SandboxRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """A way to a subnet ("10.1.0.0/16"); next_hop "": what is there is reached by the link itself."""
+
+    destination: str
+    next_hop: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint that exists. Addresses are text without prefix length; "" where there is none."""
+    """An endpoint that exists. Addresses are text without prefix length; "" where there is none.
+
+    routes: what its driver wants besides a gateway; one to 0.0.0.0/0 stands for a gateway.
+    """
 
     network_id: str
     network_name: str
@@ -66,6 +77,7 @@ class Endpoint:
     gateway6: str = ""
     gw_priority: int = 0
     names: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
 
 
 class Sandbox(Protocol):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from wherry.errors import NotFound, NotImplementedHere
 from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
 from wherry.network.firewall.api import BridgeRules, Firewall, Forward
+from wherry.network.records import Network
+from wherry.network.sublinks import mode_of
 
 
 def firewall(
@@ -26,12 +29,22 @@ def firewall(
     return Nftables(owner, known, forwards)
 
 
-def driver(name: str, plan: BridgePlan, firewall: Firewall) -> Driver:
-    """Return a driver by its Docker name; raises NotFound. The plan is for bridges."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What drivers may have to know. owner: of links that this engine makes. networks: returns all that there are."""
+
+    owner: str
+    firewall: Firewall
+    networks: Callable[[], Iterable[Network]]
+
+
+def driver(network: Network, plan: Callable[[], BridgePlan], around: Surroundings) -> Driver:
+    """Return the driver of a network; raises NotFound. plan: returns that of a bridge."""
+    name = network.driver
     if name == "bridge":
         from wherry.network.drivers.bridge import BridgeDriver
 
-        return BridgeDriver(plan, firewall)
+        return BridgeDriver(plan(), around.firewall)
     if name == "host":
         from wherry.network.drivers.host import HostDriver
 
@@ -40,4 +53,12 @@ def driver(name: str, plan: BridgePlan, firewall: Firewall) -> Driver:
         from wherry.network.drivers.null import NullDriver
 
         return NullDriver()
+    if name == "macvlan":
+        from wherry.network.drivers.macvlan import MacvlanDriver
+
+        return MacvlanDriver(around.owner, around.networks, mode_of(network))
+    if name == "ipvlan":
+        from wherry.network.drivers.ipvlan import IpvlanDriver
+
+        return IpvlanDriver(around.owner, around.networks)
     raise NotFound(f"could not find plugin {name} in v1 plugin registry: plugin not found")

@@ -348,7 +348,7 @@ class Networks:
 
     def _part(self, netlink: NetlinkSocket, netns_fd: int, found: Attached, rest: Sequence[Attached]) -> None:
         self._unlink(netlink, found.endpoint.network_id, [found])
-        sandbox.reroute(netns_fd, [each.endpoint for each in rest])
+        sandbox.part(netns_fd, found, [each.endpoint for each in rest])
 
     def _unlink(self, netlink: NetlinkSocket, network_id: str, group: Iterable[Attached]) -> Entry | None:
         """Delete the links of endpoints in one network; return None when it was removed meanwhile."""

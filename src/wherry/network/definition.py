@@ -9,9 +9,11 @@ import ipaddress
 import time
 from collections.abc import Iterator
 
+from msgspec import structs
+
 from wherry.errors import Forbidden, InvalidArgument, NotFound, NotImplementedHere
 from wherry.models.network import CreateNetwork, Ipam, IpamPool
-from wherry.network import options
+from wherry.network import options, sublinks
 from wherry.network.records import PREDEFINED, Network, new_id
 
 NO_SWARM = (
@@ -27,7 +29,7 @@ def define(asked: CreateNetwork) -> Network:
     """
     _check_name(asked.name)
     _check_kind(asked)
-    _check_driver(asked.driver)
+    driver = _driver(asked.driver)
     _check_families(asked)
     ipam = asked.ipam or Ipam()
     if ipam.driver not in ("", "default"):
@@ -37,14 +39,15 @@ def define(asked: CreateNetwork) -> Network:
     if complaints:
         raise InvalidArgument("invalid network config:\n" + joined(complaints))
     if len(pools) > 1:
-        raise Forbidden("bridge driver doesn't support multiple subnets")
+        raise Forbidden(f"{driver} driver doesn't support multiple subnets")
     given = dict(asked.options or {})
-    options.check(given)
+    if driver == "bridge":
+        options.check(given)
     pool = pools[0] if pools else IpamPool()
-    return Network(
+    network = Network(
         id=new_id(),
         name=asked.name,
-        driver="bridge",
+        driver=driver,
         created=time.time_ns(),
         subnet=pool.subnet,
         gateway=pool.gateway or _first(pool),
@@ -57,6 +60,14 @@ def define(asked: CreateNetwork) -> Network:
         internal=asked.internal,
         attachable=asked.attachable,
     )
+    return _with_sublinks(network) if driver in sublinks.PREFIXES else network
+
+
+def _with_sublinks(network: Network) -> Network:
+    """Return a network of macvlan or ipvlan; where no router is asked, it has a gateway only when one is named."""
+    sublinks.check(network)
+    named = network.asked[0].gateway if network.asked else ""
+    return network if sublinks.has_gateway(network) else structs.replace(network, gateway=named)
 
 
 def _check_name(name: str) -> None:
@@ -77,15 +88,15 @@ def _check_kind(asked: CreateNetwork) -> None:
         raise NotImplementedHere("networks that only hold a configuration: this engine does not have them")
 
 
-def _check_driver(name: str) -> None:
+def _driver(name: str) -> str:
     if name in ("", "default", "bridge"):
-        return
+        return "bridge"
     if name in ("host", "null"):
         raise Forbidden(f'only one instance of "{name}" network is allowed')
     if name == "overlay":
         raise Forbidden(NO_SWARM)
-    if name in ("macvlan", "ipvlan"):
-        raise NotImplementedHere(f"the network driver {name}: this engine does not have it yet; use bridge")
+    if name in sublinks.PREFIXES:
+        return name
     raise NotFound(f'plugin "{name}" not found')
 
 

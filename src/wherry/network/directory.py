@@ -21,7 +21,7 @@ from wherry.errors import Conflict, EngineError, Forbidden, InvalidArgument, Not
 from wherry.failpoints import reach
 from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
-from wherry.network import bridgeplan, choice
+from wherry.network import bridgeplan, choice, parents, sublinks
 from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
@@ -105,23 +105,23 @@ class Directory:
         rows = self._database.query("SELECT name, record FROM networks ORDER BY id")
         known = {name: decode_network(record) for name, record in rows}
         ours = [network for name, network in known.items() if name not in DEFAULTS]
-        rules = [self._plan(network).rules(network.subnet) for network in ours]
+        rules = [self._plan(network).rules(network.subnet) for network in ours if network.driver == "bridge"]
         self.inherited = self._forwards()
         self._firewall = choice.firewall(self._config, self.table, rules, self.inherited)
-        self._sweep_bridges({network.id for network in ours})
+        self._sweep_links(ours)
         with ExitStack() as undo:
             for name, kind in DEFAULTS.items():
                 if name == BRIDGE and not self._config.bridge:
                     continue
                 before = known.get(name) or Network(id=new_id(), name=name, driver=kind, created=time.time_ns())
-                driver = choice.driver(kind, bridgeplan.of_default(self._config), self._firewall)
+                driver = choice.driver(before, lambda: bridgeplan.of_default(self._config), self._around())
                 network = self._opened(driver, before, [Subnet(each.subnet) for each in ours])
                 undo.callback(driver.close, network, remove=before.subnet == "")
                 self._write(network)
                 self._admit(network, driver)
             undo.pop_all()
         for network in ours:
-            self._reopen(network, self._firewall)
+            self._reopen(network)
 
     def _forwards(self) -> tuple[Forward, ...]:
         """Return the published ports of the engine before: what of it still runs is not known yet."""
@@ -131,19 +131,23 @@ class Directory:
             each.forward(owner.endpoint.ipv4) for owner in attached if owner.endpoint.ipv4 for each in owner.published
         )
 
-    def _reopen(self, network: Network, firewall: Firewall) -> None:
+    def _around(self) -> choice.Surroundings:
+        return choice.Surroundings(self._owner, self.firewall, lambda: [entry.network for entry in self])
+
+    def _reopen(self, network: Network) -> None:
         """Bring a user's network up again; one that cannot be is no reason to leave all others down."""
-        driver = choice.driver(network.driver, self._plan(network), firewall)
+        driver = choice.driver(network, lambda: self._plan(network), self._around())
         try:
             driver.open(network)
         except (OSError, EngineError) as error:
             log.error("network is down", extra={"network": network.name, "error": str(error)})
         self._admit(network, driver)
 
-    def _sweep_bridges(self, known: Collection[str]) -> None:
+    def _sweep_links(self, known: Collection[Network]) -> None:
         with NetlinkSocket() as netlink:
-            for name in strays(netlink, self._owner, known):
-                log.warning("removing the bridge of a network that was never complete", extra={"bridge": name})
+            bridges = strays(netlink, self._owner, {each.id for each in known})
+            for name in (*bridges, *parents.strays(netlink, self._owner, known)):
+                log.warning("removing the link of a network that was never complete", extra={"link": name})
                 netlink.apply(link.delete_link(name))
 
     def _plan(self, network: Network) -> BridgePlan:
@@ -182,7 +186,7 @@ class Directory:
         """Bring a new network up; raises Conflict (its name), Forbidden (its subnet or bridge), SystemFailure."""
         with self._changing:
             self._check_free(wanted)
-            driver = choice.driver(wanted.driver, self._plan(wanted), self.firewall)
+            driver = choice.driver(wanted, lambda: self._plan(wanted), self._around())
             with ExitStack() as undo:
                 network = self._opened(driver, wanted, self._subnets())
                 undo.callback(driver.close, network, remove=True)
@@ -200,11 +204,16 @@ class Directory:
             raise Conflict(f"network with name {wanted.name} already exists")
         if wanted.subnet and any(ipaddress.IPv4Network(wanted.subnet).overlaps(each) for each in self._subnets()):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
+        if wanted.driver in sublinks.PREFIXES:
+            sublinks.check_shared(wanted, [entry.network for entry in self])
+        if wanted.driver == "bridge":
+            self._check_bridge(wanted)
+
+    def _check_bridge(self, wanted: Network) -> None:
         name = self._plan(wanted).name
-        for entry in self:
-            other = entry.network
+        for other in (entry.network for entry in self if entry.network.driver == "bridge"):
             plan = bridgeplan.of_default(self._config) if other.name == BRIDGE else self._plan(other)
-            if other.driver == "bridge" and plan.name == name:
+            if plan.name == name:
                 raise Forbidden(
                     f"cannot create network {wanted.id} ({name}): conflicts with network {other.id} ({name}): "
                     "networks have same bridge name"

@@ -25,6 +25,10 @@ from wherry.network.api import Endpoint
 from wherry.network.ipam.subnets import Subnet
 from wherry.network.records import Attached, Network
 
+START = "wherry start"
+START_WAIT = 20.0
+"""The claim under which the engines of a machine choose subnets and names in turn; seconds to wait for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:

@@ -47,7 +47,7 @@ class Publishing:
         name: for the error, which is dockerd's. Nothing is published where there is no way out. Raises SystemFailure.
         """
         carrier = _carrier(group)
-        if carrier is None or not asked:
+        if carrier is None or not asked or not self._is_bridge(carrier):
             return group, {}
         held: Held = {}
         fresh: list[Published] = []
@@ -65,6 +65,11 @@ class Publishing:
                 raise SystemFailure(_failure(name, carrier, error)) from error
             undo.pop_all()
         return _with(group, carrier, (*ports_of(group), *fresh)), held
+
+    def _is_bridge(self, carrier: Attached) -> bool:
+        """Whether the host leads ports to where an endpoint is: elsewhere containers have addresses of their own."""
+        entry = self._directory.get(carrier.endpoint.network_id)
+        return entry is not None and entry.network.driver == "bridge"
 
     def _placed(self, asked: PortRequest, carrier: Attached) -> PortRequest:
         if asked.address:
@@ -99,7 +104,8 @@ class Publishing:
             return after
         carrier = _carrier(after)
         gone = [each.forward(owner.endpoint.ipv4) for owner in before for each in owner.published]
-        fresh = [each.forward(carrier.endpoint.ipv4) for each in published] if carrier is not None else []
+        led = carrier is not None and self._is_bridge(carrier)
+        fresh = [each.forward(carrier.endpoint.ipv4) for each in published] if carrier is not None and led else []
         try:
             self._forward(gone, fresh, carrier)
         except OSError as error:

@@ -37,7 +37,7 @@ def inspect(network: Network) -> Json:
 def _pools(network: Network) -> list[Json] | None:
     if network.asked:
         return [_pool(each) for each in network.asked]
-    return [{"Subnet": network.subnet, "Gateway": network.gateway}] if network.subnet else None
+    return [_pool(IpamPool(subnet=network.subnet, gateway=network.gateway))] if network.subnet else None
 
 
 def _pool(pool: IpamPool) -> Json:

@@ -73,7 +73,7 @@ class Lifecycle:
 
     def _tell_networks(self, container: Container, action: str) -> None:
         for endpoint in self.networks.endpoints(container.id):
-            publish(self.bus, container.id, endpoint, action)
+            publish(self.bus, container.id, endpoint, action, self.networks.resolve(endpoint.network_id).driver)
 
     def _save_state(self, container: Container, **changes: Any) -> None:
         state = structs.replace(container.record.state, **changes)

@@ -113,7 +113,7 @@ class NetworkService:
             options = etcfiles.Options.of(record.host_config)
             texts = etcfiles.resolver_before_and_after(options, etcfiles.addresses([endpoint]))
             livefiles.replace(self._file(container, "resolv.conf"), *texts)
-        publish(self.bus, container.id, endpoint, "connect")
+        publish(self.bus, container.id, endpoint, "connect", self.networks.resolve(endpoint.network_id).driver)
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """POST /networks/ID/disconnect."""
@@ -131,16 +131,16 @@ class NetworkService:
                 raise NotFound(f"container {container.id} is not connected to {kind} {network.name}")
             endpoint = self.networks.inside(network.id).get(container.id)
             if endpoint is not None and container.record.state.alive:
-                await self._part(container, endpoint)
+                await self._part(container, endpoint, network.driver)
             self.catalog.save(container, endpoints.without_endpoint(container.record, network.name))
 
-    async def _part(self, container: Container, endpoint: Endpoint) -> None:
+    async def _part(self, container: Container, endpoint: Endpoint, driver: str) -> None:
         network = endpoint.network_id
         await asyncio.to_thread(
             _with, _namespace(container), lambda fd: self.networks.disconnect(container.id, fd, network)
         )
         livefiles.remove(self._file(container, "hosts"), _hosts_lines(container.record, endpoint))
-        publish(self.bus, container.id, endpoint, "disconnect")
+        publish(self.bus, container.id, endpoint, "disconnect", driver)
 
     def _container(self, ref: str) -> Container:
         if not ref:
@@ -154,10 +154,9 @@ class NetworkService:
         self.bus.publish("network", action, network.id, {"name": network.name, "type": network.driver})
 
 
-def publish(bus: Bus, container_id: str, endpoint: Endpoint, action: str) -> None:
-    """Publish that a container came into a network, or left it."""
-    kind = "null" if endpoint.network_name == "none" else "host" if endpoint.network_name == "host" else "bridge"
-    attributes = {"container": container_id, "name": endpoint.network_name, "type": kind}
+def publish(bus: Bus, container_id: str, endpoint: Endpoint, action: str, driver: str) -> None:
+    """Publish that a container came into a network of a driver, or left it."""
+    attributes = {"container": container_id, "name": endpoint.network_name, "type": driver}
     bus.publish("network", action, endpoint.network_id, attributes)
 
 

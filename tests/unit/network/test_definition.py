@@ -121,7 +121,6 @@ def test_what_dockerd_refuses(request_, kind, message):
     [
         asked(enable_ipv6=True),
         asked(IpamPool(subnet="fd00:1::/64")),
-        asked(driver="macvlan"),
         asked(config_only=True),
         asked(config_from=ConfigReference(network="x")),
         asked(options={"com.docker.network.bridge.gateway_mode_ipv4": "routed"}),
@@ -130,6 +129,51 @@ def test_what_dockerd_refuses(request_, kind, message):
 def test_what_is_not_there_yet_is_refused_in_words(request_):
     with pytest.raises(NotImplementedHere, match="does not have"):
         define(request_)
+
+
+@pytest.mark.parametrize(
+    ("more", "gateway"),
+    [
+        ({"driver": "macvlan"}, "10.1.0.1"),
+        ({"driver": "macvlan", "internal": True}, ""),
+        ({"driver": "ipvlan"}, "10.1.0.1"),
+        ({"driver": "ipvlan", "options": {"ipvlan_mode": "l3"}}, ""),
+        ({"driver": "ipvlan", "options": {"ipvlan_mode": "l3s"}}, ""),
+    ],
+)
+def test_no_address_is_kept_for_a_gateway_that_nobody_asks(more, gateway):
+    assert define(asked(IpamPool(subnet="10.1.0.0/24"), **more)).gateway == gateway
+    named = define(asked(IpamPool(subnet="10.1.0.0/24", gateway="10.1.0.9"), **more))
+    assert named.gateway == "10.1.0.9"
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "message"),
+    [
+        (
+            "macvlan",
+            {"macvlan_mode": "l2"},
+            "requested macvlan mode 'l2' is not valid, 'bridge' mode is the macvlan driver default",
+        ),
+        (
+            "ipvlan",
+            {"ipvlan_mode": "x"},
+            "requested ipvlan mode 'x' is not valid, 'l2' mode is the ipvlan driver default",
+        ),
+        (
+            "ipvlan",
+            {"ipvlan_flag": "x"},
+            "requested ipvlan flag 'x' is not valid, 'bridge' is the ipvlan driver default",
+        ),
+        ("ipvlan", {"parent": "lo"}, "loopback interface is not a valid ipvlan parent link"),
+        ("macvlan", {"parent": "a/b"}, "invalid parent 'a/b': not the name of a network interface"),
+        ("macvlan", {"parent": "a" * 16}, f"invalid parent '{'a' * 16}': not the name of a network interface"),
+    ],
+)
+def test_options_that_mean_nothing(driver, options, message):
+    with pytest.raises(InvalidArgument) as caught:
+        define(asked(IpamPool(subnet="10.1.0.0/24"), driver=driver, options=options))
+    assert caught.value.message == message
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a" * 16, "a b", "-x"])

@@ -18,6 +18,7 @@ from wherry.kernel.netlink.codec import (
     nested,
     text,
     u8,
+    u16,
     u32,
 )
 from wherry.kernel.netlink.socket import NetlinkSocket
@@ -48,6 +49,15 @@ IFLA_BRPORT_ISOLATED = 33
 IFLA_BRPORT_MODE = 4
 IFLA_BR_STP_STATE = 5
 IFLA_BR_MCAST_SNOOPING = 23
+IFLA_VLAN_ID = 1
+IFLA_MACVLAN_MODE = 1
+IFLA_IPVLAN_MODE = 1
+IFLA_IPVLAN_FLAGS = 2
+
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+IPVLAN_FLAGS = {"bridge": 0, "private": 1, "vepa": 2}
+"""The numbers of include/uapi/linux/if_link.h by the names that people use. l3s: Linux 4.9; flags: 4.15."""
 
 IFF_UP = 0x1
 IFF_LOOPBACK = 0x8
@@ -143,6 +153,61 @@ def new_bridge(name: str, *, mac: str, mtu: int = 0, multicast_snooping: bool = 
     return Request(RTM_NEWLINK, body, "RTM_NEWLINK bridge", name, NLM_F_CREATE | NLM_F_EXCL)
 
 
+def new_vlan(name: str, parent: int, vlan: int, *, alias: str) -> Request:
+    """Make a link for one VLAN of a parent, up. EOPNOTSUPP: no 8021q in this kernel; EEXIST: the name is taken.
+
+    ENETDOWN: the parent is down, and the link was made all the same: see `delete_link`.
+    """
+    info = nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"), nested(IFLA_INFO_DATA, u16(IFLA_VLAN_ID, vlan)))
+    return _new(name, "vlan", u32(IFLA_LINK, parent) + attribute(IFLA_IFALIAS, alias.encode()) + info)
+
+
+def new_dummy(name: str, *, alias: str) -> Request:
+    """Make a link that leads nowhere, up. EOPNOTSUPP: no dummy in this kernel; EEXIST: the name is taken."""
+    info = nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "dummy"))
+    return _new(name, "dummy", attribute(IFLA_IFALIAS, alias.encode()) + info)
+
+
+def _new(name: str, kind: str, attributes_: bytes) -> Request:
+    body = _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP) + text(IFLA_IFNAME, name) + attributes_
+    return Request(RTM_NEWLINK, body, f"RTM_NEWLINK {kind}", name, NLM_F_CREATE | NLM_F_EXCL)
+
+
+def new_macvlan(name: str, parent: int, mode: str, netns_fd: int, *, mac: str = "") -> Request:
+    """Make a link with a MAC address of its own on a parent, in a namespace and down.
+
+    mode: of MACVLAN_MODES. EOPNOTSUPP: no macvlan in this kernel; EBUSY: the parent is a port of a bridge or has ipvlan
+    links; EINVAL: it has a link already, and one of both is in the mode passthru, or the parent cannot have any.
+    """
+    data = nested(IFLA_INFO_DATA, u32(IFLA_MACVLAN_MODE, MACVLAN_MODES[mode]))
+    address = attribute(IFLA_ADDRESS, mac_bytes(mac)) if mac else b""
+    return _sublink(name, parent, netns_fd, "macvlan", address, data)
+
+
+def new_ipvlan(name: str, parent: int, mode: str, flag: str, netns_fd: int) -> Request:
+    """Make a link with its parent's MAC address, in a namespace and down.
+
+    mode: of IPVLAN_MODES, flag: of IPVLAN_FLAGS. EOPNOTSUPP: no ipvlan in this kernel; EBUSY: the parent has macvlan
+    links or is a port of a bridge.
+    """
+    wanted = u16(IFLA_IPVLAN_MODE, IPVLAN_MODES[mode]) + u16(IFLA_IPVLAN_FLAGS, IPVLAN_FLAGS[flag])
+    data = nested(IFLA_INFO_DATA, wanted)
+    return _sublink(name, parent, netns_fd, "ipvlan", b"", data)
+
+
+def _sublink(name: str, parent: int, netns_fd: int, kind: str, address: bytes, data: bytes) -> Request:
+    """IFLA_LINK is a number of the namespace that the socket is of, also where the link is made in another one."""
+    body = (
+        _IFINFO.pack(0, 0, 0, 0, 0)
+        + text(IFLA_IFNAME, name)
+        + address
+        + u32(IFLA_LINK, parent)
+        + u32(IFLA_NET_NS_FD, netns_fd)
+        + nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), data)
+    )
+    return Request(RTM_NEWLINK, body, f"RTM_NEWLINK {kind}", name, NLM_F_CREATE | NLM_F_EXCL)
+
+
 def set_up(index: int, *, up: bool = True) -> Request:
     """Set a link up or down."""
     return Request(RTM_NEWLINK, _IFINFO.pack(0, 0, index, IFF_UP if up else 0, IFF_UP), "RTM_NEWLINK", f"link {index}")
@@ -176,6 +241,11 @@ def hairpin() -> bytes:
     """Return the attribute of a bridge's port that lets a packet go out where it came in (Linux 2.6.32)."""
     data = nested(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_MODE, 1))
     return nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
+
+
+def address(mac: str) -> bytes:
+    """Return the attribute that sets the MAC address."""
+    return attribute(IFLA_ADDRESS, mac_bytes(mac))
 
 
 def renamed(name: str) -> bytes:

@@ -28,13 +28,11 @@ from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import forwarding, sysctls
 from wherry.network.api import Endpoint
 from wherry.network.bridgeplan import ALIAS, BridgePlan
-from wherry.network.driver import Joined
+from wherry.network.driver import START, START_WAIT, Joined
 from wherry.network.firewall.api import Firewall
 from wherry.network.ipam import subnets
 from wherry.network.records import Attached, Network
 
-START = "wherry start"
-START_WAIT = 20.0
 NAME_ATTEMPTS = 8
 BATCH = 64
 """Links that are gone already are answered with an error each, and all answers must fit into the socket's buffer."""
