@@ -333,6 +333,22 @@ class FakeCheck:
         return {"Deep": deep, "Findings": [], "Bytes": {"total": int(repair)}}
 
 
+class FakeBackups:
+    """BackupsBackend."""
+
+    async def save(self, name, base, *, freeze):
+        async def chunks():
+            yield b"archive"
+
+        return chunks()
+
+    async def restore(self, name, body):
+        return {"Name": name, "Id": "1", "Taken": 0}
+
+    async def snapshot(self, name, new):
+        return {"Name": new}
+
+
 class FakeXray:
     """XrayBackend."""
 
@@ -353,6 +369,7 @@ def backends() -> Backends:
         networks=FakeNetworks(),
         volumes=FakeVolumes(),
         ports=FakePorts(),
+        backups=FakeBackups(),
         check=FakeCheck(),
         xray=FakeXray(),
     )

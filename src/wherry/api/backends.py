@@ -178,6 +178,14 @@ class VolumesBackend(Protocol):
     async def prune(self, filters: Filters) -> Json: ...
 
 
+class BackupsBackend(Protocol):
+    """Backups of volumes: not Docker's, under our own prefix."""
+
+    async def save(self, name: str, base: BinaryIO, *, freeze: bool) -> AsyncIterator[bytes]: ...
+    async def restore(self, name: str, body: BinaryIO) -> Json: ...
+    async def snapshot(self, name: str, new: str) -> Json: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Backends:
     """All routers' needs, filled in by the composition root."""
@@ -191,4 +199,5 @@ class Backends:
     xray: XrayBackend
     ports: PortsBackend
     volumes: VolumesBackend
+    backups: BackupsBackend
     check: CheckBackend

@@ -22,6 +22,7 @@ from wherry.api.request import Request
 from wherry.api.router import Endpoint, Match, Moved, Route, Router, split_target
 from wherry.api.routes import (
     archives,
+    backups,
     check,
     containers,
     execs,
@@ -46,7 +47,7 @@ GRACE = 5.0
 
 def all_routes(backends: Backends) -> Iterable[Route]:
     """Yield the routes of every area; what is not there yet comes last."""
-    first = (system, containers, archives, execs, images, registries, networks, ports, volumes, check, xray)
+    first = (system, containers, archives, execs, images, registries, networks, ports, volumes, backups, check, xray)
     for area in (*first, unsupported):
         yield from area.routes(backends)
 

@@ -25,6 +25,10 @@ _LARGEST_HEAD = 1 << 16
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
 
 
+_MOVED = 301
+"""What the engine says to paths that are not in their normal form; nobody has done anything then."""
+
+
 def quote(text: str, safe: frozenset[int] = _UNRESERVED) -> str:
     """Percent-encode what may not stand in a path."""
     return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in os.fsencode(text))
@@ -177,7 +181,7 @@ class Response:
 
     def raise_for_status(self) -> None:
         """Turn a refusal into an ApiError with the engine's own words."""
-        if self.status < 400:
+        if self.status < 400 and self.status != _MOVED:
             return
         body = b"".join(self.chunks())
         self.close()
@@ -186,7 +190,10 @@ class Response:
 
             message = json.loads(body)["message"].strip()
         except (ValueError, KeyError, TypeError):
-            message = body.decode(errors="replace").strip() or f"status {self.status}"
+            moved = "a name with . or .. in it leads elsewhere: use another"
+            message = body.decode(errors="replace").strip() or (
+                moved if self.status == _MOVED else f"status {self.status}"
+            )
         raise ApiError(self.status, message)
 
 

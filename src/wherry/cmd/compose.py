@@ -30,6 +30,7 @@ from wherry.runtime.cgroups import remove_empty
 from wherry.runtime.wire import Exit
 from wherry.services import containerlogs
 from wherry.services.attachments import Attachments
+from wherry.services.backups import Backups
 from wherry.services.check import CheckService
 from wherry.services.committing import Committing
 from wherry.services.confinement import Confinement
@@ -129,6 +130,7 @@ class Engine:
             self._take_up(container, found)
         await asyncio.to_thread(self.networks.restore, alive, self._open_network_namespace)
         await asyncio.to_thread(self._sweep)
+        Backups(self.lifecycle).thaw_left()
         self.lifecycle.resume()
         log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
 
@@ -341,6 +343,7 @@ def _backends(
         networks=NetworkService(life.settings, life.networks, life.catalog, life.bus),
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
+        backups=Backups(life),
         ports=Ports(life.catalog, life.networks, life.bus),
         check=CheckService(life, images, life.provision.volumes),
     )

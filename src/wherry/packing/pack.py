@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
 
 from wherry.archive import tar, writer
 from wherry.archive.tar import Entry
@@ -46,14 +46,32 @@ _FOREIGN = (b"trusted.", b"user.overlay.", b"security.selinux", b"security.ima",
 """Extended attributes that speak to this machine; the others go along: file capabilities, ACLs, the user's own."""
 
 
+class Ledger(Protocol):
+    """Looks on while a tree is packed, and decides what goes along: for backups."""
+
+    def begin(self, entry: Entry, state: os.stat_result, path: str) -> bool:
+        """Take note of a file; whether it is packed. path: where it can be opened. A directory is in any case."""
+        ...
+
+    def feed(self, piece: bytes) -> None:
+        """Take note of the next piece of the content that is packed."""
+        ...
+
+    def end(self) -> None:
+        """The file that was begun is complete, or not packed."""
+        ...
+
+
 class Packer:
     """Packs what lies below the directory `root`, each thing under a name of the caller's.
 
-    Times are whole seconds, as in Docker's tars; sockets are left out, as no tar can hold one. Hard links between
-    packed files stay links. The methods yield chunks of the archive and raise OSError; `end` gives the last ones.
+    Times are whole seconds, as in Docker's tars, but to the ns when there is a ledger; sockets are left out, as no tar
+    can hold one. Hard links between packed files stay links. The methods yield chunks of the archive and raise OSError;
+    `end` gives the last ones.
     """
 
-    def __init__(self, root: int) -> None:
+    def __init__(self, root: int, ledger: Ledger | None = None) -> None:
+        self._ledger = ledger
         self._root = root
         self._buffer = bytearray()
         self._links: dict[tuple[int, int], bytes] = {}
@@ -98,6 +116,17 @@ class Packer:
         entry.name = name
         self._buffer += writer.header(entry)
 
+    def add(self, name: bytes, size: int, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """Add a file that is not there, of these pieces, `size` bytes in all."""
+        entry = Entry()
+        entry.name, entry.mode, entry.size = name, 0o600, size
+        self._buffer += writer.header(entry)
+        for piece in pieces:
+            self._buffer += piece
+            if len(self._buffer) >= CHUNK:
+                yield self._flush()
+        self._buffer += writer.padding(size)
+
     def end(self) -> Iterator[bytes]:
         """End the archive."""
         self._buffer += writer.END
@@ -109,9 +138,19 @@ class Packer:
         return data
 
     def _add_folder(self, folder: int, name: bytes) -> None:
-        entry = _entry(os.fstat(folder), name)
+        state = os.fstat(folder)
+        entry = self._entry(state, name)
         entry.xattrs = _xattrs(folder)
+        if self._ledger is not None:
+            self._ledger.begin(entry, state, "")
+            self._ledger.end()
         self._buffer += writer.header(entry)
+
+    def _entry(self, state: os.stat_result, name: bytes) -> Entry:
+        entry = _entry(state, name)
+        if self._ledger is not None:
+            entry.mtime = state.st_mtime_ns
+        return entry
 
     def _pack(self, child: _Child) -> Iterator[bytes]:
         """Pack what is no directory."""
@@ -128,17 +167,25 @@ class Packer:
             kind = stat.S_IFMT(state.st_mode)
             if kind not in _TYPES or kind == stat.S_IFDIR:  # a socket; a directory that was a file a moment ago
                 return
-            entry = _entry(state, child.name)
+            entry = self._entry(state, child.name)
+            itself = f"/proc/self/fd/{fd}"
             if self._is_linked(entry, state):
+                if self._ledger is not None:
+                    self._ledger.begin(entry, state, itself)
+                    self._ledger.end()
                 self._buffer += writer.header(entry)
                 return
-            itself = f"/proc/self/fd/{fd}"
             if kind == stat.S_IFLNK:
                 entry.link = os.readlink(b"", dir_fd=fd)  # of the link itself: readlinkat(2), since 2.6.39
             entry.xattrs = _xattrs(itself)
+            if self._ledger is not None and not self._ledger.begin(entry, state, itself):
+                self._ledger.end()
+                return
             self._buffer += writer.header(entry)
             if state.st_size and kind == stat.S_IFREG:
                 yield from self._data(itself, state.st_size)
+            if self._ledger is not None:
+                self._ledger.end()
         finally:
             os.close(fd)
 
@@ -160,6 +207,8 @@ class Packer:
                 if not piece:
                     piece = bytes(min(left, PIECE))
                 left -= len(piece)
+                if self._ledger is not None:
+                    self._ledger.feed(piece)
                 self._buffer += piece
                 if len(self._buffer) >= CHUNK:
                     yield self._flush()

@@ -1,0 +1,1 @@
+"""Backups of volumes: see `archive` for the format."""
