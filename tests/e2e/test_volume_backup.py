@@ -97,7 +97,8 @@ def test_backups_that_add_to_each_other_go_to_another_engine(
     assert content(own_engine, "copy") == content(engine, "source")
     own_engine.docker("run", "--rm", "-v", "copy:/v", "busybox", "touch", "/v/mine")
     said = refused(own_engine, "volume", "import", "copy", "-", data=data)
-    assert "volume copy has been written to since it was restored (/ has another mtime; mine is only in one of them)" in said
+    assert "volume copy has been written to since it was restored" in said
+    assert "(/ has another mtime; mine is only in one of them)" in said
 
 
 def test_frozen_containers_are_saved_as_of_one_moment(clean: Engine) -> None:
