@@ -46,8 +46,13 @@ def _links() -> set[str]:
     return set(re.findall(r"^\d+: ([^:@]+)", _command("ip", "-o", "link"), re.MULTILINE))
 
 
+_EMPTY_CHAIN = re.compile(r"\tchain [A-Z]+ \{\n\t\ttype [^\n]* policy accept;\n\t\}\n\n?")
+_EMPTY_TABLE = re.compile(r"table ip6? (?:filter|nat|raw) \{\n\}\n")
+"""What iptables leaves once somebody has used it."""
+
+
 def _firewall() -> set[str]:
-    rules = _command("nft", "list", "ruleset")
+    rules = _EMPTY_TABLE.sub("", _EMPTY_CHAIN.sub("", _command("nft", "list", "ruleset")))
     return set(re.sub(r"counter packets \d+ bytes \d+", "counter", rules).splitlines())
 
 

@@ -198,6 +198,7 @@ def _settings(config: Config, facts: HostFacts) -> Settings:
         init_by_default=config.init,
         live_restore=config.live_restore,
         labels=config.labels,
+        firewall_backend=config.firewall_backend,
         debug=config.debug,
     )
 

@@ -25,6 +25,7 @@ RUNTIME_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 DEFAULT_FILE = "/etc/wherry/daemon.json"
 DEFAULT_HOST = "unix:///run/wherry.sock"
 CGROUP_DRIVERS = ("systemd", "cgroupfs")
+FIREWALL_BACKENDS = ("nftables", "iptables")
 RELOADABLE = frozenset(
     {"debug", "log-level", "labels", "live-restore", "shutdown-timeout", "runtimes", "default-runtime"}
     | {"registry-mirrors", "insecure-registries", "max-download-attempts"}
@@ -50,6 +51,7 @@ class Config:
     ip_forward: bool = True
     ip: str = ""
     userland_proxy: bool = False
+    firewall_backend: str = "nftables"
     storage_driver: str = ""
     cgroup_parent: str = ""
     cpu_rt_period: int = 0
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
     add("--mtu", type=int)
     add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
+    add("--firewall-backend", choices=FIREWALL_BACKENDS, help="who keeps the rules of networks (nftables)")
     add("-s", "--storage-driver", help="erofs, overlay2 or vfs")
     add("--cgroup-parent", help="where containers' control groups go (/wherry; with systemd system.slice)")
     add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
@@ -268,6 +271,8 @@ def check(config: Config) -> Config:
         if not 0 < getattr(config, name) <= _MOST_CONCURRENT:
             flag = name.replace("_", "-")
             raise InvalidArgument(f"invalid {flag.replace('-', ' ')}: {getattr(config, name)}")
+    if config.firewall_backend not in FIREWALL_BACKENDS:
+        raise InvalidArgument(f"invalid firewall-backend {config.firewall_backend!r}: use nftables or iptables")
     if config.default_runtime not in (OWN_RUNTIME, *config.runtimes):
         raise InvalidArgument(f"specified default runtime '{config.default_runtime}' does not exist")
     return config

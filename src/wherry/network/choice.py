@@ -21,12 +21,28 @@ def firewall(
 
     known: the rules of the bridges that will be installed one after the other; the first transaction has all of them.
     forwards: the ports of containers that may still run, so that none is closed while an engine takes over.
+    Rules that the engine before kept with the other backend are taken away.
     """
-    if config.firewall != "nftables":
-        raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables")
+    if config.firewall not in ("nftables", "iptables"):
+        raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables or iptables")
+    from wherry.network.firewall import remains
+
+    if config.firewall == "iptables":
+        from wherry.network.firewall.iptables import Iptables
+
+        chosen: Firewall = Iptables(owner, known, forwards)
+        remains.of_nftables(owner, chosen)
+        return chosen
     from wherry.network.firewall.nftables import Nftables
 
-    return Nftables(owner, known, forwards)
+    chosen = Nftables(owner, known, forwards)
+    remains.of_iptables(owner, chosen)
+    return chosen
+
+
+def rules_table(config: NetworkConfig, owner: str) -> str:
+    """Return the name of a table in which every bridge of an engine has rules."""
+    return "filter" if config.firewall == "iptables" else owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class DaemonSettings(Protocol):
     def ip(self) -> str: ...
     @property
     def ip_forward(self) -> bool: ...
+    @property
+    def firewall_backend(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class NetworkConfig:
             masquerade=settings.ip_masq,
             ip_forward=settings.ip_forward,
             binding="" if settings.ip == "0.0.0.0" else settings.ip,
+            firewall=settings.firewall_backend,
         )
 
     def __post_init__(self) -> None:

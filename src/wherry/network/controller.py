@@ -106,7 +106,7 @@ class Networks:
 
     def firewall_table(self, network: Network) -> str:
         """Return the name of the table with the rules of a network, "" when it has none."""
-        return self._directory.table if network.driver == "bridge" else ""
+        return self._directory.rules_table if network.driver == "bridge" else ""
 
     def host_gateway(self) -> str:
         """Return the host's address on the default bridge, "" when there is none."""

@@ -52,7 +52,7 @@ class Directory:
     """All networks. Thread-safe: making and removing take turns, looking needs no lock."""
 
     def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
-        """Know nothing yet. table: the name of the engine's rules in the packet filter.
+        """Know nothing yet. table: the name of the engine's rules in the packet filter; rules_table: where they are.
 
         inherited: the published ports of the engine before, from `open` on.
         """
@@ -60,6 +60,7 @@ class Directory:
         self._config = config
         self._owner = hashlib.sha256(str(run_root).encode()).hexdigest()[:12]
         self.table = f"wherry-{config.bridge or self._owner}"
+        self.rules_table = choice.rules_table(config, self.table)
         self._changing = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._firewall: Firewall | None = None

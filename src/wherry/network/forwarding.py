@@ -17,9 +17,14 @@ def enable(netlink: NetlinkSocket, firewall: Firewall) -> None:
     """Turn forwarding on when it is off, guarded first so that no packet slips through in between."""
     if sysctls.read(SWITCH) != "0":
         return
-    links = [each for each in list_links(netlink) if not each.flags & IFF_LOOPBACK]
-    firewall.guard([each.name for each in links if each.kind not in ("bridge", "veth")])
+    firewall.guard(outside(netlink))
     sysctls.write(SWITCH, "1")
+
+
+def outside(netlink: NetlinkSocket) -> list[str]:
+    """Return the links of the host that are not those of containers."""
+    links = [each for each in list_links(netlink) if not each.flags & IFF_LOOPBACK]
+    return [each.name for each in links if each.kind not in ("bridge", "veth")]
 
 
 def disable(netlink: NetlinkSocket, firewall: Firewall, bridge: str) -> None:

@@ -32,6 +32,7 @@ class Settings:
     init_by_default: bool = False
     live_restore: bool = True
     labels: tuple[str, ...] = ()
+    firewall_backend: str = "nftables"
     debug: bool = False
 
     def runtime_command(self, name: str) -> tuple[str, ...] | None:

@@ -94,7 +94,7 @@ class SystemService:
             "LiveRestoreEnabled": self.settings.live_restore,
             "InitBinary": "docker-init",
             "SecurityOptions": self._security_options(),
-            "FirewallBackend": {"Driver": "nftables"},
+            "FirewallBackend": {"Driver": self.settings.firewall_backend},
             "Labels": list(self.settings.labels),
             "ServerVersion": release.COMPATIBLE,
             "Warnings": list(self.warnings) or None,

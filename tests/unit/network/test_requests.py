@@ -126,12 +126,13 @@ def test_other_sysctls_are_somebody_elses():
 
 
 class Settings:
-    bridge, bip, mtu, ip_masq, ip, ip_forward = "", "", 0, True, "", False
+    bridge, bip, mtu, ip_masq, ip, ip_forward, firewall_backend = "", "", 0, True, "", False, "iptables"
 
 
 def test_configuration_of_the_daemon():
     config = NetworkConfig.of(Settings())
     assert (config.bridge, config.mtu, config.masquerade, config.ip_forward) == ("wherry0", 1500, True, False)
+    assert config.firewall == "iptables"
     none = Settings()
     none.bridge = "none"
     assert NetworkConfig.of(none).bridge == ""

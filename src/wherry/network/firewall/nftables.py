@@ -258,6 +258,5 @@ def _commit(change: nft.Ruleset) -> None:
             raise
         raise NotImplementedHere(
             f"this kernel lacks what the nftables firewall needs ({error.strerror}; modules nf_tables, nft_chain_nat, "
-            "nft_masq, nft_ct, nft_fib_ipv4): load them; "
-            "the iptables backend does not exist yet"
+            'nft_masq, nft_ct, nft_fib_ipv4): load them, or choose "firewall-backend": "iptables"'
         ) from error

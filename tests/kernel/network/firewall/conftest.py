@@ -9,7 +9,7 @@ import pytest
 
 from tests.kernel.network.firewall.world import World
 
-BACKENDS = ("nftables",)
+BACKENDS = ("nftables", "iptables")
 
 
 @pytest.fixture(params=BACKENDS)

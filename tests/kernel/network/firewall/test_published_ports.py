@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.kernel.isolation import command, inside, isolated
-from tests.kernel.network.firewall.world import HOST, NEIGHBOUR, TCP, UDP, attacked, publish, seen
+from tests.kernel.network.firewall.world import HOST, NEIGHBOUR, TCP, UDP, attacked, publish, seen, shut
 
 pytestmark = pytest.mark.root
 
@@ -26,7 +26,7 @@ def test_everybody_reaches_a_published_port_and_is_seen_with_an_address_that_can
     assert seen(near.netns_fd, "172.17.0.1", 18080, kind) == "172.17.0.1"
     assert seen(far.netns_fd, "10.2.0.1", 18080, kind) == "172.17.0.1", "one in another network"
     assert seen(far.netns_fd, HOST, 18080, kind) == "172.17.0.1"
-    assert not seen(here.neighbour, HOST, 80, kind)
+    assert shut(here.neighbour, HOST, 80, kind)
 
 
 @isolated
@@ -39,10 +39,10 @@ def test_a_port_is_published_at_the_address_that_was_asked_for(world):
     here.serving(two.netns_fd, 81)
     assert seen(here.neighbour, "198.51.100.3", 18080) == NEIGHBOUR
     assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
-    assert not seen(None, "127.0.0.1", 18080)
+    assert shut(None, "127.0.0.1", 18080)
     here.networks.close_sandbox("c0")
     assert here.networks.settle()
-    assert not seen(here.neighbour, "198.51.100.3", 18080)
+    assert shut(here.neighbour, "198.51.100.3", 18080)
     assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
 
 
@@ -53,7 +53,7 @@ def test_a_port_of_the_loopback_address_is_closed_to_neighbours_and_containers(w
     here.serving(box.netns_fd, 80)
     here.serving(None, 18070)
     assert seen(None, "127.0.0.1", 18081) == "172.17.0.1"
-    assert not seen(here.neighbour, HOST, 18081)
+    assert shut(here.neighbour, HOST, 18081)
     command("sysctl", "-qw", "net.ipv4.conf.wan0.route_localnet=1")  # as some set-ups of Kubernetes leave it
 
     def roundabout(gateway: str, own: str) -> None:
@@ -64,8 +64,8 @@ def test_a_port_of_the_loopback_address_is_closed_to_neighbours_and_containers(w
     for who, gateway, own in ((here.neighbour, HOST, NEIGHBOUR), (box.netns_fd, "172.17.0.1", "172.17.0.2")):
         inside(who, lambda gateway=gateway, own=own: roundabout(gateway, own))
         with attacked():
-            assert not seen(who, "127.0.0.1", 18081), own
-            assert not seen(who, "127.0.0.1", 18070), f"a program of the host, from {own}"
+            assert shut(who, "127.0.0.1", 18081), own
+            assert shut(who, "127.0.0.1", 18070), f"a program of the host, from {own}"
 
 
 @isolated
@@ -87,7 +87,7 @@ def test_ports_end_with_their_container_and_others_stay(world):
     assert seen(here.neighbour, HOST, 18080)
     here.networks.close_sandbox("c0")
     assert here.networks.settle()
-    assert not seen(here.neighbour, HOST, 18080)
+    assert shut(here.neighbour, HOST, 18080)
     assert seen(here.neighbour, HOST, 18081) == NEIGHBOUR
 
 

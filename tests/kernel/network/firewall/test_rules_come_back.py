@@ -5,29 +5,34 @@ from __future__ import annotations
 import pytest
 
 from tests.kernel.isolation import command, inside, isolated
-from tests.kernel.network.firewall.world import HOST, NEIGHBOUR, World, publish, seen
+from tests.kernel.network.firewall.world import HOST, NEIGHBOUR, UDP, World, publish, seen, shut
 from wherry.network import sysctls
 
 pytestmark = pytest.mark.root
 
 FORWARD = "net/ipv4/ip_forward"
-FLUSHES = ["nft flush ruleset", "iptables -F; iptables -t nat -F; iptables -t raw -F; nft flush ruleset"]
+EVERYTHING = "nft flush ruleset"
+RULES_ONLY = {
+    "nftables": "nft flush table ip wherry-wherry0",
+    "iptables": "iptables -F; iptables -t nat -F; iptables -t raw -F",
+}
+"""What leaves chains and sets, without anything in them."""
 
 
 def working(here: World) -> bool:
-    return seen(here.neighbour, HOST, 18080) == NEIGHBOUR and not seen(here.neighbour, "172.17.0.2", 80)
+    return bool(seen(here.neighbour, HOST, 18080)) and shut(here.neighbour, "172.17.0.2", 80)
 
 
-@pytest.mark.parametrize("flush", FLUSHES, ids=["ruleset", "chains"])
+@pytest.mark.parametrize("whole", [True, False], ids=["ruleset", "rules"])
 @isolated
-def test_a_flush_is_undone(world, flush):
+def test_a_flush_is_undone(world, backend, whole):
     here = world()
     box = here.container("bridge", publish(80, 18080))
     here.serving(box.netns_fd, 80)
     here.route("172.17.0.0/16")
     assert working(here)
-    command("sh", "-c", flush)
-    assert not working(here)
+    command("sh", "-c", EVERYTHING if whole else RULES_ONLY[backend])
+    assert shut(here.neighbour, HOST, 18080)
     here.networks.refresh_firewall()
     assert working(here)
 
@@ -49,14 +54,14 @@ def test_after_a_flush_the_next_port_brings_all_back(world):
 
 
 @isolated
-def test_a_flush_costs_no_connection(world):
+def test_rules_that_are_all_there_are_refreshed_without_a_difference(world):
     here = world()
-    box = here.container("bridge", publish(80, 18080))
-    here.serving(box.netns_fd, 80)
-    here.network("n", "10.1.0.0/24")
+    here.container("bridge", publish(80, 18080), publish(81, 18081, UDP))
+    here.network("n", "10.1.0.0/24", enable_icc="false")
+    here.network("i", "10.2.0.0/24", internal=True)
+    before = command("nft", "list", "ruleset")
     here.networks.refresh_firewall()
-    here.networks.refresh_firewall()
-    assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
+    assert command("nft", "list", "ruleset") == before
 
 
 @isolated
@@ -72,7 +77,30 @@ def test_the_next_engine_has_the_ports_and_lets_go_of_those_that_ended(engine, b
     assert seen(here.neighbour, HOST, 18081) == NEIGHBOUR, "before it is known what runs"
     again.restore(["c0"])
     assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
-    assert not seen(here.neighbour, HOST, 18081)
+    assert shut(here.neighbour, HOST, 18081)
+
+
+@isolated
+def test_another_backend_takes_over_while_containers_run(engine, backend, world):
+    here = world()
+    box = here.container("bridge", publish(80, 18080))
+    here.serving(box.netns_fd, 80)
+    here.network("n", "10.1.0.0/24")
+    here.route("172.17.0.0/16")
+    here.networks.stop(remove=False)
+    assert working(here)
+    again = engine(start=False, firewall="iptables" if backend == "nftables" else "nftables")
+    again.start()
+    again.restore(["c0"])
+    assert working(here)
+    here.networks.close_sandbox("c0")
+    again.close_sandbox("c0")
+    assert again.settle()
+    assert shut(here.neighbour, HOST, 18080), "nothing leads there by the rules of before"
+    again.stop(remove=True)
+    left = command("nft", "list", "ruleset")
+    assert "wherry-wherry0" not in left
+    assert "DOCKER" not in left
 
 
 @isolated
@@ -87,14 +115,14 @@ def test_two_engines_side_by_side(engine, backend, world):
     address = second.endpoints[0].ipv4
     assert working(here)
     assert seen(here.neighbour, HOST, 18081) == NEIGHBOUR
-    assert not seen(box.netns_fd, address, 80)
-    assert not seen(second.netns_fd, "172.17.0.2", 80)
+    assert shut(box.netns_fd, address, 80)
+    assert shut(second.netns_fd, "172.17.0.2", 80)
     assert seen(box.netns_fd, HOST, 18081), "published for everybody"
     other.close_sandbox("c0")
     assert other.settle()
     other.stop(remove=True)
     assert working(here)
-    assert not seen(here.neighbour, HOST, 18081)
+    assert shut(here.neighbour, HOST, 18081)
     assert sysctls.read(FORWARD) == "1"
 
 
@@ -108,7 +136,7 @@ def test_an_engine_turns_forwarding_on_for_itself_alone_and_off_again(engine, ba
     inside(lan, lambda: command("ip", "route", "add", "default", "via", "203.0.113.1"))
     networks = engine(root="b", firewall=backend)
     assert sysctls.read(FORWARD) == "1"
-    assert not seen(here.neighbour, "203.0.113.2", 80)
+    assert shut(here.neighbour, "203.0.113.2", 80)
     box = here.container(of=networks)
     assert seen(box.netns_fd, "203.0.113.2", 80) == "203.0.113.1", "for containers it is one"
     networks.close_sandbox("c0")

@@ -11,6 +11,7 @@ import re
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TypeVar
@@ -31,6 +32,7 @@ NO_ANSWER = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOS
 T = TypeVar("T")
 PATIENCE = 0.35
 """Seconds after which a packet that was dropped is one that does not come."""
+LONG = 5.0
 
 
 class World:
@@ -134,29 +136,45 @@ def _in(here: int | None, work: Callable[[], T]) -> T:
 
 
 def seen(here: int | None, address: str, port: int, kind: int = TCP) -> str:
-    """Ask a server from a namespace; returns how it sees the client, "" when nothing comes back."""
+    """Ask a server from a namespace until it answers; returns how it sees the client, "" when it does not.
 
-    def ask() -> str:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with socket.socket(family, kind) as client:
-            client.settimeout(PATIENCE)
-            try:
-                client.connect((address, port))
-                if kind == UDP:
-                    client.send(b"?")
-                return client.recv(100).decode().removeprefix("::ffff:")
-            except OSError as error:
-                if error.errno not in (None, *NO_ANSWER):  # None: the time was up
-                    raise
-                return ""
+    A port of a bridge takes a moment to begin to forward, and a packet that comes before that is lost.
+    """
+    deadline = time.monotonic() + LONG
+    while not (answer := _in(here, lambda: _ask(address, port, kind))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return answer
 
-    return _in(here, ask)
+
+def shut(here: int | None, address: str, port: int, kind: int = TCP) -> bool:
+    """Whether no answer comes to the same question."""
+    return not _in(here, lambda: _ask(address, port, kind))
+
+
+def _ask(address: str, port: int, kind: int) -> str:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as client:
+        client.settimeout(PATIENCE)
+        try:
+            client.connect((address, port))
+            if kind == UDP:
+                client.send(b"?")
+            return client.recv(100).decode().removeprefix("::ffff:")
+        except OSError as error:
+            if error.errno not in (None, *NO_ANSWER):  # None: the time was up
+                raise
+            return ""
 
 
 def ping(here: int, address: str) -> bool:
-    """Whether an echo comes back."""
+    """Whether an echo comes back, after some attempts."""
+    return any(not silent(here, address) for _ in range(5))
+
+
+def silent(here: int, address: str) -> bool:
+    """Whether no echo comes back."""
     script = f"busybox ping -c 1 -W 1 {address} >/dev/null && echo yes || echo no"
-    return bool(inside(here, lambda: command("sh", "-c", script)) == "yes\n")
+    return bool(inside(here, lambda: command("sh", "-c", script)) == "no\n")
 
 
 @contextmanager
