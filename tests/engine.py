@@ -230,7 +230,12 @@ class Engine:
 @pytest.fixture(scope="module")
 def shared_engine() -> Iterator[Engine]:
     """An engine for a module of tests, with the image busybox."""
-    engine = Engine()
+    yield from running()
+
+
+def running(*flags: str) -> Iterator[Engine]:
+    """Yield an engine that runs, with the image busybox, and destroy it in the end."""
+    engine = Engine(*flags)
     try:
         engine.start()
         engine.import_busybox()
