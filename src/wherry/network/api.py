@@ -89,6 +89,8 @@ class Sandbox(Protocol):
     endpoints: tuple[Endpoint, ...]
     held: Mapping[Published, socket.socket]
     """What keeps the published ports; for the supervisor."""
+    file: str
+    """Where the namespace will be mounted; the supervisor deletes it at the end."""
 
     def close(self) -> None:
         """Close netns_fd and the sockets; the namespace goes on while a process is in it."""

@@ -26,6 +26,7 @@ from wherry.network.publishing import Group, Held, Publishing, ports_of
 from wherry.network.reaper import Reaper
 from wherry.network.records import Attached, Network, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
+from wherry.network.sandboxfiles import SandboxFiles
 from wherry.network.stock import Stock
 from wherry.network.workshop import Workshop
 from wherry.store.database import Database
@@ -47,7 +48,8 @@ class Networks:
             BRIDGE: Stock(self._make_bridged, self._discard, config.stock if config.bridge else 0),
             NONE: Stock(self._make_bare, self._discard, config.stock),
         }
-        self._workshop = Workshop([stock.next_chore for stock in self._stocks.values()])
+        self._files = SandboxFiles(run_root)
+        self._workshop = Workshop([*(stock.next_chore for stock in self._stocks.values()), self._files.next_chore])
         self._reaper = Reaper(self._reap)
         self._publishing = Publishing(self._directory, config.binding)
         self._naming = Naming(self._directory, self._workshop, run_root, self._members.groups)
@@ -56,7 +58,12 @@ class Networks:
 
     def start(self) -> None:
         """Bring up all networks, their links and rules; on failure nothing remains of the attempt."""
-        self._directory.open()
+        self._files.open()
+        try:
+            self._directory.open()
+        except BaseException:
+            self._files.close()
+            raise
         self._workshop.start()
         self._reaper.start()
 
@@ -79,6 +86,7 @@ class Networks:
                 entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
         self._publishing.restore(self._members.groups())
         self._naming.restore(open_namespace)
+        self._files.restore(self._members.sandboxes(), open_namespace)
         for stock in self._stocks.values():
             stock.open()
         self._workshop.poke()
@@ -89,6 +97,7 @@ class Networks:
             stock.close()
         self._workshop.stop()
         self._reaper.stop()
+        self._files.close()
         self._naming.close()
         self._directory.close(remove=remove)
 
@@ -125,9 +134,20 @@ class Networks:
         return self._members.inside(network_id)
 
     def sandbox(self, container_id: str) -> tuple[str, str]:
-        """Return id and path of a container's sandbox; no path: a namespace is held by processes, not by a file."""
+        """Return id and file of a container's sandbox, "" when it has none."""
         attached = self._members.of(container_id)
-        return (attached[0].sandbox_id if attached else "", "")
+        return (attached[0].sandbox_id, self._files.shown(attached[0].sandbox_id)) if attached else ("", "")
+
+    @property
+    def host_file(self) -> str:
+        """The file of the host's network namespace."""
+        return self._files.of_host
+
+    def started(self, sandbox: Sandbox | None) -> None:
+        """The container runs that this sandbox was opened for: its namespace may be mounted on its file."""
+        if sandbox is not None:
+            self._files.show_soon(sandbox.sandbox_id, sandbox.netns_fd)
+            self._workshop.poke()
 
     def ready(self) -> dict[str, int]:
         """Return how many sandboxes wait to be taken, by network."""
@@ -194,7 +214,8 @@ class Networks:
             raise
         self._workshop.poke()
         endpoints = tuple(each.endpoint for each in built.attached)
-        return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints, held)
+        file = self._files.path(built.sandbox_id)
+        return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints, held, file)
 
     def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
         return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
@@ -385,13 +406,16 @@ class Networks:
         self, netlink: NetlinkSocket, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]
     ) -> Built:
         plans: list[Plan] = []
+        sandbox_id = new_id()
         try:
+            self._files.make(sandbox_id)
             for each in sorted(asked, key=lambda request: (-request.gw_priority, request.network)):
                 plans.append(self._plan(container, each, len(plans)))
-            return sandbox.build(netlink, plans, settings)
+            return sandbox.build(netlink, plans, settings, sandbox_id)
         except BaseException:
             # Links die with the namespace, which nobody holds now; the reaper frees the addresses after them.
             self._reaper.submit([Attached(plan.endpoint, "") for plan in plans])
+            self._files.remove([sandbox_id])
             raise
 
     def _plan(self, container: str, asked: EndpointRequest, number: int) -> Plan:
@@ -419,6 +443,7 @@ class Networks:
         self._reaper.submit(built.attached)
 
     def _reap(self, netlink: NetlinkSocket, ended: Sequence[Attached]) -> None:
+        self._files.remove({each.sandbox_id for each in ended if each.sandbox_id} - self._members.sandboxes().keys())
         self._naming.leave(ended)
         self._publishing.forget(ended)
         by_network: dict[str, list[Attached]] = {}

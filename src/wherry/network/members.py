@@ -55,6 +55,10 @@ class Members:
             if each.endpoint.network_id == network_id
         }
 
+    def sandboxes(self) -> dict[str, str]:
+        """Return the container of each sandbox, by the sandbox's id."""
+        return {group[0].sandbox_id: container for container, group in self.groups().items() if group}
+
     # Changing
 
     def claim(self, container: str) -> None:

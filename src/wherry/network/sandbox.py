@@ -28,7 +28,7 @@ from wherry.network import sysctls
 from wherry.network.api import Endpoint, Route
 from wherry.network.driver import Driver
 from wherry.network.ports import Published
-from wherry.network.records import Attached, Network, new_id
+from wherry.network.records import Attached, Network
 
 DEFAULT_SYSCTLS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
@@ -58,7 +58,7 @@ class Built:
 
     netns_fd: int
     attached: tuple[Attached, ...]
-    sandbox_id: str = field(default_factory=new_id)
+    sandbox_id: str
 
 
 @dataclass(slots=True)
@@ -70,6 +70,7 @@ class OpenSandbox:
     netns_fd: int
     endpoints: tuple[Endpoint, ...]
     held: Mapping[Published, socket.socket] = field(default_factory=dict)
+    file: str = ""
 
     def close(self) -> None:
         """Close the descriptors; a second time it does nothing."""
@@ -80,7 +81,7 @@ class OpenSandbox:
             self.netns_fd = -1
 
 
-def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str]) -> Built:
+def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str], sandbox_id: str) -> Built:
     """Make a sandbox; `settings` are further sysctls by path. The thread stays in the new namespace.
 
     `gateway_of` says which endpoint gets the default route. Raises OSError or what a driver raises.
@@ -89,7 +90,6 @@ def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str
     fd = netns.current()
     try:
         with NetlinkSocket() as inner:
-            sandbox_id = new_id()
             attached = tuple(_attach(host, plan, fd, sandbox_id) for plan in plans)
             _set_sysctls(attached, settings)
             _claim(inner, attached)

@@ -1,16 +1,23 @@
-"""Descriptors that a supervisor keeps open for as long as its container lives: sockets bound to published ports."""
+"""What a supervisor sees to for as long as its container lives: sockets bound to published ports, which it keeps open,
+and the file of the network namespace, which it deletes.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+
+from wherry.kernel import const, mountapi
 
 
 class Holding:
     """Descriptors by key. Handlers of the messages "hold" and "release", see `wire`."""
 
-    def __init__(self) -> None:
+    def __init__(self, netns_file: str) -> None:
+        self._netns_file = netns_file
         self._held: dict[str, int] = {}
 
     @property
@@ -35,6 +42,22 @@ class Holding:
         """Close all: the container is over, and whoever comes next may want them."""
         for key in tuple(self._held):
             self._close(key)
+
+    def delete_netns_file(self) -> None:
+        """Delete the file of the network namespace; the engine may have done it. Raises OSError.
+
+        That takes the mounts away which it is a mount point for elsewhere, in the engine's mount namespace above all.
+        Ours has one only when it was copied from the engine's while the container ran, for a zygote that was restarted.
+        """
+        if not self._netns_file:
+            return
+        try:
+            mountapi.umount2(self._netns_file, const.MNT_DETACH | const.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):  # no mount, no file
+                raise
+        with suppress(FileNotFoundError):
+            os.unlink(self._netns_file)
 
     def _close(self, key: str) -> None:
         fd = self._held.pop(key, None)

@@ -96,7 +96,7 @@ class Supervisor:
         self._entrance = Entrance(launch, self._process, seccomp, self._foreign, lambda: self._cgroup)
         self._execs = Execs(self._poller, self._entrance, self._tell, self._own_children)
         self._checks = Checks(self._poller, self._execs.starters, self._answer)
-        self._holding = Holding()
+        self._holding = Holding(launch.netns_file)
         self._handlers: dict[str, Callable[[dict[str, Any], list[int]], dict[str, Any] | None]] = {
             "attach": self._attach,
             "exec": self._exec,
@@ -260,11 +260,10 @@ class Supervisor:
             self._cgroup.empty(EMPTY, reap=self._execs.conclude_all)
         self._execs.conclude_all()
         process.session.drain()
-        clients = process.session.finish()
+        self._lingering = [*process.session.finish(), *self._execs.lingering]
         outcome = Exit(process.exit.code, process.exit.signal, process.exit.at, self._oom.count() > 0)
         exits.write_record(self._run_dir, exits.EXIT, outcome.to_wire())
         self._tell({"type": "exited", **outcome.to_wire()})
-        self._lingering = [*clients, *self._execs.lingering]
         self._release()
 
     def _release(self) -> None:
@@ -282,6 +281,7 @@ class Supervisor:
             self._cgroup.kill()
             self._cgroup.remove()
             self._cgroup = None
+        self._holding.delete_netns_file()
         self._drop_control()
         self._over = True
 

@@ -145,6 +145,7 @@ class Launch:
     volumes: mounted by the supervisor for the spec's mounts of type "volume", see runtime/volumes.py.
     runtime: program and arguments of another OCI runtime that makes the container, see `foreign`; empty for ours.
     private_mounts: nothing in its mount namespace is anybody else's, so it may be unmounted after the end was told.
+    netns_file: the file on which the engine mounts the network namespace; unlinked at the end. "": there is none.
     """
 
     id: str
@@ -162,6 +163,7 @@ class Launch:
     volumes: tuple[VolumeMount, ...] = ()
     runtime: tuple[str, ...] = ()
     private_mounts: bool = False
+    netns_file: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         """Return the message's fields."""
@@ -181,6 +183,7 @@ class Launch:
             "volumes": [volume.to_wire() for volume in self.volumes],
             "runtime": self.runtime,
             "private_mounts": self.private_mounts,
+            "netns_file": self.netns_file,
         }
 
     @classmethod
@@ -202,6 +205,7 @@ class Launch:
             volumes=tuple(VolumeMount(*each) for each in fields["volumes"]),
             runtime=tuple(fields["runtime"]),
             private_mounts=fields["private_mounts"],
+            netns_file=fields["netns_file"],
         )
 
 

@@ -68,15 +68,13 @@ class Launching:
                 always.callback(os.close, attach.fd)
             run_dir = await self._prepare(record, undo)
             volumes = await self._sources(record, always)
-            _begin(phases, "sandbox")
-            sandbox = await self._open_sandbox(record)
+            sandbox = await self._open_sandbox(record, phases)
             if sandbox is not None:
                 undo.callback(self.networks.close_sandbox, record.id)
                 always.callback(sandbox.close)
             reach("start.sandbox")
             _begin(phases, "files")
             files = self._write_files(record, sandbox)
-            reach("start.files")
             rootfs = self._rootfs(record, phases)
             _begin(phases, "spec")
             mounts = (*files, *(self.provision.mount(each, rootfs) for each in record.mounts))
@@ -97,6 +95,7 @@ class Launching:
                 volumes=volumes,
                 runtime=self._runtime(record),
                 private_mounts=_are_private(record, spec),
+                netns_file=sandbox.file if sandbox else "",
             )
             reach("start.spec")
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
@@ -104,6 +103,7 @@ class Launching:
             undo.push_async_callback(_abort, task)
             await task.hold(ports.descriptors(sandbox))
             reach("start.launched")
+            self.networks.started(sandbox)
             undo.pop_all()
             return task
 
@@ -166,8 +166,9 @@ class Launching:
             raise SystemFailure(f"cannot make {run_dir}: {error.strerror}") from error
         return run_dir
 
-    async def _open_sandbox(self, record: Record) -> Sandbox | None:
+    async def _open_sandbox(self, record: Record, phases: Phases) -> Sandbox | None:
         """Return the container's own network namespace; None when it shares another's."""
+        _begin(phases, "sandbox")
         host = record.host_config
         if not host.own_network:
             return None
@@ -206,6 +207,7 @@ class Launching:
             )
             for name, text in texts.items():
                 _replace(root / name, text)
+        reach("start.files")
         taken = {bind.destination for bind in record.mounts}
         access = ("rbind", "rprivate", *(("ro",) if host.readonly_rootfs else ()))
         return tuple(

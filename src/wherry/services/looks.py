@@ -138,15 +138,17 @@ class Looks:
     async def inspect(self, container: Container, *, size: bool) -> Json:
         """Return the answer of docker inspect."""
         record = container.record
-        pid = record.state.pid
+        sandbox, key = self.networks.sandbox(container.id)
+        if record.host_config.network_mode == "host" and record.state.alive:
+            key = self.networks.host_file
         answer = present.inspect(
             record,
             root=self.settings.container_root(container.id),
             network=present.network_settings(
                 endpoints.shown(record, self.networks),
                 ports=ports.shown(record, self.networks.published(container.id)),
-                sandbox=self.networks.sandbox(container.id)[0],
-                key=f"/proc/{pid}/ns/net" if pid else "",
+                sandbox=sandbox,
+                key=key,
             ),
             graph=self.snapshotter.graph_data(container.id),
             exec_ids=self.exec_ids(container.id),

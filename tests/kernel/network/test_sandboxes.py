@@ -42,7 +42,7 @@ def test_a_container_on_the_bridge(engine, stock):
     sandbox = networks.open_sandbox(SandboxRequest("c1", BRIDGE))
     (endpoint,) = sandbox.endpoints
     assert networks.endpoints("c1") == sandbox.endpoints
-    assert networks.sandbox("c1") == (sandbox.sandbox_id, "")
+    assert networks.sandbox("c1") == (sandbox.sandbox_id, sandbox.file)
     assert (endpoint.ipv4, endpoint.ipv4_prefix, endpoint.gateway4) == ("172.17.0.2", 16, "172.17.0.1")
     assert endpoint.mac == "02:42:ac:11:00:02"
 

@@ -29,7 +29,7 @@ class Yard:
         if self.fails:
             raise SystemFailure("no")
         self.made += 1
-        return Built(-self.made, ())
+        return Built(-self.made, (), f"{self.made:064x}")
 
     def work(self) -> float | None:
         """Do all chores that are due; return how long to wait."""
