@@ -19,12 +19,13 @@ PLACES += ("start.launched", "remove.record", "remove.files")
 def holdings(engine: Engine) -> dict[str, list[str]]:
     """What an engine holds on disk and in the kernel, apart from what it always has."""
     links = subprocess.run(["ip", "-o", "link", "show", "master", engine.bridge], capture_output=True, text=True).stdout
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
         "folders": sorted(os.listdir(engine.data_root / "containers")),
         "running": sorted(os.listdir(engine.run_root / "containers")),
         "snapshots": sorted(name for name in os.listdir(next(iter((engine.data_root / "snapshots").iterdir())))),
         "cgroups": sorted(map(str, Path("/sys/fs/cgroup").glob(f"*{engine.cgroup_parent}/*/"))),
-        "mounts": [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(engine.root) in line],
+        "mounts": sorted(point for line in mounts if (point := line.split()[4]).startswith(str(engine.root))),
         "links": ["many"] if len(links.splitlines()) > 16 else [],
     }
 
