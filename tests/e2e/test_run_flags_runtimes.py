@@ -217,9 +217,13 @@ def test_annotations_reach_the_runtime(runtimes: tuple[Engine, Path]):
 
 
 def test_mounts_of_it_are_nobody_elses(engine: Engine):
-    before = Path("/proc/self/mountinfo").read_text()
+    def mounts() -> list[str]:
+        """All but network namespaces, which are the engine's doing."""
+        return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - nsfs " not in line]
+
+    before = mounts()
     engine.docker("run", "-d", "--name", "aa", "--runtime", "runc", "busybox", "sleep", "1000")
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounts() == before
 
 
 def test_runtimes_that_are_not_there(engine: Engine):
