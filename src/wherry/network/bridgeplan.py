@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from wherry.network import options
 from wherry.network.config import NetworkConfig
 from wherry.network.firewall.api import BridgeRules
+from wherry.network.ipam.subnets import AddressSpace
 from wherry.network.records import Network
 
 ALIAS = "wherry"
@@ -16,7 +17,9 @@ ALIAS = "wherry"
 
 @dataclass(frozen=True, slots=True)
 class BridgePlan:
-    """name: of the link. address: "IP/PREFIX" to have, "" to choose. alias: by which the link is known as ours.
+    """name: of the link. ipv4, ipv6: the families that it has. alias: by which the link is known as ours.
+
+    address, address6: "IP/PREFIX" to have, "" to choose, of one of the blocks of `space`.
 
     advice, subnet_advice: what the user can do when the name cannot be had, or there is no subnet. shown: the options
     that clients see.
@@ -29,7 +32,11 @@ class BridgePlan:
     icc: bool = True
     internal: bool = False
     ip_forward: bool = True
+    ipv4: bool = True
+    ipv6: bool = False
     address: str = ""
+    address6: str = ""
+    space: AddressSpace = field(default_factory=AddressSpace)
     advice: str = "choose another name with --bridge"
     subnet_advice: str = "set --bip"
     shown: Mapping[str, str] = field(default_factory=dict)
@@ -38,12 +45,21 @@ class BridgePlan:
         """Whether a link with that alias is this bridge, made by this engine under any of its run roots."""
         return alias.split()[-1:] == self.alias.split()[-1:]
 
-    def rules(self, subnet: str) -> BridgeRules:
-        """Return what the firewall has to know."""
-        return BridgeRules(self.name, subnet, self.masquerade and not self.internal, self.icc, self.internal)
+    def rules(self, network: Network) -> BridgeRules:
+        """Return what the firewall has to know; the network has its subnets."""
+        masquerade = self.masquerade and not self.internal
+        return BridgeRules(
+            self.name,
+            network.subnet if self.ipv4 else "",
+            masquerade,
+            self.icc,
+            self.internal,
+            subnet6=network.subnet6 if self.ipv6 else "",
+            masquerade6=masquerade,
+        )
 
 
-def of_default(config: NetworkConfig) -> BridgePlan:
+def of_default(config: NetworkConfig, space: AddressSpace | None = None) -> BridgePlan:
     """Return the plan of the default bridge."""
     return BridgePlan(
         name=config.bridge,
@@ -51,6 +67,7 @@ def of_default(config: NetworkConfig) -> BridgePlan:
         masquerade=config.masquerade,
         ip_forward=config.ip_forward,
         address=str(config.bridge_address()) if config.bip else "",
+        space=space or AddressSpace(),
         shown={
             options.DEFAULT_BRIDGE: "true",
             options.ICC: "true",
@@ -62,9 +79,8 @@ def of_default(config: NetworkConfig) -> BridgePlan:
     )
 
 
-def of_network(network: Network, config: NetworkConfig, owner: str) -> BridgePlan:
+def of_network(network: Network, config: NetworkConfig, owner: str, space: AddressSpace) -> BridgePlan:
     """Return the plan of a network's bridge."""
-    prefix = ipaddress.IPv4Network(network.subnet).prefixlen if network.subnet else 0
     return BridgePlan(
         name=network.options.get(options.NAME) or f"br-{network.id[:12]}",
         mtu=options.mtu(network.options, config.mtu),
@@ -73,8 +89,17 @@ def of_network(network: Network, config: NetworkConfig, owner: str) -> BridgePla
         icc=options.flag(network.options, options.ICC, True),
         internal=network.internal,
         ip_forward=config.ip_forward,
-        address=f"{network.gateway}/{prefix}" if network.gateway else "",
+        ipv4=network.ipv4,
+        ipv6=network.ipv6,
+        address=_with_prefix(network.gateway, network.subnet),
+        address6=_with_prefix(network.gateway6, network.subnet6),
+        space=space,
         advice=f"choose another name with -o {options.NAME}",
         subnet_advice="name one with --subnet",
         shown=network.options,
     )
+
+
+def _with_prefix(address: str, subnet: str) -> str:
+    """Return "IP/PREFIX" of an address of a subnet, "" without an address."""
+    return f"{address}/{ipaddress.ip_network(subnet).prefixlen}" if address else ""

@@ -10,6 +10,7 @@ from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
 from wherry.network.firewall.api import BridgeRules, Firewall, Forward
+from wherry.network.ipam.subnets import AddressSpace
 from wherry.network.records import Network
 from wherry.network.sublinks import mode_of
 
@@ -47,10 +48,14 @@ def rules_table(config: NetworkConfig, owner: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What drivers may have to know. owner: of links that this engine makes. networks: returns all that there are."""
+    """What drivers may have to know. owner: of links that this engine makes. networks: returns all that there are.
+
+    space: of which subnets are chosen that nobody names.
+    """
 
     owner: str
     firewall: Firewall
+    space: AddressSpace
     networks: Callable[[], Iterable[Network]]
 
 
@@ -72,9 +77,9 @@ def driver(network: Network, plan: Callable[[], BridgePlan], around: Surrounding
     if name == "macvlan":
         from wherry.network.drivers.macvlan import MacvlanDriver
 
-        return MacvlanDriver(around.owner, around.networks, mode_of(network))
+        return MacvlanDriver(around.owner, around.space, around.networks, mode_of(network))
     if name == "ipvlan":
         from wherry.network.drivers.ipvlan import IpvlanDriver
 
-        return IpvlanDriver(around.owner, around.networks)
+        return IpvlanDriver(around.owner, around.space, around.networks)
     raise NotFound(f"could not find plugin {name} in v1 plugin registry: plugin not found")

@@ -74,16 +74,12 @@ class Networks:
         """
         self._members.load(set(running))
         kept = [each for group in self._members.groups().values() for each in group]
-        held: dict[str, set[str]] = {}
-        for each in kept:
-            held.setdefault(each.endpoint.network_id, set()).add(each.endpoint.ipv4)
         with NetlinkSocket() as netlink:
             for entry in self._directory:
                 members = [each for each in kept if each.endpoint.network_id == entry.network.id]
                 entry.driver.sweep(netlink, entry.network, members)
         for entry in self._directory:
-            if entry.pool is not None:
-                entry.pool.release(entry.pool.given() - held.get(entry.network.id, set()))
+            entry.keep([each.endpoint for each in kept if each.endpoint.network_id == entry.network.id])
         self._publishing.restore(self._members.groups())
         self._naming.restore(open_namespace)
         self._files.restore(self._members.sandboxes(), open_namespace)
@@ -423,20 +419,12 @@ class Networks:
         entry = self._directory.get(network.id)
         if entry is None:
             raise NotFound(f"network {network.name} not found")
-        endpoint = _nowhere(network)
-        if entry.pool is not None:
-            ipv4 = entry.pool.reserve(asked.ipv4, container) if asked.ipv4 else entry.pool.allocate(container)
-            endpoint = replace(
-                endpoint,
-                interface=f"eth{number}",
-                ipv4=ipv4,
-                ipv4_prefix=network.network.prefixlen,
-                gateway4="" if network.internal else network.gateway,
-                gw_priority=asked.gw_priority,
-                names=() if network.predefined else asked.names,
-            )
-            endpoint = replace(endpoint, mac=asked.mac.lower() or entry.driver.mac(endpoint))
-        return Plan(entry.driver, network, endpoint)
+        endpoint = replace(_addressed(entry, asked, container), interface=f"eth{number}", gw_priority=asked.gw_priority)
+        if not endpoint.ipv4 and not endpoint.ipv6:
+            return Plan(entry.driver, network, _nowhere(network))
+        names = () if network.predefined else asked.names
+        mac = asked.mac.lower() or entry.driver.mac(endpoint)
+        return Plan(entry.driver, network, replace(endpoint, names=names, mac=mac))
 
     def _discard(self, built: Built) -> None:
         os.close(built.netns_fd)
@@ -451,8 +439,8 @@ class Networks:
             by_network.setdefault(each.endpoint.network_id, []).append(each)
         for network, group in by_network.items():
             entry = self._unlink(netlink, network, group)
-            if entry is not None and entry.pool is not None:  # a network that was removed took its addresses along
-                entry.pool.release(each.endpoint.ipv4 for each in group if each.endpoint.ipv4)
+            if entry is not None:  # a network that was removed took its addresses along
+                entry.release([each.endpoint for each in group])
 
 
 _NOTHING = (EndpointRequest(NONE),)
@@ -461,3 +449,28 @@ _NOTHING = (EndpointRequest(NONE),)
 def _nowhere(network: Network) -> Endpoint:
     """Return an endpoint without a link or an address."""
     return Endpoint(network.id, network.name, new_id(), interface="", mac="")
+
+
+def _addressed(entry: Entry, asked: EndpointRequest, container: str) -> Endpoint:
+    """Return an endpoint with the addresses that it gets, which are taken now: all or none.
+
+    An IPv6 address that nobody asks for is the one with the place of the IPv4 address, as long as it is free.
+    """
+    network, endpoint = entry.network, _nowhere(entry.network)
+    if entry.pool is not None:
+        ipv4 = entry.pool.reserve(asked.ipv4, container) if asked.ipv4 else entry.pool.allocate(container)
+        gateway4 = "" if network.internal else network.gateway
+        endpoint = replace(endpoint, ipv4=ipv4, ipv4_prefix=entry.pool.prefix, gateway4=gateway4)
+    if entry.pool6 is None:
+        return endpoint
+    try:
+        if asked.ipv6:
+            ipv6 = entry.pool6.reserve(asked.ipv6, container)
+        else:
+            offset = entry.pool.offset(endpoint.ipv4) if entry.pool is not None else 0
+            ipv6 = entry.pool6.allocate(container, offset=offset)
+    except BaseException:
+        entry.release([endpoint])
+        raise
+    gateway6 = "" if network.internal else network.gateway6
+    return replace(endpoint, ipv6=ipv6, ipv6_prefix=entry.pool6.prefix, gateway6=gateway6)

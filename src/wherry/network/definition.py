@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import structs
 
 from wherry.errors import Forbidden, InvalidArgument, NotFound, NotImplementedHere
 from wherry.models.network import CreateNetwork, Ipam, IpamPool
 from wherry.network import options, sublinks
+from wherry.network.ipam.subnets import Subnet
 from wherry.network.records import PREDEFINED, Network, new_id
 
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 NO_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
     "and try again."
@@ -23,27 +25,23 @@ NO_SWARM = (
 
 
 def define(asked: CreateNetwork) -> Network:
-    """Return the record of a network; its subnet and gateway are "" where the engine may choose.
+    """Return the record of a network; its subnets and gateways are "" where the engine may choose.
 
     Raises InvalidArgument, Forbidden, NotFound (no such driver) and NotImplementedHere.
     """
     _check_name(asked.name)
     _check_kind(asked)
     driver = _driver(asked.driver)
-    _check_families(asked)
+    given = dict(asked.options or {})
+    ipv4, ipv6 = _families(asked, given)
     ipam = asked.ipam or Ipam()
     if ipam.driver not in ("", "default"):
         raise NotFound(f'plugin "{ipam.driver}" not found')
-    pools = tuple(ipam.config or ())
-    complaints = [complaint for pool in pools for complaint in _complaints(pool)]
-    if complaints:
-        raise InvalidArgument("invalid network config:\n" + joined(complaints))
-    if len(pools) > 1:
-        raise Forbidden(f"{driver} driver doesn't support multiple subnets")
-    given = dict(asked.options or {})
+    pools = _pools(ipam, ipv6=ipv6)
     if driver == "bridge":
         options.check(given)
-    pool = pools[0] if pools else IpamPool()
+    pool = _only(pools, 4, driver) if ipv4 else IpamPool()
+    pool6 = _only(pools, 6, driver) if ipv6 else IpamPool()
     network = Network(
         id=new_id(),
         name=asked.name,
@@ -53,6 +51,12 @@ def define(asked: CreateNetwork) -> Network:
         gateway=pool.gateway or _first(pool),
         ip_range=pool.ip_range,
         auxiliary=pool.auxiliary_addresses or {},
+        ipv4=ipv4,
+        ipv6=ipv6,
+        subnet6=pool6.subnet,
+        gateway6=pool6.gateway or _first(pool6),
+        ip_range6=pool6.ip_range,
+        auxiliary6=pool6.auxiliary_addresses or {},
         asked=pools,
         ipam_options=ipam.options,
         options=given,
@@ -66,8 +70,11 @@ def define(asked: CreateNetwork) -> Network:
 def _with_sublinks(network: Network) -> Network:
     """Return a network of macvlan or ipvlan; where no router is asked, it has a gateway only when one is named."""
     sublinks.check(network)
-    named = network.asked[0].gateway if network.asked else ""
-    return network if sublinks.has_gateway(network) else structs.replace(network, gateway=named)
+    if sublinks.has_gateway(network):
+        return network
+    named = [each.gateway for each in network.asked if each.gateway]
+    gateway, gateway6 = (each if each in named else "" for each in (network.gateway, network.gateway6))
+    return structs.replace(network, gateway=gateway, gateway6=gateway6)
 
 
 def _check_name(name: str) -> None:
@@ -100,11 +107,57 @@ def _driver(name: str) -> str:
     raise NotFound(f'plugin "{name}" not found')
 
 
-def _check_families(asked: CreateNetwork) -> None:
-    if asked.enable_ipv6:
-        raise NotImplementedHere("IPv6 in networks (--ipv6): this engine does not have that yet")
-    if asked.enable_ipv4 is False:
+def _families(asked: CreateNetwork, given: Mapping[str, str]) -> tuple[bool, bool]:
+    """Return whether the network has IPv4 and IPv6: of the request's own fields, else of its options."""
+    ipv4, ipv6 = (
+        options.switch(given, name, default) if own is None else own
+        for own, name, default in (
+            (asked.enable_ipv4, options.ENABLE_IPV4, True),
+            (asked.enable_ipv6, options.ENABLE_IPV6, False),
+        )
+    )
+    if not ipv4 and not ipv6:
         raise InvalidArgument("IPv4 or IPv6 must be enabled")
+    return ipv4, ipv6
+
+
+def _pools(ipam: Ipam, *, ipv6: bool) -> tuple[IpamPool, ...]:
+    """Return the subnets that were asked for, in the canonical form. Raises InvalidArgument.
+
+    One of IPv6 for a network without it is taken and shown, but nobody looks into it, as with dockerd.
+    """
+    complaints: list[str] = []
+    found = []
+    for pool in ipam.config or ():
+        if not ipv6 and ":" in pool.subnet:
+            found.append(pool)
+            continue
+        wrong = list(_complaints(pool))
+        complaints += wrong
+        if not wrong:
+            found.append(_canonical(pool))
+    if complaints:
+        raise InvalidArgument("invalid network config:\n" + joined(complaints))
+    return tuple(found)
+
+
+def _canonical(pool: IpamPool) -> IpamPool:
+    """Return a subnet as everybody writes it: fd00::1, not FD00:0::0001."""
+    auxiliary = pool.auxiliary_addresses
+    return IpamPool(
+        subnet=str(ipaddress.ip_network(pool.subnet)),
+        ip_range=str(ipaddress.ip_network(pool.ip_range)) if pool.ip_range else "",
+        gateway=str(ipaddress.ip_address(pool.gateway)) if pool.gateway else "",
+        auxiliary_addresses=auxiliary and {name: str(ipaddress.ip_address(each)) for name, each in auxiliary.items()},
+    )
+
+
+def _only(pools: Sequence[IpamPool], version: int, driver: str) -> IpamPool:
+    """Return the subnet of a family, an empty one when none was named; raises Forbidden for several."""
+    found = [each for each in pools if (":" in each.subnet) == (version == 6)]
+    if len(found) > 1:
+        raise Forbidden(f"{driver} driver doesn't support multiple subnets")
+    return found[0] if found else IpamPool()
 
 
 def joined(complaints: list[str]) -> str:
@@ -112,15 +165,14 @@ def joined(complaints: list[str]) -> str:
     return complaints[0] if len(complaints) == 1 else "\n".join(f"* {each}" for each in complaints)
 
 
-def _network(text: str, what: str) -> ipaddress.IPv4Network:
+def _network(text: str, what: str) -> Subnet:
     """Return a subnet; raises ValueError with the complaint."""
     try:
-        found = ipaddress.ip_network(text if "/" in text else "", strict=False)
+        given = ipaddress.ip_interface(text if "/" in text and "%" not in text else "")
     except ValueError:
         raise ValueError(f"invalid {what} {text}: invalid CIDR block notation") from None
-    if isinstance(found, ipaddress.IPv6Network):
-        raise NotImplementedHere(f"{text}: this engine does not have IPv6 in networks yet")
-    if str(found) != text:
+    found = given.network
+    if found.network_address != given.ip:
         raise ValueError(f"invalid {what} {text}: it should be {found}")
     return found
 
@@ -132,14 +184,9 @@ def _complaints(pool: IpamPool) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
-    if subnet.prefixlen > 30:
-        yield f"invalid subnet {subnet}: too small, a gateway and a container need two addresses"
+    yield from _unfit(subnet)
     if pool.ip_range:
-        try:
-            if not _network(pool.ip_range, "ip-range").subnet_of(subnet):
-                yield f"invalid ip-range {pool.ip_range}: parent subnet {subnet} doesn't contain ip-range"
-        except ValueError as error:
-            yield str(error)
+        yield from _range_complaints(pool.ip_range, subnet)
     named = {"gateway": pool.gateway} if pool.gateway else {}
     for name, address in (pool.auxiliary_addresses or {}).items():
         named[f"auxiliary address {name}"] = address
@@ -147,26 +194,57 @@ def _complaints(pool: IpamPool) -> Iterator[str]:
         yield from _address_complaints(what, text, subnet)
 
 
-def _address_complaints(what: str, text: str, subnet: ipaddress.IPv4Network) -> Iterator[str]:
+def _unfit(subnet: Subnet) -> Iterator[str]:
+    """Yield why no container can have an address of a subnet."""
+    if subnet.is_multicast:
+        yield f"multicast subnet '{subnet}' is not allowed"
+    if isinstance(subnet, ipaddress.IPv6Network) and subnet.subnet_of(_MAPPED):
+        yield f"invalid subnet {subnet}: these are IPv4 addresses"
+    if subnet.max_prefixlen - subnet.prefixlen < 2:
+        yield f"invalid subnet {subnet}: too small, a gateway and a container need two addresses"
+
+
+def _range_complaints(text: str, subnet: Subnet) -> Iterator[str]:
+    try:
+        part = _network(text, "ip-range")
+    except ValueError as error:
+        yield str(error)
+        return
+    if part.version != subnet.version:
+        yield f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"
+    elif not _within(part, subnet):
+        yield f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range"
+
+
+def _within(part: Subnet, subnet: Subnet) -> bool:
+    return part.network_address in subnet and part.broadcast_address in subnet
+
+
+def _address_complaints(what: str, text: str, subnet: Subnet) -> Iterator[str]:
     shown = f"{what} {text}" if what == "gateway" else what
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.ip_address("" if "%" in text else text)
     except ValueError:
         yield f"invalid {shown}: invalid address"
         return
-    if address not in subnet:
+    if address.version != subnet.version:
+        yield f"invalid {shown}: parent subnet is an IPv{subnet.version} block"
+    elif address not in subnet:
         yield f"invalid {shown}: parent subnet {subnet} doesn't contain this address"
-    elif address in (subnet.network_address, subnet.broadcast_address):
+    elif address.version == 4 and address in (subnet.network_address, subnet.broadcast_address):
         yield f"invalid {shown}: the first and the last address of subnet {subnet} belong to nobody"
+    elif address == subnet.network_address:
+        yield f"invalid {shown}: the first address of subnet {subnet} is that of all its routers"
 
 
 def _first(pool: IpamPool) -> str:
     """Return the gateway where nobody names one: the first free address, as of any container."""
     if not pool.subnet:
         return ""
-    subnet = ipaddress.IPv4Network(pool.subnet)
-    taken = {*(pool.auxiliary_addresses or {}).values(), str(subnet.network_address), str(subnet.broadcast_address)}
-    for address in ipaddress.IPv4Network(pool.ip_range or pool.subnet):
+    subnet = ipaddress.ip_network(pool.subnet)
+    taken = {*(pool.auxiliary_addresses or {}).values(), str(subnet.network_address)}
+    taken |= {str(subnet.broadcast_address)} if subnet.version == 4 else set()
+    for address in ipaddress.ip_network(pool.ip_range or pool.subnet):
         if str(address) not in taken:
             return str(address)
-    raise Forbidden(f"no available IPv4 addresses on this network's address pools: {pool.subnet}")
+    raise Forbidden(f"no available IPv{subnet.version} addresses on this network's address pools: {pool.subnet}")

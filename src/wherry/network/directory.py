@@ -8,8 +8,8 @@ record first, the bridge after, for the same reason.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
+import os
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -22,13 +22,14 @@ from wherry.failpoints import reach
 from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import bridgeplan, choice, parents, sublinks
+from wherry.network.api import Endpoint
 from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
 from wherry.network.drivers.bridge import strays
 from wherry.network.firewall.api import Firewall, Forward
 from wherry.network.ipam.pool import AddressPool
-from wherry.network.ipam.subnets import Subnet
+from wherry.network.ipam.subnets import DEFAULT_POOLS, AddressSpace, Subnet, overlapping, unique_local
 from wherry.network.records import Network, decode_attached, decode_network, new_id
 from wherry.store.database import Database
 
@@ -45,7 +46,24 @@ class Entry:
 
     network: Network
     driver: Driver
-    pool: AddressPool | None
+    pool: AddressPool | None = None
+    pool6: AddressPool | None = None
+
+    def release(self, endpoints: Collection[Endpoint]) -> None:
+        """Make the addresses of endpoints free again, once their links are gone."""
+        for pool, addresses in self._pools(endpoints):
+            pool.release(addresses)
+
+    def keep(self, endpoints: Collection[Endpoint]) -> None:
+        """Make all addresses free again but those of these endpoints."""
+        for pool, addresses in self._pools(endpoints):
+            pool.release(pool.given().difference(addresses))
+
+    def _pools(self, endpoints: Collection[Endpoint]) -> Iterator[tuple[AddressPool, list[str]]]:
+        if self.pool is not None:
+            yield self.pool, [each.ipv4 for each in endpoints if each.ipv4]
+        if self.pool6 is not None:
+            yield self.pool6, [each.ipv6 for each in endpoints if each.ipv6]
 
 
 class Directory:
@@ -65,6 +83,7 @@ class Directory:
         self._entries: dict[str, Entry] = {}
         self._firewall: Firewall | None = None
         self.inherited: tuple[Forward, ...] = ()
+        self._space = AddressSpace()
 
     # Looking
 
@@ -106,7 +125,8 @@ class Directory:
         rows = self._database.query("SELECT name, record FROM networks ORDER BY id")
         known = {name: decode_network(record) for name, record in rows}
         ours = [network for name, network in known.items() if name not in DEFAULTS]
-        rules = [self._plan(network).rules(network.subnet) for network in ours if network.driver == "bridge"]
+        self._space = AddressSpace((*DEFAULT_POOLS, unique_local(self._global_id())))
+        rules = [self._plan(network).rules(network) for network in ours if network.driver == "bridge"]
         self.inherited = self._forwards()
         self._firewall = choice.firewall(self._config, self.table, rules, self.inherited)
         self._sweep_links(ours)
@@ -115,14 +135,23 @@ class Directory:
                 if name == BRIDGE and not self._config.bridge:
                     continue
                 before = known.get(name) or Network(id=new_id(), name=name, driver=kind, created=time.time_ns())
-                driver = choice.driver(before, lambda: bridgeplan.of_default(self._config), self._around())
-                network = self._opened(driver, before, [Subnet(each.subnet) for each in ours])
+                driver = choice.driver(before, self._default_plan, self._around())
+                network = self._opened(driver, before, [subnet for each in ours for subnet in each.subnets])
                 undo.callback(driver.close, network, remove=before.subnet == "")
                 self._write(network)
                 self._admit(network, driver)
             undo.pop_all()
         for network in ours:
             self._reopen(network)
+
+    def _global_id(self) -> bytes:
+        """Return the 40 random bits of the engine's IPv6 subnets, drawn once: RFC 4193."""
+        rows = self._database.query("SELECT value FROM meta WHERE key = 'ipv6-global-id'")
+        if not rows:
+            fresh = os.urandom(5).hex()
+            self._database.execute("INSERT INTO meta (key, value) VALUES ('ipv6-global-id', ?)", (fresh,))
+            return bytes.fromhex(fresh)
+        return bytes.fromhex(rows[0][0])
 
     def _forwards(self) -> tuple[Forward, ...]:
         """Return the published ports of the engine before: what of it still runs is not known yet."""
@@ -133,7 +162,7 @@ class Directory:
         )
 
     def _around(self) -> choice.Surroundings:
-        return choice.Surroundings(self._owner, self.firewall, lambda: [entry.network for entry in self])
+        return choice.Surroundings(self._owner, self.firewall, self._space, lambda: [entry.network for entry in self])
 
     def _reopen(self, network: Network) -> None:
         """Bring a user's network up again; one that cannot be is no reason to leave all others down."""
@@ -151,8 +180,11 @@ class Directory:
                 log.warning("removing the link of a network that was never complete", extra={"link": name})
                 netlink.apply(link.delete_link(name))
 
+    def _default_plan(self) -> BridgePlan:
+        return bridgeplan.of_default(self._config, self._space)
+
     def _plan(self, network: Network) -> BridgePlan:
-        return bridgeplan.of_network(network, self._config, self._owner)
+        return bridgeplan.of_network(network, self._config, self._owner, self._space)
 
     def _opened(self, driver: Driver, network: Network, avoid: Collection[Subnet]) -> Network:
         try:
@@ -166,11 +198,16 @@ class Directory:
         )
 
     def _admit(self, network: Network, driver: Driver) -> None:
-        pool = None
+        pool = pool6 = None
         if network.subnet:
             reserved = network.auxiliary.values()
             pool = AddressPool(self._database, network.id, network.subnet, network.gateway, network.ip_range, reserved)
-        self._entries[network.id] = Entry(network, driver, pool)
+        if network.subnet6:
+            reserved = network.auxiliary6.values()
+            pool6 = AddressPool(
+                self._database, network.id, network.subnet6, network.gateway6, network.ip_range6, reserved
+            )
+        self._entries[network.id] = Entry(network, driver, pool, pool6)
 
     def close(self, *, remove: bool) -> None:
         """Give all networks up; with remove take bridges and rules away. The records stay."""
@@ -198,12 +235,12 @@ class Directory:
             return network
 
     def _subnets(self) -> list[Subnet]:
-        return [entry.network.network for entry in self if entry.network.subnet]
+        return [subnet for entry in self for subnet in entry.network.subnets]
 
     def _check_free(self, wanted: Network) -> None:
         if any(entry.network.name == wanted.name for entry in self):
             raise Conflict(f"network with name {wanted.name} already exists")
-        if wanted.subnet and any(ipaddress.IPv4Network(wanted.subnet).overlaps(each) for each in self._subnets()):
+        if any(overlapping(mine, other) for mine in wanted.subnets for other in self._subnets()):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
         if wanted.driver in sublinks.PREFIXES:
             sublinks.check_shared(wanted, [entry.network for entry in self])
@@ -213,7 +250,7 @@ class Directory:
     def _check_bridge(self, wanted: Network) -> None:
         name = self._plan(wanted).name
         for other in (entry.network for entry in self if entry.network.driver == "bridge"):
-            plan = bridgeplan.of_default(self._config) if other.name == BRIDGE else self._plan(other)
+            plan = self._default_plan() if other.name == BRIDGE else self._plan(other)
             if plan.name == name:
                 raise Forbidden(
                     f"cannot create network {wanted.id} ({name}): conflicts with network {other.id} ({name}): "

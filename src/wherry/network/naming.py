@@ -166,5 +166,6 @@ def _client(group: Group) -> Client:
     """Return what the name server has to know of a container that asks; its networks in the order of search."""
     endpoints = [each.endpoint for each in group]
     ordered = sorted(endpoints, key=lambda each: (-each.gw_priority, each.network_name))
-    servers = upstreams(group[0].nameservers, nameservers(), way_out=gateway_of(endpoints) is not None)
+    way_out = any(gateway_of(endpoints, version) for version in (4, 6))
+    servers = upstreams(group[0].nameservers, nameservers(), way_out=way_out)
     return Client(group[0].sandbox_id, tuple(each.network_id for each in ordered), servers)

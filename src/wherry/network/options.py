@@ -16,6 +16,8 @@ MASQUERADE = f"{PREFIX}enable_ip_masquerade"
 HOST_BINDING = f"{PREFIX}host_binding_ipv4"
 DEFAULT_BRIDGE = f"{PREFIX}default_bridge"
 MTU = "com.docker.network.driver.mtu"
+ENABLE_IPV4 = "com.docker.network.enable_ipv4"
+ENABLE_IPV6 = "com.docker.network.enable_ipv6"
 
 _REFUSED = {
     f"{PREFIX}gateway_mode_ipv4": ("nat",),
@@ -36,6 +38,15 @@ def flag(options: Mapping[str, str], name: str, default: bool) -> bool:
         raise InvalidArgument(
             f'failed to parse {name} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)'
         )
+    return value
+
+
+def switch(options: Mapping[str, str], name: str, default: bool) -> bool:
+    """Return a yes-or-no option of networks of every driver; raises InvalidArgument for anything else."""
+    text = options.get(name)
+    value = default if text is None else booleans.parse(text)
+    if value is None:
+        raise InvalidArgument(f'driver-opt "{name}" is not a valid bool')
     return value
 
 

@@ -11,6 +11,7 @@ from msgspec import field, json
 from wherry.models.base import Model
 from wherry.models.network import IpamPool
 from wherry.network.api import Endpoint
+from wherry.network.ipam.subnets import Subnet
 from wherry.network.ports import Published
 
 PREDEFINED = ("bridge", "host", "none")
@@ -60,9 +61,9 @@ class Network(Model, frozen=True):
         return self.name in PREDEFINED
 
     @property
-    def network(self) -> ipaddress.IPv4Network:
-        """The subnet as a value; only for networks that have one."""
-        return ipaddress.IPv4Network(self.subnet)
+    def subnets(self) -> tuple[Subnet, ...]:
+        """The subnets as values: none, one, or one of each family."""
+        return tuple(ipaddress.ip_network(each) for each in (self.subnet, self.subnet6) if each)
 
 
 @dataclass(frozen=True, slots=True)

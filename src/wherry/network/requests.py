@@ -53,25 +53,26 @@ def _complaints(asked: EndpointRequest, network: Network) -> list[str]:
         return found
     if wanted and not network.asked:
         return [_NO_OWN_SUBNET]
-    for address, version in ((asked.ipv4, 4), (asked.ipv6, 6)):
+    for address, version, subnet in ((asked.ipv4, 4, network.subnet), (asked.ipv6, 6, network.subnet6)):
         if address and not _is_address(address, version):
             found.append(f"invalid IPv{version} address: {address}")
-        if address and not (network.subnet and _is_address(address, 4) and _inside(address, network)):
+        if address and not (subnet and _is_address(address, version) and _inside(address, subnet)):
             found.append(f"no configured subnet or ip-range contain the IP address {address}")
     return found
 
 
 def _is_address(text: str, version: int) -> bool:
     try:
-        return ipaddress.ip_address(text).version == version
+        return ipaddress.ip_address(text).version == version and "%" not in text
     except ValueError:
         return False
 
 
-def _inside(address: str, network: Network) -> bool:
-    """Whether a container can have that address of a network's subnet."""
-    subnet, value = network.network, ipaddress.IPv4Address(address)
-    return value in subnet and value not in (subnet.network_address, subnet.broadcast_address)
+def _inside(address: str, subnet: str) -> bool:
+    """Whether a container can have that address of a subnet, which is of the same family."""
+    parent, value = ipaddress.ip_network(subnet), ipaddress.ip_address(address)
+    last = parent.broadcast_address if parent.version == 4 else None
+    return value in parent and value not in (parent.network_address, last)
 
 
 def is_mac(text: str) -> bool:

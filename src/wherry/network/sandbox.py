@@ -4,7 +4,7 @@
     the drivers, from the host     per endpoint one message: veth pair, one end a port of the bridge and up, the other
                                    one in the namespace, down, named eth0, with its MAC
     files in /proc/sys/net         no IPv6 on links without an IPv6 address, before they are up: nothing is ever sent
-    the inner socket, one message  lo up, links up, addresses, default route
+    the inner socket, one message  lo up, links up, addresses, default routes
 
 The namespace lives as long as a descriptor or a process holds it, and takes its links with it when it goes. So there is
 nothing to undo on the way but to close the descriptor.
@@ -41,6 +41,12 @@ PATIENCE = 2.0
 
 DEFAULT4, DEFAULT6 = Route("0.0.0.0/0"), Route("::/0")
 """Routes that stand for a gateway: all is reached by the link itself."""
+
+Way = tuple[str, int]
+"""A default route: its gateway, and the index of the link where there is none or any link may have it (fe80::/10)."""
+
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_ANY = {4: "0.0.0.0", 6: "::"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class OpenSandbox:
 def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str], sandbox_id: str) -> Built:
     """Make a sandbox; `settings` are further sysctls by path. The thread stays in the new namespace.
 
-    `gateway_of` says which endpoint gets the default route. Raises OSError or what a driver raises.
+    `gateway_of` says which endpoints get the default routes. Raises OSError or what a driver raises.
     """
     netns.unshare()
     fd = netns.current()
@@ -108,12 +114,16 @@ def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attach
 
 
 def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str], *, fresh: bool = True) -> None:
-    """Write the sysctls of a namespace that the thread is in. accept_ra: nobody on the network may add addresses."""
+    """Write the sysctls of a namespace that the thread is in.
+
+    accept_ra: nobody on the network may add addresses or routes. disable_ipv6: a link whose network has no IPv6 must
+    have no link-local address either, by which neighbours could be reached past all rules (CVE-2024-32473).
+    """
     for each in attached:
-        if each.endpoint.interface and not each.endpoint.ipv6:
+        if each.endpoint.interface:
             conf = f"net/ipv6/conf/{each.endpoint.interface}"
-            sysctls.write(f"{conf}/disable_ipv6", "1", missing_ok=True)
             sysctls.write(f"{conf}/accept_ra", "0", missing_ok=True)
+            sysctls.write(f"{conf}/disable_ipv6", "0" if each.endpoint.ipv6 else "1", missing_ok=not each.endpoint.ipv6)
     for path, value in {**(DEFAULT_SYSCTLS if fresh else {}), **settings}.items():
         sysctls.write(path, value)
 
@@ -166,18 +176,47 @@ def _addresses(endpoint: Endpoint) -> list[Request]:
     return requests + [_route(each, endpoint) for each in endpoint.routes if each not in (DEFAULT4, DEFAULT6)]
 
 
-def gateway_of(endpoints: Iterable[Endpoint]) -> Endpoint | None:
-    """Return the endpoint that has the default route: highest priority, then first in the alphabet, as dockerd."""
-    able = [each for each in endpoints if each.gateway4 or DEFAULT4 in each.routes]
-    return min(able, key=lambda each: (-each.gw_priority, each.network_name), default=None)
+def gateway_of(endpoints: Iterable[Endpoint], version: int = 4) -> Endpoint | None:
+    """Return the endpoint that has the default route of a family, 4 or 6.
+
+    It is the one with the highest priority; among those the first with both families, so that both go one way; and of
+    several the first in the alphabet. In dockerd one with both families comes before any priority.
+    """
+    return min((each for each in endpoints if _leads_out(each, version)), key=_rank, default=None)
+
+
+def _leads_out(endpoint: Endpoint, version: int) -> bool:
+    gateway, everything = (endpoint.gateway4, DEFAULT4) if version == 4 else (endpoint.gateway6, DEFAULT6)
+    return bool(gateway) or everything in endpoint.routes
+
+
+def _rank(endpoint: Endpoint) -> tuple[int, bool, str]:
+    both = _leads_out(endpoint, 4) and _leads_out(endpoint, 6)
+    return -endpoint.gw_priority, not both, endpoint.network_name
+
+
+def _way(endpoint: Endpoint, version: int) -> Way:
+    """Return how an endpoint leads out; the number of the link is that inside of the thread's namespace."""
+    gateway = endpoint.gateway4 if version == 4 else endpoint.gateway6
+    return gateway, 0 if gateway and not _is_local(gateway) else socket.if_nametoindex(endpoint.interface)
+
+
+def _known_as(found: route.Route) -> Way:
+    return found.gateway, 0 if found.gateway and not _is_local(found.gateway) else found.link
+
+
+def _is_local(gateway: str) -> bool:
+    return ipaddress.ip_address(gateway).is_link_local
 
 
 def _default_routes(endpoints: Sequence[Endpoint]) -> list[Request]:
-    chosen = gateway_of(endpoints)
-    if chosen is None:
-        return []
-    gateways = [route.new_route("", 0, gateway=each) for each in (chosen.gateway4, chosen.gateway6) if each]
-    return gateways + [_route(each, chosen) for each in chosen.routes if each in (DEFAULT4, DEFAULT6)]
+    chosen = [(gateway_of(endpoints, version), version) for version in _FAMILIES]
+    return [_default_route(_way(each, version), version) for each, version in chosen if each is not None]
+
+
+def _default_route(way: Way, version: int) -> Request:
+    gateway, index = way
+    return route.new_route(_ANY[version], 0, gateway=gateway, link=index)
 
 
 def _route(wanted: Route, endpoint: Endpoint) -> Request:
@@ -223,16 +262,14 @@ def part(fd: int, left: Attached, endpoints: Sequence[Endpoint]) -> None:
 
 def _reroute(inner: NetlinkSocket, endpoints: Sequence[Endpoint]) -> None:
     """Routes that the container made itself, by other gateways, stay."""
-    chosen = gateway_of(endpoints)
-    wanted = _way(chosen) if chosen is not None else None
-    ours = {_way(each) for each in endpoints if each.gateway4 or DEFAULT4 in each.routes}
-    have = [(each.gateway, 0 if each.gateway else each.link) for each in route.list_routes(inner) if not each.prefix]
-    changes = [route.delete_route("", 0, gateway=way[0], link=way[1]) for way in have if way in ours and way != wanted]
-    if wanted is not None and wanted not in have:
-        changes.append(route.new_route("", 0, gateway=wanted[0], link=wanted[1]))
+    changes: list[Request] = []
+    for version, kind in _FAMILIES.items():
+        chosen = gateway_of(endpoints, version)
+        wanted = _way(chosen, version) if chosen is not None else None
+        ours = {_way(each, version) for each in endpoints if _leads_out(each, version)}
+        have = [_known_as(each) for each in route.list_routes(inner, kind) if not each.prefix]
+        gone = [way for way in have if way in ours and way != wanted]
+        changes += [route.delete_route(_ANY[version], 0, gateway=gateway, link=index) for gateway, index in gone]
+        if wanted is not None and wanted not in have:
+            changes.append(_default_route(wanted, version))
     inner.apply(*changes)
-
-
-def _way(endpoint: Endpoint) -> tuple[str, int]:
-    """Return the gateway of an endpoint, or the number of the link by which everything is reached."""
-    return (endpoint.gateway4, 0) if endpoint.gateway4 else ("", socket.if_nametoindex(endpoint.interface))

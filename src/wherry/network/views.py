@@ -18,16 +18,16 @@ def inspect(network: Network) -> Json:
         "Name": network.name,
         "Id": network.id,
         "Created": f"{created:%Y-%m-%dT%H:%M:%S}.{network.created % 10**9:09d}Z",
-        "Scope": "local",
+        "Scope": network.scope,
         "Driver": network.driver,
-        "EnableIPv4": True,
-        "EnableIPv6": False,
-        "IPAM": {"Driver": "default", "Options": network.ipam_options, "Config": _pools(network)},
+        "EnableIPv4": network.ipv4,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {"Driver": network.ipam_driver, "Options": network.ipam_options, "Config": _pools(network)},
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {},
         "Options": dict(network.options),
         "Labels": dict(network.labels),
@@ -35,9 +35,14 @@ def inspect(network: Network) -> Json:
 
 
 def _pools(network: Network) -> list[Json] | None:
-    if network.asked:
-        return [_pool(each) for each in network.asked]
-    return [_pool(IpamPool(subnet=network.subnet, gateway=network.gateway))] if network.subnet else None
+    """Return the subnets that were asked for, and after them those that the engine chose."""
+    shown = [_pool(each) for each in network.asked]
+    named = [":" in each.subnet for each in network.asked]
+    own = ((False, network.subnet, network.gateway), (True, network.subnet6, network.gateway6))
+    for is_ipv6, subnet, gateway in own:
+        if subnet and is_ipv6 not in named:
+            shown.append(_pool(IpamPool(subnet=subnet, gateway=gateway)))
+    return shown or None
 
 
 def _pool(pool: IpamPool) -> Json:

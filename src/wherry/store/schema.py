@@ -1,6 +1,6 @@
 """The engine's database (DATA_ROOT/meta.db, SQLite in WAL mode), drawn once.
 
-    meta         key -> value                         schema version, engine id
+    meta         key -> value                         schema version, engine id, ipv6-global-id (RFC 4193)
     containers   id -> name, created, record          record: JSON of containers/record.py
                  name is unique; the row is written before the 2xx that acknowledges it
     content      digest -> size, media_type           blobs in content/blobs/sha256/HEX; a row only for complete blobs

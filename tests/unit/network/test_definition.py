@@ -45,6 +45,11 @@ def test_the_gateway_is_the_one_asked_for_or_the_first_free_address(pool, gatewa
         (asked(scope="swarm"), Forbidden, "cannot create a swarm scoped network when swarm is not active"),
         (asked(ingress=True), Forbidden, "Ingress network can only be global scope network"),
         (asked(ipam=Ipam(driver="nosuch")), NotFound, 'plugin "nosuch" not found'),
+        (
+            asked(options={"com.docker.network.enable_ipv6": "maybe"}),
+            InvalidArgument,
+            'driver-opt "com.docker.network.enable_ipv6" is not a valid bool',
+        ),
         (asked(enable_ipv4=False), InvalidArgument, "IPv4 or IPv6 must be enabled"),
         (
             asked(IpamPool(subnet="10.1.0.0/24"), IpamPool(subnet="10.2.0.0/24")),
@@ -119,8 +124,6 @@ def test_what_dockerd_refuses(request_, kind, message):
 @pytest.mark.parametrize(
     "request_",
     [
-        asked(enable_ipv6=True),
-        asked(IpamPool(subnet="fd00:1::/64")),
         asked(config_only=True),
         asked(config_from=ConfigReference(network="x")),
         asked(options={"com.docker.network.bridge.gateway_mode_ipv4": "routed"}),
@@ -174,6 +177,91 @@ def test_options_that_mean_nothing(driver, options, message):
     with pytest.raises(InvalidArgument) as caught:
         define(asked(IpamPool(subnet="10.1.0.0/24"), driver=driver, options=options))
     assert caught.value.message == message
+
+
+def test_one_subnet_of_each_family_in_any_order_and_in_canonical_form():
+    pools = (
+        IpamPool(subnet="FD12:0::/64", ip_range="fd12::a:0/112", auxiliary_addresses={"r": "fd12::000A:0"}),
+        IpamPool(subnet="10.1.0.0/24"),
+    )
+    network = define(asked(*pools, enable_ipv6=True))
+    assert (network.ipv4, network.subnet, network.gateway) == (True, "10.1.0.0/24", "10.1.0.1")
+    assert (network.ipv6, network.subnet6, network.gateway6) == (True, "fd12::/64", "fd12::a:1")
+    assert (network.ip_range6, network.auxiliary6) == ("fd12::a:0/112", {"r": "fd12::a:0"})
+    assert [each.subnet for each in network.asked] == ["fd12::/64", "10.1.0.0/24"]
+
+
+def test_a_subnet_of_a_family_that_the_network_does_not_have_is_only_shown():
+    network = define(asked(IpamPool(subnet="fd12::1/64"), IpamPool(subnet="10.1.0.0/24")))
+    assert (network.ipv6, network.subnet6, network.subnet) == (False, "", "10.1.0.0/24")
+    assert network.asked[0].subnet == "fd12::1/64"
+    network = define(asked(IpamPool(subnet="10.1.0.0/24"), enable_ipv4=False, enable_ipv6=True))
+    assert (network.ipv4, network.subnet, network.gateway, network.ipv6) == (False, "", "", True)
+
+
+@pytest.mark.parametrize(
+    ("own", "option", "families"),
+    [
+        ({}, {}, (True, False)),
+        ({}, {"com.docker.network.enable_ipv6": "true"}, (True, True)),
+        ({"enable_ipv6": False}, {"com.docker.network.enable_ipv6": "true"}, (True, False)),
+        ({"enable_ipv6": True}, {"com.docker.network.enable_ipv4": "0"}, (False, True)),
+    ],
+)
+def test_the_families_are_those_of_the_request_and_then_of_the_options(own, option, families):
+    network = define(asked(options=option, **own))
+    assert (network.ipv4, network.ipv6) == families
+
+
+@pytest.mark.parametrize(
+    ("pools", "kind", "message"),
+    [
+        (
+            [IpamPool(subnet="fd12:5::1/64")],
+            InvalidArgument,
+            f"{WRONG}invalid subnet fd12:5::1/64: it should be fd12:5::/64",
+        ),
+        (
+            [
+                IpamPool(
+                    subnet="fd13:1::/64",
+                    gateway="10.0.0.1",
+                    ip_range="10.0.0.0/24",
+                    auxiliary_addresses={"a": "fd14::1"},
+                )
+            ],
+            InvalidArgument,
+            f"{WRONG}* invalid ip-range 10.0.0.0/24: parent subnet is an IPv6 block\n"
+            "* invalid gateway 10.0.0.1: parent subnet is an IPv6 block\n"
+            "* invalid auxiliary address a: parent subnet fd13:1::/64 doesn't contain this address",
+        ),
+        (
+            [IpamPool(subnet="10.9.0.0/24", gateway="fd12::1"), IpamPool(subnet="fd13::/64", ip_range="fd14::/80")],
+            InvalidArgument,
+            f"{WRONG}* invalid gateway fd12::1: parent subnet is an IPv4 block\n"
+            "* invalid ip-range fd14::/80: parent subnet fd13::/64 doesn't contain ip-range",
+        ),
+        (
+            [IpamPool(subnet="fd12:1::/64"), IpamPool(subnet="fd12:2::/64")],
+            Forbidden,
+            "bridge driver doesn't support multiple subnets",
+        ),
+        (
+            [IpamPool(subnet="fd12::/64", gateway="fd12::")],
+            InvalidArgument,
+            f"{WRONG}invalid gateway fd12::: the first address of subnet fd12::/64 is that of all its routers",
+        ),
+        (
+            [IpamPool(subnet="fd12::/64", gateway="fd12::1%eth0")],
+            InvalidArgument,
+            f"{WRONG}invalid gateway fd12::1%eth0: invalid address",
+        ),
+    ],
+)
+def test_what_is_wrong_with_ipv6(pools, kind, message):
+    with pytest.raises(EngineError) as caught:
+        define(asked(*pools, enable_ipv6=True))
+    assert (type(caught.value), caught.value.message) == (kind, message)
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a" * 16, "a b", "-x"])

@@ -98,7 +98,10 @@ def test_no_address_is_ever_given_out_twice(database):
 
 
 def nets(*texts):
-    return [ipaddress.IPv4Network(text) for text in texts]
+    return [ipaddress.ip_network(text) for text in texts]
+
+
+SPACE = subnets.AddressSpace((*subnets.DEFAULT_POOLS, subnets.unique_local(bytes.fromhex("e252d43a6f"))))
 
 
 @pytest.mark.parametrize(
@@ -107,19 +110,38 @@ def nets(*texts):
         ([], "", "172.17.0.0/16"),
         (["172.17.0.0/16"], "", "172.18.0.0/16"),
         (["172.17.44.0/24", "172.18.0.0/32"], "", "172.19.0.0/16"),
+        (["172.17.0.0/16", "172.18.0.0/15", "172.21.3.0/24"], "", "172.20.0.0/16"),
+        (["172.17.0.0/16", "172.18.0.0/15", "172.20.0.0/15", "172.21.3.0/24"], "", "172.22.0.0/16"),
         (["172.16.0.0/12"], "", "192.168.0.0/20"),
         (["172.16.0.0/12", "192.168.0.0/24"], "", "192.168.16.0/20"),
         ([], "172.20.0.0/16", "172.20.0.0/16"),
         (["172.20.0.0/16"], "172.20.0.0/16", "172.17.0.0/16"),
+        (["fde2:52d4:3a6f::/48"], "", "172.17.0.0/16"),
     ],
 )
 def test_the_first_subnet_that_collides_with_nothing(taken, preferred, chosen):
-    assert str(subnets.choose(nets(*taken), preferred)) == chosen
+    assert str(SPACE.choose(4, nets(*taken), preferred)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("taken", "preferred", "chosen"),
+    [
+        ([], "", "fde2:52d4:3a6f::/64"),
+        (["fde2:52d4:3a6f::/64"], "", "fde2:52d4:3a6f:1::/64"),
+        (["fde2:52d4:3a6f::/49"], "", "fde2:52d4:3a6f:8000::/64"),
+        (["fde2:52d4:3a6f::7/128", "10.0.0.0/8"], "", "fde2:52d4:3a6f:1::/64"),
+        (["fde2:52d4:3a6f::/64"], "fde2:52d4:3a6f:5::/64", "fde2:52d4:3a6f:5::/64"),
+    ],
+)
+def test_networks_of_ipv6_are_of_the_engines_own_block(taken, preferred, chosen):
+    assert str(SPACE.choose(6, nets(*taken), preferred)) == chosen
 
 
 def test_nothing_left_says_what_to_do():
-    with pytest.raises(SystemFailure, match="--bip"):
-        subnets.choose(nets("0.0.0.0/0"))
+    with pytest.raises(SystemFailure, match="--bip 10"):
+        SPACE.choose(4, nets("0.0.0.0/0"))
+    with pytest.raises(SystemFailure, match="--bip6 fd00"):
+        SPACE.choose(6, nets("fd00::/8"))
 
 
 def test_a_range_is_what_is_given_out_and_the_reserved_are_nobodys(database):
@@ -139,3 +161,47 @@ def test_the_lowest_comes_first_also_after_a_higher_one_was_asked_for(database):
     pool.reserve("10.0.0.99", "c")
     pool.release(["10.0.0.99"])
     assert pool.allocate() == "10.0.0.2"
+
+
+def test_a_pool_of_ipv6_enumerates_nothing(database):
+    pool = AddressPool(database, "p", "fd12::/64", "fd12::1", reserved=["fd12::3"])
+    assert [pool.allocate() for _ in range(3)] == ["fd12::2", "fd12::4", "fd12::5"]
+    pool.release(["fd12::4"])
+    assert pool.allocate() == "fd12::4"
+    assert pool.reserve("fd12::ffff:ffff:ffff:ffff", "c") == "fd12::ffff:ffff:ffff:ffff"
+    for wrong in ("fd12::", "fd13::1", "10.0.0.2", "fd12::2%eth0"):
+        with pytest.raises(InvalidArgument):
+            pool.reserve(wrong, "c")
+    with pytest.raises(Conflict):
+        pool.reserve("fd12:0:0::2", "c")
+
+
+def test_a_small_pool_of_ipv6_has_all_addresses_but_the_first(database):
+    pool = AddressPool(database, "p", "fd12::/126", "fd12::1")
+    assert [pool.allocate() for _ in range(2)] == ["fd12::2", "fd12::3"]
+    with pytest.raises(SystemFailure, match="no available IPv6 addresses on this network's address pools: fd12::/126"):
+        pool.allocate()
+
+
+def test_the_pools_of_a_network_share_a_table_and_leave_each_others_rows(database):
+    four = AddressPool(database, "p", "10.0.0.0/24", "10.0.0.1")
+    six = AddressPool(database, "p", "fd12::/64", "fd12::1")
+    four.allocate("c"), six.allocate("c")
+    four = AddressPool(database, "p", "10.0.0.0/24", "10.0.0.1")
+    six = AddressPool(database, "p", "fd12::/64", "fd12::1")
+    assert (four.given(), six.given()) == ({"10.0.0.2"}, {"fd12::2"})
+    six.release(["fd12::2"])
+    assert (four.given(), six.given()) == ({"10.0.0.2"}, set())
+
+
+def test_an_ipv6_address_keeps_the_place_of_its_ipv4_address_while_that_is_free(database):
+    four = AddressPool(database, "p", "10.0.0.0/24", "10.0.0.1")
+    six = AddressPool(database, "p", "fd12::/64", "fd12::1", "fd12::/120", ["fd12::9"])
+
+    def pair(ipv4: str) -> str:
+        return six.allocate(offset=four.offset(ipv4))
+
+    assert [pair("10.0.0.2"), pair("10.0.0.200"), pair("10.0.0.3")] == ["fd12::2", "fd12::c8", "fd12::3"]
+    assert pair("10.0.0.9") == "fd12::4"
+    six.release(["fd12::c8"])
+    assert pair("10.0.0.200") == "fd12::c8"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from wherry.errors import InvalidArgument, NotImplementedHere
 from wherry.models.container import ContainerConfig, HostConfig
@@ -47,6 +48,7 @@ ASKED = Network(
     gateway="10.1.0.1",
     asked=(IpamPool(subnet="10.1.0.0/24"),),
 )
+BOTH = structs.replace(ASKED, ipv6=True, subnet6="fd12::/64", gateway6="fd12::1")
 CHOSEN = Network(id="4" * 64, name="any", driver="bridge", created=0, subnet="172.18.0.0/16", gateway="172.18.0.1")
 
 
@@ -62,6 +64,11 @@ CHOSEN = Network(id="4" * 64, name="any", driver="bridge", created=0, subnet="17
             "* invalid IPv4 address: banana\n* no configured subnet or ip-range contain the IP ",
         ),
         (ASKED, {"ipv6": "fd00::7"}, "no configured subnet or ip-range contain the IP address fd00::7"),
+        (BOTH, {"ipv6": "fd12::7", "ipv4": "10.1.0.7"}, None),
+        (BOTH, {"ipv6": "fd12::ffff:ffff:ffff:ffff"}, None),
+        (BOTH, {"ipv6": "fd12::"}, "no configured subnet or ip-range contain the IP address fd12::"),
+        (BOTH, {"ipv6": "10.1.0.7"}, "* invalid IPv6 address: 10.1.0.7\n* no configured subnet"),
+        (BOTH, {"ipv4": "fd12::7"}, "* invalid IPv4 address: fd12::7\n* no configured subnet"),
         (ASKED, {"aliases": ("a",)}, None),
         (
             CHOSEN,

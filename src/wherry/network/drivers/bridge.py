@@ -4,8 +4,9 @@ A link is known as ours by its group number, a hash of the bridge's name, which 
 a bridge by its alias. What somebody else made is used (`--bridge br0`) but never deleted. Two engines cannot have the
 same bridge: its name is claimed for as long as the engine lives.
 
-MAC addresses are 02:42 and the IPv4 address. So an address that goes to another container keeps its MAC, and no ARP
-cache, the host's or another container's, is ever wrong; dockerd 28 has random ones and must announce each (RFC 5227).
+MAC addresses are 02:42 and the IPv4 address, or follow from the IPv6 address where there is no other. So an address
+that goes to another container keeps its MAC, and no neighbour's cache, the host's or another container's, is ever
+wrong; dockerd 28 has random ones and must announce each (RFC 5227).
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from wherry.network.firewall.api import Firewall
 from wherry.network.ipam import subnets
 from wherry.network.records import Attached, Network
 
+Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 NAME_ATTEMPTS = 8
 BATCH = 64
 """Links that are gone already are answered with an error each, and all answers must fit into the socket's buffer."""
@@ -65,19 +68,19 @@ class BridgeDriver:
             if found is not None and found.kind != "bridge":
                 raise InvalidArgument(f"{name} exists and is no bridge: {self._plan.advice}")
             self._ours = found is None or self._plan.owns(found.alias)
-            gateway = self._choose(netlink, network, found, avoid)
+            gateways = self._choose(netlink, network, found, avoid)
+            network = _with_subnets(network, gateways)
             if found is None:
                 undo.callback(netlink.apply, link.delete_link(name))
                 found = self._make(netlink, name)
-            self._set_up(netlink, found, gateway)
+            self._set_up(netlink, found, gateways)
             undo.callback(self._firewall.uninstall, name)
-            self._firewall.install(self._plan.rules(str(gateway.network)))
+            self._firewall.install(self._plan.rules(network))
             if self._plan.ip_forward and not self._plan.internal:
-                forwarding.enable(netlink, self._firewall)
+                forwarding.enable(netlink, self._firewall, [each.version for each in gateways])
             undo.pop_all()
             self._claim, self._index = claim, found.index
-        subnet, address = str(gateway.network), str(gateway.ip)
-        return structs.replace(network, subnet=subnet, gateway=address, options=dict(self._plan.shown))
+        return structs.replace(network, options=dict(self._plan.shown))
 
     def _claimed(self, name: str) -> Claim:
         try:
@@ -89,19 +92,28 @@ class BridgeDriver:
 
     def _choose(
         self, netlink: NetlinkSocket, network: Network, found: Link | None, avoid: Collection[subnets.Subnet]
-    ) -> ipaddress.IPv4Interface:
-        """Return the bridge's address: the one asked for, the one it has, that of the last time, or a free one."""
-        if self._plan.address:
-            return ipaddress.IPv4Interface(self._plan.address)
-        index = found.index if found else 0
-        for each in addr.list_addresses(netlink, socket.AF_INET):
-            if index and each.link == index:
-                return ipaddress.IPv4Interface(f"{each.address}/{each.prefix}")
-        if not self._ours:
-            advice = f"give it one, or {self._plan.subnet_advice}"
-            raise InvalidArgument(f"bridge {self._plan.name} has no IPv4 address: {advice}")
-        subnet = subnets.choose([*subnets.taken(netlink, index), *avoid], network.subnet)
-        return ipaddress.IPv4Interface(f"{subnet.network_address + 1}/{subnet.prefixlen}")
+    ) -> list[Address]:
+        """Return the bridge's addresses: those asked for, that it has, those of the last time, or free ones."""
+        plan, index = self._plan, found.index if found else 0
+        wanted = [(4, plan.address, network.subnet)] if plan.ipv4 else []
+        wanted += [(6, plan.address6, network.subnet6)] if plan.ipv6 else []
+        chosen: list[Address] = []
+        for version, address, before in wanted:
+            present = self._present(netlink, index, version) if index and not address else ""
+            if not address and not present and not self._ours:
+                advice = f"give it one, or {plan.subnet_advice}"
+                raise InvalidArgument(f"bridge {plan.name} has no IPv{version} address: {advice}")
+            if address or present:
+                chosen.append(ipaddress.ip_interface(address or present))
+                continue
+            occupied = [*subnets.taken(netlink, index), *avoid]
+            subnet = plan.space.choose(version, occupied, before)
+            chosen.append(ipaddress.ip_interface(f"{subnet.network_address + 1}/{subnet.prefixlen}"))
+        return chosen
+
+    def _present(self, netlink: NetlinkSocket, index: int, version: int) -> str:
+        """Return the first address of a family that a bridge has, with its prefix; "" without any."""
+        return next((f"{each.address}/{each.prefix}" for each in _addresses(netlink, index, version)), "")
 
     def _make(self, netlink: NetlinkSocket, name: str) -> Link:
         mac = bytes((0x02, 0x42)) + os.urandom(4)
@@ -114,31 +126,32 @@ class BridgeDriver:
             raise SystemFailure(f"bridge {name} disappeared while it was being made")
         return made
 
-    def _set_up(self, netlink: NetlinkSocket, bridge: Link, gateway: ipaddress.IPv4Interface) -> None:
-        """Bring an existing bridge to its address. Without IPv6 on it, no container reaches the host's fe80:: address.
+    def _set_up(self, netlink: NetlinkSocket, bridge: Link, gateways: Collection[Address]) -> None:
+        """Bring an existing bridge to its addresses.
 
-        accept_ra: the host must not take routes from a container (CVE-2020-13401).
+        Without IPv6 on it, no container reaches the host's fe80:: address. accept_ra: the host must not take routes
+        from a container (CVE-2020-13401).
         """
         requests = [] if bridge.up else [link.set_up(bridge.index)]
-        have = [each for each in addr.list_addresses(netlink, socket.AF_INET) if each.link == bridge.index]
-        wanted = (str(gateway.ip), gateway.network.prefixlen)
+        wanted = {(str(each.ip), each.network.prefixlen): each for each in gateways}
+        with_ipv6 = any(each.version == 6 for each in gateways)
+        if self._ours or with_ipv6:
+            conf = f"net/ipv6/conf/{bridge.name}"
+            sysctls.write(f"{conf}/accept_ra", "0", missing_ok=True)
+            sysctls.write(f"{conf}/disable_ipv6", "0" if with_ipv6 else "1", missing_ok=not with_ipv6)
+        found = [each for version in (4, 6) for each in _addresses(netlink, bridge.index, version)]
+        have = [(each.address, each.prefix) for each in found]
         if self._ours:
-            for name in ("disable_ipv6", "accept_ra"):
-                path = f"net/ipv6/conf/{bridge.name}/{name}"
-                sysctls.write(path, "1" if name == "disable_ipv6" else "0", missing_ok=True)
-            requests += [
-                addr.delete_address(bridge.index, each.address, each.prefix)
-                for each in have
-                if (each.address, each.prefix) != wanted
-            ]
-        if wanted not in [(each.address, each.prefix) for each in have]:
-            broadcast = str(gateway.network.broadcast_address)
-            requests.append(addr.new_address(bridge.index, *wanted, broadcast=broadcast))
+            requests += [addr.delete_address(bridge.index, *each) for each in have if each not in wanted]
+        for each, gateway in wanted.items():
+            if each not in have:
+                broadcast = str(gateway.network.broadcast_address) if gateway.version == 4 else ""
+                requests.append(addr.new_address(bridge.index, *each, broadcast=broadcast))
         netlink.apply(*requests)
 
     def mac(self, endpoint: Endpoint) -> str:
         """Return the MAC address that belongs to an address."""
-        return (bytes((0x02, 0x42)) + socket.inet_aton(endpoint.ipv4)).hex(":")
+        return (bytes((0x02, 0x42)) + _four_bytes(endpoint)).hex(":")
 
     def attach(self, netlink: NetlinkSocket, network: Network, endpoint: Endpoint, netns_fd: int) -> Joined:
         """Make a veth pair between the bridge and a namespace.
@@ -212,6 +225,35 @@ class BridgeDriver:
             self._claim.close()
             self._claim = None
             self._index = 0
+
+
+def _four_bytes(endpoint: Endpoint) -> bytes:
+    """Return an IPv4 address; without one, of IPv6, the last bits mixed with a hash of all before them.
+
+    So two addresses of a subnet that differ in the last 32 bits only, as those that the engine chooses, never meet.
+    """
+    if endpoint.ipv4:
+        return ipaddress.IPv4Address(endpoint.ipv4).packed
+    address = ipaddress.IPv6Address(endpoint.ipv6).packed
+    before = hashlib.sha256(address[:12]).digest()
+    return bytes(own ^ other for own, other in zip(address[12:], before[:4], strict=True))
+
+
+def _addresses(netlink: NetlinkSocket, index: int, version: int) -> list[addr.Address]:
+    """Return the addresses of a link that somebody gave it: not what the kernel makes for every one (fe80::)."""
+    found = [each for each in addr.list_addresses(netlink, _FAMILIES[version]) if each.link == index]
+    return [each for each in found if not ipaddress.ip_address(each.address).is_link_local]
+
+
+def _with_subnets(network: Network, gateways: Collection[Address]) -> Network:
+    """Return the network with the subnets and gateways that were chosen."""
+    for each in gateways:
+        subnet, address = str(each.network), str(each.ip)
+        if each.version == 4:
+            network = structs.replace(network, subnet=subnet, gateway=address)
+        else:
+            network = structs.replace(network, subnet6=subnet, gateway6=address)
+    return network
 
 
 def strays(netlink: NetlinkSocket, owner: str, known: Collection[str]) -> list[str]:

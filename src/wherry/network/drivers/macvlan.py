@@ -23,6 +23,7 @@ from wherry.network import parents
 from wherry.network.api import Endpoint
 from wherry.network.driver import Joined
 from wherry.network.drivers.sublink import Others, SublinkDriver
+from wherry.network.ipam.subnets import AddressSpace
 from wherry.network.records import Network
 from wherry.network.sublinks import PASSTHRU
 
@@ -32,9 +33,9 @@ PATIENCE = 1.0
 class MacvlanDriver(SublinkDriver):
     """Driver of one network."""
 
-    def __init__(self, owner: str, others: Others, mode: str) -> None:
+    def __init__(self, owner: str, space: AddressSpace, others: Others, mode: str) -> None:
         """mode: of the network's links."""
-        super().__init__(owner, others)
+        super().__init__(owner, space, others)
         self._mode = mode
 
     def mac(self, endpoint: Endpoint) -> str:

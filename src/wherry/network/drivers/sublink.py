@@ -26,20 +26,30 @@ class SublinkDriver:
 
     attachable = True
 
-    def __init__(self, owner: str, others: Others) -> None:
+    def __init__(self, owner: str, space: subnets.AddressSpace, others: Others) -> None:
         """owner: of the parents that this engine makes. others: all networks there are."""
         self._owner = owner
+        self._space = space
         self._others = others
 
     def open(self, network: Network, avoid: Collection[subnets.Subnet] = ()) -> Network:
         """Make the parent unless it is there, and choose a subnet where none was asked for."""
         with Claim(START, wait=START_WAIT), NetlinkSocket() as netlink:
             if network.ipv4 and not network.subnet:
-                subnet = subnets.choose([*subnets.taken(netlink), *avoid])
-                gateway = str(subnet.network_address + 1) if sublinks.has_gateway(network) else ""
-                network = structs.replace(network, subnet=str(subnet), gateway=gateway)
+                subnet, gateway = self._chosen(netlink, network, 4, avoid)
+                network = structs.replace(network, subnet=subnet, gateway=gateway)
+            if network.ipv6 and not network.subnet6:
+                subnet, gateway = self._chosen(netlink, network, 6, avoid)
+                network = structs.replace(network, subnet6=subnet, gateway6=gateway)
             parents.provide(netlink, network, self._owner)
         return network
+
+    def _chosen(
+        self, netlink: NetlinkSocket, network: Network, version: int, avoid: Collection[subnets.Subnet]
+    ) -> tuple[str, str]:
+        """Return a subnet and its gateway, "" where nobody asks one."""
+        subnet = self._space.choose(version, [*subnets.taken(netlink), *avoid])
+        return str(subnet), str(subnet.network_address + 1) if sublinks.has_gateway(network) else ""
 
     def expose(self, name: str) -> None:
         """The world reaches the containers by their own addresses."""

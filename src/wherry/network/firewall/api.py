@@ -82,16 +82,16 @@ class Firewall(Protocol):
         """Bring the kernel to all rules again: somebody else may have flushed them."""
         ...
 
-    def guard(self, outside: Collection[str]) -> None:
-        """Drop packets forwarded between these interfaces: the host was no router between them before."""
+    def guard(self, outside: Collection[str], version: int) -> None:
+        """Drop packets of a family (4 or 6) forwarded between these interfaces: the host was no router before."""
         ...
 
-    def guarded(self) -> bool:
-        """Whether an engine of this network namespace turned forwarding on."""
+    def guarded(self, version: int) -> bool:
+        """Whether an engine of this network namespace turned forwarding of a family on."""
         ...
 
-    def unguard(self) -> None:
-        """Take the guard away."""
+    def unguard(self, version: int) -> None:
+        """Take the guard of a family away."""
         ...
 
     def others(self) -> bool:

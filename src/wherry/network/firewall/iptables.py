@@ -180,27 +180,27 @@ class Iptables:
 
     # Forwarding in general
 
-    def guard(self, outside: Collection[str]) -> None:
+    def guard(self, outside: Collection[str], version: int) -> None:
         """Make the policy of FORWARD drop, and remember what it was."""
-        saved = xtables.save(4)
+        saved = xtables.save(version)
         policy = saved.policies.get(("filter", "FORWARD"), "ACCEPT")
         if ("filter", GUARD) in saved.policies:
             return
         mark = f"-A {GUARD} -m comment --comment policy-was-{policy} -j RETURN"
-        xtables.restore(4, ["*filter", f"-N {GUARD}", mark, "-P FORWARD DROP", "COMMIT"])
+        xtables.restore(version, ["*filter", f"-N {GUARD}", mark, "-P FORWARD DROP", "COMMIT"])
 
-    def guarded(self) -> bool:
+    def guarded(self, version: int) -> bool:
         """Whether the guard's chain is there."""
-        return ("filter", GUARD) in xtables.save(4).policies
+        return xtables.available(version) and ("filter", GUARD) in xtables.save(version).policies
 
-    def unguard(self) -> None:
+    def unguard(self, version: int) -> None:
         """Give FORWARD the policy that it had, and delete the guard's chain."""
-        saved = xtables.save(4)
+        saved = xtables.save(version)
         if ("filter", GUARD) not in saved.policies:
             return
         marks = [_POLICY.search(text) for text in saved.of("filter", GUARD)]
         policy = next((mark[1] for mark in marks if mark), "ACCEPT")
-        xtables.restore(4, ["*filter", f"-P FORWARD {policy}", f"-F {GUARD}", f"-X {GUARD}", "COMMIT"])
+        xtables.restore(version, ["*filter", f"-P FORWARD {policy}", f"-F {GUARD}", f"-X {GUARD}", "COMMIT"])
 
     def others(self) -> bool:
         """Whether there are rules of other engines."""

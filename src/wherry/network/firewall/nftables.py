@@ -21,7 +21,7 @@
                                           oifname BRIDGE accept          (drop: containers may not talk to each other)
                                           oifname @bridges counter drop
                                           accept                         (drop: internal)
-    table ip wherry_forwarding            there while forwarding is on because an engine turned it on
+    table ip wherry_forwarding            there while forwarding is on because an engine turned it on; ip6 likewise
       set outside                         the links of the host at that time
       chain forward      filter           iifname @outside oifname @outside counter drop
 
@@ -53,6 +53,7 @@ from wherry.network.firewall.api import BridgeRules, Forward
 
 PREFIX = "wherry-"
 GUARD = "wherry_forwarding"
+_FAMILIES = {4: nft.NFPROTO_IPV4, 6: nft.NFPROTO_IPV6}
 MISSING = {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT}
 
 
@@ -135,9 +136,9 @@ class Nftables:
         _published(change, table, self._forwards.values() if forwards is None else forwards)
         _commit(change)
 
-    def guard(self, outside: Collection[str]) -> None:
+    def guard(self, outside: Collection[str], version: int) -> None:
         """Make the guard's table."""
-        change = nft.Ruleset()
+        change = nft.Ruleset(_FAMILIES[version])
         _emptied(change, GUARD)
         change.set(GUARD, "outside", nft.IFNAME_TYPE, nft.IFNAMSIZ)
         change.add_elements(GUARD, "outside", [nft.interface_key(name) for name in outside])
@@ -154,13 +155,13 @@ class Nftables:
         )
         _commit(change)
 
-    def guarded(self) -> bool:
+    def guarded(self, version: int) -> bool:
         """Whether the guard's table is there."""
-        return nft.table_exists(GUARD)
+        return nft.table_exists(GUARD, _FAMILIES[version])
 
-    def unguard(self) -> None:
+    def unguard(self, version: int) -> None:
         """Delete the guard's table."""
-        _drop(GUARD)
+        _drop(GUARD, _FAMILIES[version])
 
     def others(self) -> bool:
         """Whether there are tables of other engines."""
@@ -187,6 +188,8 @@ def _from_bridge(change: nft.Ruleset, table: str, rules: BridgeRules) -> None:
 
 
 def _masquerade(change: nft.Ruleset, table: str, rules: BridgeRules) -> None:
+    if not rules.subnet:
+        return
     subnet = ipaddress.IPv4Network(rules.subnet)
     inside = nft.from_subnet4(str(subnet.network_address), subnet.prefixlen)
     if rules.masquerade:
@@ -243,8 +246,8 @@ def _emptied(change: nft.Ruleset, table: str) -> None:
     change.table(table)
 
 
-def _drop(table: str) -> None:
-    change = nft.Ruleset()
+def _drop(table: str, family: int = nft.NFPROTO_IPV4) -> None:
+    change = nft.Ruleset(family)
     change.table(table)
     change.delete_table(table)
     _commit(change)

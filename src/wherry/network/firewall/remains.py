@@ -47,10 +47,11 @@ def of_iptables(tag: str, chosen: Firewall) -> None:
 
 def _withdraw(before: Firewall, chosen: Firewall) -> None:
     before.uninstall("")  # it knows no bridge, so that all of its rules go
-    if before.guarded() and not before.others():
-        with NetlinkSocket() as netlink:
-            chosen.guard(forwarding.outside(netlink))
-        before.unguard()
+    for version in forwarding.SWITCHES:
+        if before.guarded(version) and not before.others():
+            with NetlinkSocket() as netlink:
+                chosen.guard(forwarding.outside(netlink), version)
+            before.unguard(version)
 
 
 def _legacy() -> bool:

@@ -1,8 +1,10 @@
-"""The addresses of one network: the lowest free one is given out first, as dockerd does.
+"""The addresses of one subnet: the lowest free one is given out first, as dockerd does.
 
 A row of the table `addresses` is written before its address is used and deleted after the link that had it is gone. Its
 container is WAITING when the address went to a sandbox of the stock: `endpoints` says who took that, and after a crash
-an address that no endpoint has is free.
+an address that no endpoint has is free. A network with IPv4 and IPv6 has a pool of each, with the same id.
+
+Nothing is enumerated: what a pool costs are the addresses in use, not those that a /64 could have.
 """
 
 from __future__ import annotations
@@ -30,51 +32,77 @@ class AddressPool:
         """
         self._database = database
         self._pool = pool
-        self._network = ipaddress.IPv4Network(subnet)
-        self._range = ipaddress.IPv4Network(ip_range or subnet)
+        self._network = ipaddress.ip_network(subnet)
+        self._range = ipaddress.ip_network(ip_range or subnet)
+        self._address = type(self._network.network_address)
         self._lock = threading.Lock()
-        self._used = {int(ipaddress.IPv4Address(each)) for each in (gateway, *reserved) if each}
+        self._used = {int(self._address(each)) for each in (gateway, *reserved) if each}
         self._freed: list[int] = []
+        # The first address of an IPv6 subnet is that of its routers (RFC 4291, 2.6.1); the last one is like any other.
+        ends = {int(self._network.network_address)}
+        if self._network.version == 4:
+            ends.add(int(self._network.broadcast_address))
+        self._ends = frozenset(ends)
         self._next = max(int(self._network.network_address) + 1, int(self._range.network_address))
-        self._last = min(int(self._network.broadcast_address) - 1, int(self._range.broadcast_address))
+        self._last = min(int(self._network.broadcast_address), int(self._range.broadcast_address))
         self._load()
+
+    @property
+    def prefix(self) -> int:
+        """The length of the subnet's prefix."""
+        return self._network.prefixlen
 
     def _load(self) -> None:
         outside = []
-        for (address,) in self._database.query("SELECT address FROM addresses WHERE pool = ?", (self._pool,)):
-            if ipaddress.IPv4Address(address) in self._network:
-                self._used.add(int(ipaddress.IPv4Address(address)))
+        for address in self.given():
+            if ipaddress.ip_address(address) in self._network:
+                self._used.add(int(self._address(address)))
             else:
                 outside.append(address)
         self._delete(outside)
 
-    def allocate(self, container: str = WAITING) -> str:
-        """Return a free address, now in use. Raises SystemFailure when there is none."""
+    def offset(self, address: str) -> int:
+        """Return the place of an address in the subnet, counted from its beginning."""
+        return int(self._address(address)) - int(self._network.network_address)
+
+    def allocate(self, container: str = WAITING, *, offset: int = 0) -> str:
+        """Return a free address, now in use. Raises SystemFailure when there is none.
+
+        offset: the place to prefer: that of an address of the network's other subnet. So both addresses go from one
+        container to the next together, and with them the MAC address, which follows from the first: no neighbour's
+        cache is ever wrong.
+        """
         with self._lock:
-            number = self._lowest_free()
+            number = int(self._network.network_address) + offset
+            if not offset or not self._can_give(number):
+                number = self._lowest_free()
             self._used.add(number)
         return self._written(number, container)
+
+    def _can_give(self, number: int) -> bool:
+        inside = int(self._range.network_address) <= number <= self._last
+        return inside and number not in self._ends and number not in self._used
 
     def _lowest_free(self) -> int:
         while self._freed:
             number = heapq.heappop(self._freed)
-            if number not in self._used and ipaddress.IPv4Address(number) in self._range:
+            if number not in self._used and self._address(number) in self._range:
                 return number
         while self._next <= self._last:
             number = self._next
             self._next += 1
-            if number not in self._used:
+            if number not in self._used and number not in self._ends:
                 return number
-        raise SystemFailure(f"no available IPv4 addresses on this network's address pools: {self._range}")
+        version = self._network.version
+        raise SystemFailure(f"no available IPv{version} addresses on this network's address pools: {self._range}")
 
     def reserve(self, address: str, container: str) -> str:
         """Take a certain address. Raises InvalidArgument when it is not of this subnet, Conflict when it is in use."""
         try:
-            wanted = ipaddress.IPv4Address(address)
+            wanted = self._address("" if "%" in address else address)
         except ValueError as error:
-            raise InvalidArgument(f"invalid IPv4 address: {address}") from error
-        ends = (self._network.network_address, self._network.broadcast_address)
-        if wanted not in self._network or wanted in ends:
+            raise InvalidArgument(f"invalid IPv{self._network.version} address: {address}") from error
+        if wanted not in self._network or int(wanted) in self._ends:
             raise InvalidArgument(f"no configured subnet or ip-range contain the IP address {address}")
         with self._lock:
             if int(wanted) in self._used:
@@ -83,7 +111,7 @@ class AddressPool:
         return self._written(int(wanted), container)
 
     def _written(self, number: int, container: str) -> str:
-        address = str(ipaddress.IPv4Address(number))
+        address = str(self._address(number))
         try:
             self._database.execute("INSERT INTO addresses VALUES (?, ?, ?)", (self._pool, address, container))
         except BaseException:
@@ -95,7 +123,7 @@ class AddressPool:
         """Make addresses free again, once nothing has them any more."""
         released = list(addresses)
         self._delete(released)
-        self._forget(int(ipaddress.IPv4Address(each)) for each in released)
+        self._forget(int(self._address(each)) for each in released)
 
     def _forget(self, numbers: Iterable[int]) -> None:
         with self._lock:
@@ -114,4 +142,5 @@ class AddressPool:
 
     def given(self) -> set[str]:
         """Return all addresses in use."""
-        return {row[0] for row in self._database.query("SELECT address FROM addresses WHERE pool = ?", (self._pool,))}
+        rows = self._database.query("SELECT address FROM addresses WHERE pool = ?", (self._pool,))
+        return {address for (address,) in rows if (":" in address) == (self._network.version == 6)}

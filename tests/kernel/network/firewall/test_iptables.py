@@ -199,19 +199,20 @@ def test_docker_user_stays_with_what_is_in_it_and_works_again_with_the_next_engi
     assert xtables.save(4).of("filter", "FORWARD")[0] == "-j DOCKER-USER"
 
 
+@pytest.mark.parametrize(("version", "program"), [(4, "iptables"), (6, "ip6tables")])
 @isolated
-def test_the_policy_of_forward_is_given_back():
+def test_the_policy_of_forward_is_given_back(version, program):
     firewall = Iptables(TAG)
     for policy in ("ACCEPT", "DROP"):
-        command("iptables", "-P", "FORWARD", policy)
-        assert not firewall.guarded()
-        firewall.guard(())
-        firewall.guard(())
-        assert firewall.guarded()
-        assert xtables.save(4).policies["filter", "FORWARD"] == "DROP"
-        Iptables("wherry-other").unguard()
-        assert xtables.save(4).policies["filter", "FORWARD"] == policy
-        assert not firewall.guarded()
+        command(program, "-P", "FORWARD", policy)
+        assert not firewall.guarded(version)
+        firewall.guard((), version)
+        firewall.guard((), version)
+        assert firewall.guarded(version)
+        assert xtables.save(version).policies["filter", "FORWARD"] == "DROP"
+        Iptables("wherry-other").unguard(version)
+        assert xtables.save(version).policies["filter", "FORWARD"] == policy
+        assert not firewall.guarded(version)
 
 
 @isolated
