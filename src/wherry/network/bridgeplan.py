@@ -19,7 +19,8 @@ ALIAS = "wherry"
 class BridgePlan:
     """name: of the link. ipv4, ipv6: the families that it has. alias: by which the link is known as ours.
 
-    address, address6: "IP/PREFIX" to have, "" to choose, of one of the blocks of `space`.
+    address, address6: "IP/PREFIX" to have, "" to choose, of one of the blocks of `space`. inhibit_ipv4: somebody else
+    has the gateway's address. trusted: see `BridgeRules`.
 
     advice, subnet_advice: what the user can do when the name cannot be had, or there is no subnet. shown: the options
     that clients see.
@@ -36,6 +37,10 @@ class BridgePlan:
     ipv6: bool = False
     address: str = ""
     address6: str = ""
+    gateway_mode: str = "nat"
+    gateway_mode6: str = "nat"
+    inhibit_ipv4: bool = False
+    trusted: tuple[str, ...] = ()
     space: AddressSpace = field(default_factory=AddressSpace)
     advice: str = "choose another name with --bridge"
     subnet_advice: str = "set --bip"
@@ -51,12 +56,23 @@ class BridgePlan:
         return BridgeRules(
             self.name,
             network.subnet if self.ipv4 else "",
-            masquerade,
+            masquerade and self.gateway_mode.startswith("nat"),
             self.icc,
             self.internal,
             subnet6=network.subnet6 if self.ipv6 else "",
-            masquerade6=masquerade,
+            masquerade6=masquerade and self.gateway_mode6.startswith("nat"),
+            gateway_mode=self.gateway_mode,
+            gateway_mode6=self.gateway_mode6,
+            trusted=self.trusted,
         )
+
+    def isolated(self, version: int) -> bool:
+        """Whether a family has no gateway at all: the host is not in the network."""
+        return (self.gateway_mode if version == 4 else self.gateway_mode6) == options.ISOLATED
+
+    def has_gateway(self, version: int) -> bool:
+        """Whether the bridge has the gateway's address of a family."""
+        return not self.isolated(version) and not (version == 4 and self.inhibit_ipv4)
 
 
 def of_default(config: NetworkConfig, space: AddressSpace | None = None) -> BridgePlan:
@@ -93,6 +109,10 @@ def of_network(network: Network, config: NetworkConfig, owner: str, space: Addre
         ipv6=network.ipv6,
         address=_with_prefix(network.gateway, network.subnet),
         address6=_with_prefix(network.gateway6, network.subnet6),
+        gateway_mode=options.gateway_mode(network.options, options.GATEWAY_MODE),
+        gateway_mode6=options.gateway_mode(network.options, options.GATEWAY_MODE6),
+        inhibit_ipv4=options.flag(network.options, options.INHIBIT_IPV4, False),
+        trusted=options.trusted(network.options),
         space=space,
         advice=f"choose another name with -o {options.NAME}",
         subnet_advice="name one with --subnet",

@@ -39,7 +39,7 @@ def define(asked: CreateNetwork) -> Network:
         raise NotFound(f'plugin "{ipam.driver}" not found')
     pools = _pools(ipam, ipv6=ipv6)
     if driver == "bridge":
-        options.check(given)
+        options.check(given, internal=asked.internal)
     pool = _only(pools, 4, driver) if ipv4 else IpamPool()
     pool6 = _only(pools, 6, driver) if ipv6 else IpamPool()
     network = Network(
@@ -64,16 +64,27 @@ def define(asked: CreateNetwork) -> Network:
         internal=asked.internal,
         attachable=asked.attachable,
     )
-    return _with_sublinks(network) if driver in sublinks.PREFIXES else network
+    return _with_sublinks(network) if driver in sublinks.PREFIXES else _with_modes(network)
 
 
 def _with_sublinks(network: Network) -> Network:
     """Return a network of macvlan or ipvlan; where no router is asked, it has a gateway only when one is named."""
     sublinks.check(network)
-    if sublinks.has_gateway(network):
-        return network
+    return network if sublinks.has_gateway(network) else _with_named_gateways(network, ipv4=False, ipv6=False)
+
+
+def _with_modes(network: Network) -> Network:
+    """Return a network of bridges: where the host is not in it, it has a gateway only when one is named."""
+    modes = (options.gateway_mode(network.options, name) for name in (options.GATEWAY_MODE, options.GATEWAY_MODE6))
+    ipv4, ipv6 = (mode != options.ISOLATED for mode in modes)
+    return _with_named_gateways(network, ipv4=ipv4, ipv6=ipv6)
+
+
+def _with_named_gateways(network: Network, *, ipv4: bool, ipv6: bool) -> Network:
+    """Return a network without the gateways that nobody named, of families that need none."""
     named = [each.gateway for each in network.asked if each.gateway]
-    gateway, gateway6 = (each if each in named else "" for each in (network.gateway, network.gateway6))
+    gateway = network.gateway if ipv4 or network.gateway in named else ""
+    gateway6 = network.gateway6 if ipv6 or network.gateway6 in named else ""
     return structs.replace(network, gateway=gateway, gateway6=gateway6)
 
 

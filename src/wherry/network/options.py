@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Mapping
 
-from wherry.errors import InvalidArgument, NotImplementedHere
+from wherry.errors import InvalidArgument
 from wherry.models import booleans
 from wherry.network.config import BRIDGE_NAME
 
@@ -14,19 +15,24 @@ NAME = f"{PREFIX}name"
 ICC = f"{PREFIX}enable_icc"
 MASQUERADE = f"{PREFIX}enable_ip_masquerade"
 HOST_BINDING = f"{PREFIX}host_binding_ipv4"
+HOST_BINDING6 = f"{PREFIX}host_binding_ipv6"
+"""As HOST_BINDING; dockerd has no such option, and ignores it."""
+INHIBIT_IPV4 = f"{PREFIX}inhibit_ipv4"
+GATEWAY_MODE = f"{PREFIX}gateway_mode_ipv4"
+GATEWAY_MODE6 = f"{PREFIX}gateway_mode_ipv6"
+TRUSTED = f"{PREFIX}trusted_host_interfaces"
 DEFAULT_BRIDGE = f"{PREFIX}default_bridge"
 MTU = "com.docker.network.driver.mtu"
 ENABLE_IPV4 = "com.docker.network.enable_ipv4"
 ENABLE_IPV6 = "com.docker.network.enable_ipv6"
 
-_REFUSED = {
-    f"{PREFIX}gateway_mode_ipv4": ("nat",),
-    f"{PREFIX}inhibit_ipv4": booleans.FALSE,
-    f"{PREFIX}trusted_host_interfaces": ("",),
-    "com.docker.network.container_iface_prefix": ("eth",),
-}
-"""Options that dockerd has and this engine does not yet, with the values that ask for nothing."""
+IFACE_PREFIX = "com.docker.network.container_iface_prefix"
 
+ISOLATED = "isolated"
+GATEWAY_MODES = ("nat", "nat-unprotected", "routed", ISOLATED)
+_INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_LONGEST_PREFIX = 12
+"""Of the 15 bytes of an interface's name, so that a number has room."""
 
 def flag(options: Mapping[str, str], name: str, default: bool) -> bool:
     """Return a yes-or-no option; raises InvalidArgument for anything else."""
@@ -74,29 +80,55 @@ def _bridge(options: Mapping[str, str]) -> None:
         raise InvalidArgument(f"invalid bridge name {name!r}: at most 15 letters, digits, '_', '.' or '-'")
 
 
-def _host_binding(options: Mapping[str, str]) -> None:
-    text = options.get(HOST_BINDING, "")
-    try:
-        if text:
-            ipaddress.IPv4Address(text)
-    except ValueError:
-        raise InvalidArgument(f"failed to parse {HOST_BINDING} value: {text} (nil ip)") from None
+def _host_bindings(options: Mapping[str, str]) -> None:
+    for name, kind in ((HOST_BINDING, ipaddress.IPv4Address), (HOST_BINDING6, ipaddress.IPv6Address)):
+        text = options.get(name, "")
+        try:
+            if text:
+                kind("" if "%" in text else text)
+        except ValueError:
+            raise InvalidArgument(f"failed to parse {name} value: {text} (nil ip)") from None
 
 
-def check(options: Mapping[str, str]) -> None:
-    """Raise InvalidArgument for values that are none, NotImplementedHere for what is not there yet.
+def gateway_mode(options: Mapping[str, str], name: str, default: str = "nat") -> str:
+    """Return how containers of one family are reached from outside; raises InvalidArgument."""
+    mode = options.get(name) or default
+    if mode not in GATEWAY_MODES:
+        raise InvalidArgument(f"failed to parse {name} value: {mode} (unknown gateway mode {mode})")
+    return mode
 
-    A name that nobody knows is kept and shown, as dockerd does.
-    """
+
+def trusted(options: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the links of the host from which every port of the containers can be reached; raises InvalidArgument."""
+    names = tuple(name for name in options.get(TRUSTED, "").split(":") if name)
+    for name in names:
+        if not _INTERFACE.fullmatch(name):
+            raise InvalidArgument(f"invalid {TRUSTED} {name!r}: not the name of a network interface")
+    return names
+
+
+def _iface_prefix(options: Mapping[str, str]) -> None:
+    prefix = options.get(IFACE_PREFIX, "")
+    if prefix and (len(prefix) > _LONGEST_PREFIX or not BRIDGE_NAME.fullmatch(prefix)):
+        raise InvalidArgument(
+            f"invalid {IFACE_PREFIX} {prefix!r}: at most {_LONGEST_PREFIX} letters, digits, '_', '.' or '-'"
+        )
+
+
+def check(options: Mapping[str, str], *, internal: bool = False) -> None:
+    """Raise InvalidArgument for values that are none. A name that nobody knows is kept and shown, as dockerd does."""
     tests: tuple[Callable[[Mapping[str, str]], object], ...] = (
         _bridge,
-        _host_binding,
+        _host_bindings,
+        _iface_prefix,
+        trusted,
+        lambda given: flag(given, INHIBIT_IPV4, False),
         lambda given: flag(given, ICC, True),
         lambda given: flag(given, MASQUERADE, True),
         lambda given: mtu(given, 0),
     )
     for test in tests:
         test(options)
-    for name, harmless in _REFUSED.items():
-        if name in options and options[name] not in harmless:
-            raise NotImplementedHere(f"the network option {name}={options[name]}: this engine does not have it yet")
+    modes = [gateway_mode(options, name) for name in (GATEWAY_MODE, GATEWAY_MODE6)]
+    if ISOLATED in modes and not internal:
+        raise InvalidArgument("gateway mode 'isolated' can only be used for an internal network")

@@ -126,7 +126,6 @@ def test_what_dockerd_refuses(request_, kind, message):
     [
         asked(config_only=True),
         asked(config_from=ConfigReference(network="x")),
-        asked(options={"com.docker.network.bridge.gateway_mode_ipv4": "routed"}),
     ],
 )
 def test_what_is_not_there_yet_is_refused_in_words(request_):
@@ -177,6 +176,46 @@ def test_options_that_mean_nothing(driver, options, message):
     with pytest.raises(InvalidArgument) as caught:
         define(asked(IpamPool(subnet="10.1.0.0/24"), driver=driver, options=options))
     assert caught.value.message == message
+
+
+BRIDGE = "com.docker.network.bridge."
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("gateway_mode_ipv4", "isolated", "gateway mode 'isolated' can only be used for an internal network"),
+        (
+            "gateway_mode_ipv6",
+            "foo",
+            f"failed to parse {BRIDGE}gateway_mode_ipv6 value: foo (unknown gateway mode foo)",
+        ),
+        (
+            "inhibit_ipv4",
+            "maybe",
+            f'failed to parse {BRIDGE}inhibit_ipv4 value: maybe (strconv.ParseBool: parsing "maybe": invalid syntax)',
+        ),
+        ("host_binding_ipv6", "1.2.3.4", f"failed to parse {BRIDGE}host_binding_ipv6 value: 1.2.3.4 (nil ip)"),
+        (
+            "trusted_host_interfaces",
+            "eth0:a/b",
+            f"invalid {BRIDGE}trusted_host_interfaces 'a/b': not the name of a network interface",
+        ),
+    ],
+)
+def test_options_of_bridges_that_cannot_be(option, value, message):
+    with pytest.raises(InvalidArgument) as caught:
+        define(asked(options={BRIDGE + option: value}))
+    assert caught.value.message == message
+
+
+def test_nobody_has_the_gateways_address_where_the_host_is_not_in_the_network():
+    isolated = {f"{BRIDGE}gateway_mode_ipv4": "isolated"}
+    pools = (IpamPool(subnet="10.1.0.0/24"), IpamPool(subnet="fd12::/64"))
+    network = define(asked(*pools, enable_ipv6=True, internal=True, options=isolated))
+    assert (network.gateway, network.gateway6) == ("", "fd12::1")
+    network = define(asked(IpamPool(subnet="10.1.0.0/24", gateway="10.1.0.9"), internal=True, options=isolated))
+    assert network.gateway == "10.1.0.9"
 
 
 def test_one_subnet_of_each_family_in_any_order_and_in_canonical_form():

@@ -69,7 +69,7 @@ class BridgeDriver:
                 raise InvalidArgument(f"{name} exists and is no bridge: {self._plan.advice}")
             self._ours = found is None or self._plan.owns(found.alias)
             gateways = self._choose(netlink, network, found, avoid)
-            network = _with_subnets(network, gateways)
+            network = self._with_subnets(network, gateways)
             if found is None:
                 undo.callback(netlink.apply, link.delete_link(name))
                 found = self._make(netlink, name)
@@ -99,6 +99,9 @@ class BridgeDriver:
         wanted += [(6, plan.address6, network.subnet6)] if plan.ipv6 else []
         chosen: list[Address] = []
         for version, address, before in wanted:
+            if plan.isolated(version) and before:  # an address of its subnet stands for that
+                chosen.append(ipaddress.ip_interface(address or before))
+                continue
             present = self._present(netlink, index, version) if index and not address else ""
             if not address and not present and not self._ours:
                 advice = f"give it one, or {plan.subnet_advice}"
@@ -114,6 +117,18 @@ class BridgeDriver:
     def _present(self, netlink: NetlinkSocket, index: int, version: int) -> str:
         """Return the first address of a family that a bridge has, with its prefix; "" without any."""
         return next((f"{each.address}/{each.prefix}" for each in _addresses(netlink, index, version)), "")
+
+    def _with_subnets(self, network: Network, gateways: Collection[Address]) -> Network:
+        """Return the network with the subnets and gateways that were chosen."""
+        for each in gateways:
+            subnet, address = str(each.network), str(each.ip)
+            if each.version == 4:
+                address = network.gateway if self._plan.isolated(4) else address
+                network = structs.replace(network, subnet=subnet, gateway=address)
+            else:
+                address = network.gateway6 if self._plan.isolated(6) else address
+                network = structs.replace(network, subnet6=subnet, gateway6=address)
+        return network
 
     def _make(self, netlink: NetlinkSocket, name: str) -> Link:
         mac = bytes((0x02, 0x42)) + os.urandom(4)
@@ -133,8 +148,9 @@ class BridgeDriver:
         from a container (CVE-2020-13401).
         """
         requests = [] if bridge.up else [link.set_up(bridge.index)]
-        wanted = {(str(each.ip), each.network.prefixlen): each for each in gateways}
-        with_ipv6 = any(each.version == 6 for each in gateways)
+        own = [each for each in gateways if self._plan.has_gateway(each.version)]
+        wanted = {(str(each.ip), each.network.prefixlen): each for each in own}
+        with_ipv6 = any(each.version == 6 for each in own)
         if self._ours or with_ipv6:
             conf = f"net/ipv6/conf/{bridge.name}"
             sysctls.write(f"{conf}/accept_ra", "0", missing_ok=True)
@@ -243,17 +259,6 @@ def _addresses(netlink: NetlinkSocket, index: int, version: int) -> list[addr.Ad
     """Return the addresses of a link that somebody gave it: not what the kernel makes for every one (fe80::)."""
     found = [each for each in addr.list_addresses(netlink, _FAMILIES[version]) if each.link == index]
     return [each for each in found if not ipaddress.ip_address(each.address).is_link_local]
-
-
-def _with_subnets(network: Network, gateways: Collection[Address]) -> Network:
-    """Return the network with the subnets and gateways that were chosen."""
-    for each in gateways:
-        subnet, address = str(each.network), str(each.ip)
-        if each.version == 4:
-            network = structs.replace(network, subnet=subnet, gateway=address)
-        else:
-            network = structs.replace(network, subnet6=subnet, gateway6=address)
-    return network
 
 
 def strays(netlink: NetlinkSocket, owner: str, known: Collection[str]) -> list[str]:

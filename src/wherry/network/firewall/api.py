@@ -23,6 +23,7 @@ class BridgeRules:
     subnet, subnet6: "" for a family that the network does not have; masquerade6, gateway_mode6: as without the number.
     gateway_mode: "nat"; "nat-unprotected" (every port of a container can be reached from outside); "routed" (as it is,
     without translation, published ports only); "isolated" (internal, and the host has no address in it).
+    trusted: links of the host from which all ports of the containers can be reached, without translation.
     """
 
     bridge: str
@@ -34,6 +35,7 @@ class BridgeRules:
     masquerade6: bool = True
     gateway_mode: str = "nat"
     gateway_mode6: str = "nat"
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
