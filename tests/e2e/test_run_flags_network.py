@@ -65,7 +65,6 @@ def test_exposed_ports_are_known_and_open_nothing(engine: Engine):
         (("--network", "nosuch"), "network nosuch not found"),
         (("--ip", "192.0.2.1"), "user specified IP address is supported on user defined networks only"),
         (("--ip6", "2001:db8::1"), "user specified IP address is supported on user defined networks only"),
-        (("--link-local-ip", "169.254.1.1"), "link-local addresses (--link-local-ip)"),
         (("--dns", "x"), "IP address is not correctly formatted: x"),
         (("--add-host", "x"), 'bad format for add-host: "x"'),
         (("--expose", "x"), "invalid range format for --expose: x"),

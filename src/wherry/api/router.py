@@ -1,6 +1,7 @@
 """Method and path to route. Patterns are written as in the Engine API: "/containers/{id}/json".
 
-A parameter matches one path segment; {name...} matches several, because image names hold slashes.
+A parameter matches one path segment; {name...} matches several, because image names hold slashes. A container is also
+known as what another one links to, "other/alias".
 """
 
 from __future__ import annotations
@@ -107,9 +108,14 @@ class Router:
         raise NotFound("page not found")
 
 
+_ONE, _SEVERAL = "[^/]+", ".+"
+_CONTAINER = "[^/]+(?:/[^/]+)?"
+
+
 def _compile(pattern: str) -> re.Pattern[str]:
+    one = _CONTAINER if pattern.startswith("/containers/{id}") else _ONE
     parts = PARAMETER.split(pattern)
     text = re.escape(parts[0])
     for name, many, literal in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        text += f"(?P<{name}>{'.+' if many else '[^/]+'}){re.escape(literal)}"
+        text += f"(?P<{name}>{_SEVERAL if many else one}){re.escape(literal)}"
     return re.compile(text)

@@ -41,6 +41,7 @@ from wherry.services.execs import Execs
 from wherry.services.images import ImageService
 from wherry.services.launching import Launching
 from wherry.services.lifecycle import Lifecycle, delete_folder
+from wherry.services.links import Links
 from wherry.services.looks import Looks
 from wherry.services.networks import NetworkService
 from wherry.services.population import Population
@@ -259,8 +260,9 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     volumes = Volumes(database, settings.data_root / "volumes")
     provision = Provision(volumes, catalog, Population(volumes, chosen.snapshotter), bus)
     confinement = await _confine(facts)
+    links = Links(settings, catalog, networks)
     launching = Launching(
-        settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision, confinement
+        settings, catalog, chosen.snapshotter, networks, supervision, facts, attachments, provision, confinement, links
     )
     lifecycle = Lifecycle(settings, catalog, chosen.snapshotter, images, networks, launching, bus)
     engine_id = _engine_id(database)
@@ -307,7 +309,9 @@ def _backends(
     """Make the use cases that the API offers, around the lifecycle of containers."""
     launching = life.launching
     execs = Execs(life.catalog, life)
-    looks = Looks(life.settings, life.catalog, images, life.snapshotter, life.networks, execs.running_ids)
+    looks = Looks(
+        life.settings, life.catalog, images, life.snapshotter, life.networks, execs.running_ids, launching.links
+    )
     image_service = ImageService(images, life.catalog, life.bus)
     volume_service = VolumeService(life.provision)
     return Backends(

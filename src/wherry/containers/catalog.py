@@ -103,7 +103,10 @@ class Catalog:
         return self._by_name
 
     def resolve(self, ref: str) -> Container:
-        """Find by full id, then name, then unique prefix; raises NotFound or InvalidArgument (ambiguous)."""
+        """Find by full id, then name, then unique prefix, then as what another one links to ("other/alias").
+
+        Raises NotFound or InvalidArgument (ambiguous).
+        """
         wanted = ref.removeprefix("/")
         if wanted in self._by_id:
             return self._by_id[wanted]
@@ -115,6 +118,11 @@ class Catalog:
                 raise InvalidArgument(f"multiple IDs found with provided prefix: {wanted}")
             if found:
                 return self._by_id[found[0]]
+        parent, _, alias = wanted.partition("/")
+        if parent in self._by_name:
+            for link in self._by_id[self._by_name[parent]].record.links:
+                if link.alias == alias and link.container in self._by_id:
+                    return self._by_id[link.container]
         raise NotFound(f"No such container: {ref}")
 
     def check_is_there(self, container: Container) -> None:

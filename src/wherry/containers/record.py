@@ -33,6 +33,14 @@ class MountRecord(Model, frozen=True):
     copy: bool = False
 
 
+class Link(Model, frozen=True):
+    """A link of the default bridge. container: id of the one that is linked to; name: what it was called then."""
+
+    container: str
+    name: str
+    alias: str
+
+
 _MOUNTERS = frozenset({"ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"})
 
 
@@ -53,6 +61,7 @@ class Record(Model, frozen=True):
     path: str
     args: tuple[str, ...]
     mounts: tuple[MountRecord, ...] = ()
+    links: tuple[Link, ...] = ()
     state: State = State()
 
     @property

@@ -22,7 +22,10 @@ from wherry.network.ports import PortRequest, Published
 
 @dataclass(frozen=True, slots=True)
 class EndpointRequest:
-    """What a container asks of one network (name or id). names: all that it is called there, aliases among them."""
+    """What a container asks of one network (name or id). names: all that it is called there, aliases among them.
+
+    links: what it alone calls others there ("name:alias"). link_local: further addresses of its link.
+    """
 
     network: str
     ipv4: str = ""
@@ -32,6 +35,8 @@ class EndpointRequest:
     names: tuple[str, ...] = ()
     driver_opts: Mapping[str, str] = field(default_factory=dict)
     gw_priority: int = 0
+    links: tuple[str, ...] = ()
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Route:
 class Endpoint:
     """An endpoint that exists. Addresses are text without prefix length; "" where there is none.
 
-    routes: what its driver wants besides a gateway; one to 0.0.0.0/0 stands for a gateway.
+    routes: what its driver wants besides a gateway; one to 0.0.0.0/0 stands for a gateway. links, link_local: as asked.
     """
 
     network_id: str
@@ -78,6 +83,8 @@ class Endpoint:
     gw_priority: int = 0
     names: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
+    links: tuple[str, ...] = ()
+    link_local: tuple[str, ...] = ()
 
 
 class Sandbox(Protocol):

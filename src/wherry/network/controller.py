@@ -422,9 +422,10 @@ class Networks:
         endpoint = replace(_addressed(entry, asked, container), interface=f"eth{number}", gw_priority=asked.gw_priority)
         if not endpoint.ipv4 and not endpoint.ipv6:
             return Plan(entry.driver, network, _nowhere(network))
-        names = () if network.predefined else asked.names
+        names, links = ((), ()) if network.predefined else (asked.names, asked.links)
         mac = asked.mac.lower() or entry.driver.mac(endpoint)
-        return Plan(entry.driver, network, replace(endpoint, names=names, mac=mac))
+        named = replace(endpoint, names=names, links=links, link_local=asked.link_local)
+        return Plan(entry.driver, network, replace(named, mac=mac))
 
     def _discard(self, built: Built) -> None:
         os.close(built.netns_fd)

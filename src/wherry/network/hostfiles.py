@@ -30,9 +30,9 @@ def read(*, own_namespace: bool) -> HostFiles:
     return HostFiles(_text("/etc/hosts"), text, path)
 
 
-def nameservers() -> list[str]:
-    """Return the IP addresses of the host's nameservers."""
-    return [each for each in listed_nameservers(_text(RESOLV_CONF)) if _is_address(each)]
+def nameservers(path: str = RESOLV_CONF) -> list[str]:
+    """Return the IP addresses of the host's nameservers. Raises OSError, but not for a file that is missing."""
+    return [each for each in listed_nameservers(_text(path)) if _is_address(each)]
 
 
 def listed_nameservers(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wherry.errors import SystemFailure
@@ -26,6 +26,28 @@ def remove(path: Path, lines: str) -> None:
     """Take these very lines out, wherever they stand; what else the container wrote stays. Raises SystemFailure."""
     unwanted = set(lines.encode().splitlines(keepends=True))
     _rewrite(path, lambda text: b"".join(line for line in text.splitlines(keepends=True) if line not in unwanted))
+
+
+def exchange(path: Path, names: Sequence[str], lines: str) -> None:
+    """Give a hosts file these lines in place of those whose first names are these; none there, none given.
+
+    Raises SystemFailure.
+    """
+    wanted = [each.encode() for each in names]
+
+    def change(text: bytes) -> bytes:
+        kept: list[bytes] = []
+        place = None
+        for line in text.splitlines(keepends=True):
+            if line.split()[1 : 1 + len(wanted)] == wanted:
+                place = len(kept) if place is None else place
+            else:
+                kept.append(line)
+        if place is not None:
+            kept.insert(place, lines.encode())
+        return b"".join(kept)
+
+    _rewrite(path, change)
 
 
 def replace(path: Path, before: str, after: str) -> None:

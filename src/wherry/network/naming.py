@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from wherry.errors import EngineError, SystemFailure, Unavailable
+from wherry.network.api import Endpoint
 from wherry.network.directory import Directory, why
 from wherry.network.dns import place
-from wherry.network.dns.client import Client, Entries, NameServer, upstreams
+from wherry.network.dns.client import Client, Entries, NameServer
+from wherry.network.dns.message import can_be_asked
 from wherry.network.hostfiles import nameservers
 from wherry.network.records import PREDEFINED, Attached
 from wherry.network.sandbox import gateway_of
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 
 Group = Sequence[Attached]
 """The endpoints of one container."""
+
+_FULL_ID = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
 
 OpenNamespace = Callable[[str], "int | None"]
 """Returns a descriptor of a running container's network namespace, None when it has ended."""
@@ -58,7 +63,7 @@ class Naming:
 
     def _admit(self, sandbox_id: str, group: Group, netns_fd: int) -> None:
         if sandbox_id in self._served:
-            self._server.place(_client(group))
+            self._server.place(client(group, nameservers()))
         else:
             self._place(group, netns_fd)
         self._show(each.endpoint.network_id for each in group)
@@ -69,7 +74,7 @@ class Naming:
         except OSError as error:
             raise SystemFailure(f"cannot set up name resolution in a container: {why(error)}") from error
         with udp, tcp:
-            self._server.place(_client(group), (udp.fileno(), tcp.fileno()))
+            self._server.place(client(group, nameservers()), (udp.fileno(), tcp.fileno()))
         self._served.add(group[0].sandbox_id)
 
     def update(self, network_ids: Iterable[str], group: Group = ()) -> None:
@@ -77,7 +82,7 @@ class Naming:
         with self._telling:
             try:
                 if group and group[0].sandbox_id in self._served:
-                    self._server.place(_client(group))
+                    self._server.place(client(group, nameservers()))
                 self._show(network_ids)
             except Unavailable as error:
                 log.warning("names are not up to date", extra={"error": error.message})
@@ -114,7 +119,7 @@ class Naming:
             if entry is None or entry.network.predefined:
                 continue
             found = (each.endpoint for group in groups for each in group if each.endpoint.network_id == network_id)
-            entries: Entries = [(each.ipv4, each.names) for each in found if each.ipv4]
+            entries: Entries = [(addresses_of(each), tuple(filter(can_be_asked, each.names))) for each in found]
             self._server.show(network_id, entry.network.name, entries)
 
     # ---- the process comes and goes
@@ -162,10 +167,30 @@ def concerns(group: Collection[Attached]) -> bool:
     return any(each.endpoint.network_name not in PREDEFINED for each in group)
 
 
-def _client(group: Group) -> Client:
-    """Return what the name server has to know of a container that asks; its networks in the order of search."""
+def addresses_of(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the addresses that an endpoint has."""
+    return tuple(each for each in (endpoint.ipv4, endpoint.ipv6) if each)
+
+
+def client(group: Group, hosts: Sequence[str]) -> Client:
+    """Return what the name server has to know of a container that asks; its networks in the order of search.
+
+    hosts: the servers of the host, for names that are not of the networks; without a way out nobody is asked.
+    """
     endpoints = [each.endpoint for each in group]
     ordered = sorted(endpoints, key=lambda each: (-each.gw_priority, each.network_name))
+    given = group[0].nameservers
     way_out = any(gateway_of(endpoints, version) for version in (4, 6))
-    servers = upstreams(group[0].nameservers, nameservers(), way_out=way_out)
-    return Client(group[0].sandbox_id, tuple(each.network_id for each in ordered), servers)
+    return Client(
+        sandbox_id=group[0].sandbox_id,
+        networks=tuple(each.network_id for each in ordered),
+        upstreams=tuple(given or hosts) if way_out else (),
+        follows_host=way_out and not given,
+        links={each.network_id: _meanings(each.links) for each in ordered if each.links},
+    )
+
+
+def _meanings(links: Iterable[str]) -> dict[str, str]:
+    """Return what aliases mean ("name:alias"), as the table of names has it; a full id is there by its beginning."""
+    pairs = [link.partition(":")[::2] for link in links]
+    return {(alias or name).lower(): _FULL_ID.sub(r"\1", name.lower()) for name, alias in pairs}

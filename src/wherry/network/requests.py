@@ -15,13 +15,13 @@ _NO_OWN_ADDRESS = "user specified IP address is supported on user defined networ
 _NO_OWN_SUBNET = "user specified IP address is supported only when connecting to networks with user configured subnets"
 _NO_ALIAS = "network-scoped alias is supported only for containers in user defined networks"
 _REFUSED_OPTIONS = ("com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls")
-_LINKS = "can't be used with links. This would result in undefined behavior"
+LINKS = "can't be used with links. This would result in undefined behavior"
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 
 def is_plain(asked: EndpointRequest) -> bool:
     """Whether any sandbox of that network will do."""
-    return not (asked.ipv4 or asked.ipv6 or asked.mac or asked.driver_opts)
+    return not (asked.ipv4 or asked.ipv6 or asked.mac or asked.driver_opts or asked.link_local)
 
 
 def check(asked: EndpointRequest, network: Network) -> None:
@@ -38,7 +38,7 @@ def check_settings(asked: EndpointRequest, network: Network) -> None:
     for name in _REFUSED_OPTIONS:
         if name in asked.driver_opts:
             raise NotImplementedHere(f"the endpoint option {name}: this engine does not have it yet")
-    complaints = _complaints(asked, network)
+    complaints = [*_complaints(asked, network), *_link_local_complaints(asked)]
     if complaints:
         raise InvalidArgument("invalid endpoint settings:\n" + joined(complaints))
 
@@ -58,6 +58,17 @@ def _complaints(asked: EndpointRequest, network: Network) -> list[str]:
             found.append(f"invalid IPv{version} address: {address}")
         if address and not (subnet and _is_address(address, version) and _inside(address, subnet)):
             found.append(f"no configured subnet or ip-range contain the IP address {address}")
+    return found
+
+
+def _link_local_complaints(asked: EndpointRequest) -> list[str]:
+    found = []
+    for text in asked.link_local:
+        try:
+            if not ipaddress.ip_address(text).is_link_local or "%" in text:
+                found.append(f"invalid link local IP address: {text}")
+        except ValueError:
+            found.append(f"invalid link-local IP address: {text}")
     return found
 
 
@@ -88,8 +99,8 @@ def check_mode(config: ContainerConfig, host: HostConfig) -> None:
         raise InvalidArgument("invalid network mode: invalid container format container:<name|id>")
     tests = [
         (shared and config.hostname, "hostname and the network mode"),
-        (mode == "host" and host.links, f"host type networking {_LINKS}"),
-        (shared and host.links, f"container type network {_LINKS}"),
+        (mode == "host" and host.links, f"host type networking {LINKS}"),
+        (shared and host.links, f"container type network {LINKS}"),
         (shared and host.dns, "dns and the network mode"),
         (shared and host.extra_hosts, "custom host-to-IP mapping and the network mode"),
         (

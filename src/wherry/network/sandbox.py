@@ -39,6 +39,9 @@ DEFAULT_SYSCTLS = {
 PATIENCE = 2.0
 """Seconds to wait for what is left of a namespace that is dying; the kernel takes some 100 ms for one."""
 
+LINK_LOCAL_PREFIX = {False: 16, True: 64}
+"""Of addresses of --link-local-ip, as dockerd: 169.254.0.0/16 (RFC 3927), fe80::/64 (RFC 4291)."""
+
 DEFAULT4, DEFAULT6 = Route("0.0.0.0/0"), Route("::/0")
 """Routes that stand for a gateway: all is reached by the link itself."""
 
@@ -173,6 +176,7 @@ def _addresses(endpoint: Endpoint) -> list[Request]:
         requests.append(addr.new_address(index, endpoint.ipv4, endpoint.ipv4_prefix, broadcast=broadcast))
     if endpoint.ipv6:
         requests.append(addr.new_address(index, endpoint.ipv6, endpoint.ipv6_prefix))
+    requests += [addr.new_address(index, each, LINK_LOCAL_PREFIX[":" in each]) for each in endpoint.link_local]
     return requests + [_route(each, endpoint) for each in endpoint.routes if each not in (DEFAULT4, DEFAULT6)]
 
 

@@ -57,7 +57,7 @@ class SpecRequest:
     namespace_paths: by OCI name, those joined ("network": "/proc/12/ns/net"). own_network: the network namespace is
     the container's own. systemd_cgroup: systemd makes the control group, cgroup_parent is a slice.
     init_path: host path of what --init puts before the command. look, walk: how device nodes of the host are found.
-    seccomp_profile: the engine's default profile as JSON, "" for ours.
+    seccomp_profile: the engine's default profile as JSON, "" for ours. linked: variables of linked containers.
     """
 
     id: str
@@ -76,6 +76,7 @@ class SpecRequest:
     look: devices.Look = stat_device
     walk: devices.Walk = walk_devices
     seccomp_profile: str = ""
+    linked: tuple[str, ...] = ()
 
 
 def build_spec(request: SpecRequest) -> Json:
@@ -123,7 +124,7 @@ def _process(request: SpecRequest, options: security.SecurityOptions) -> Json:
     process: Json = {
         "user": _user(config.user or "0", host.group_add or ()),
         "args": [INIT_TARGET, "--", *command] if _has_init(request) else command,
-        "env": _environment(config),
+        "env": _environment(config, request.linked),
         "cwd": posixpath.normpath(config.working_dir or "/"),
         "capabilities": _capabilities(_bounding(request)),
         "oomScoreAdj": host.oom_score_adj,
@@ -148,8 +149,8 @@ def _user(name: str, groups: Iterable[str]) -> Json:
     return user
 
 
-def _environment(config: ContainerConfig) -> list[str]:
-    base = [PATH, f"HOSTNAME={config.hostname}", *([TERM] if config.tty else [])]
+def _environment(config: ContainerConfig, linked: Iterable[str]) -> list[str]:
+    base = [PATH, f"HOSTNAME={config.hostname}", *([TERM] if config.tty else []), *linked]
     return replace_variables(base, config.env or ())
 
 

@@ -97,7 +97,8 @@ class Containers:
     async def remove(self, ref: str, *, force: bool, volumes: bool, link: bool) -> None:
         """DELETE /containers/ID; volumes: with the volumes that nobody named."""
         if link:
-            raise InvalidArgument("links between containers are not there yet, so there is none to remove")
+            self.lifecycle.launching.links.remove(ref)
+            return
         await self.lifecycle.remove(self.catalog.resolve(ref), force=force, volumes=volumes)
 
     async def rename(self, ref: str, name: str) -> None:

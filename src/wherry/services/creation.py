@@ -31,7 +31,7 @@ from wherry.network import etcfiles, ports
 from wherry.network.controller import Networks
 from wherry.network.requests import check_mode, check_settings
 from wherry.oci import validate
-from wherry.services import binds, containerlogs, endpoints, merge, notyet
+from wherry.services import binds, containerlogs, endpoints, links, merge
 from wherry.services.binds import Wanted
 from wherry.services.provision import Provision, volume_names
 from wherry.services.settings import Settings
@@ -80,7 +80,6 @@ class Creation:
         self, request: CreateContainer, image: Image, name: str, platform: str
     ) -> tuple[Record, tuple[Wanted, ...], list[str]]:
         _check_platform(image, request.config.image, platform)
-        notyet.check(request.host_config)
         config = merge.merge(request.config, image.config)
         container_id = secrets.token_hex(32)
         host = self._with_references(self._host_defaults(request.host_config, config))
@@ -109,6 +108,7 @@ class Creation:
             path=path,
             args=args,
             mounts=tuple(self.provision.located(each.record) for each in wanted),
+            links=links.resolve(host, self.catalog),
         )
         self._check_network(record)
         containerlogs.target(record, self.settings.container_root(record.id))

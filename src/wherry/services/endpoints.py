@@ -8,11 +8,12 @@ from typing import Any
 from msgspec import structs, to_builtins
 
 from wherry.containers.record import Record
-from wherry.errors import InvalidArgument, NotFound, NotImplementedHere
+from wherry.errors import InvalidArgument, NotFound
 from wherry.models.container import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
 from wherry.network.api import Endpoint, EndpointRequest
 from wherry.network.controller import Networks
 from wherry.network.records import PREDEFINED
+from wherry.services import links
 
 Json = dict[str, Any]
 
@@ -28,13 +29,11 @@ def dns_names(record: Record, aliases: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def request(record: Record, network: str, settings: EndpointSettings | None) -> EndpointRequest:
-    """Return what a container asks of one network; raises NotImplementedHere."""
+    """Return what a container asks of one network; raises InvalidArgument."""
     asked = settings or EndpointSettings()
     addresses = asked.ipam_config or EndpointIPAMConfig()
-    if asked.links:
-        raise NotImplementedHere("links (--link): this engine does not have that yet")
-    if addresses.link_local_ips:
-        raise NotImplementedHere("link-local addresses (--link-local-ip): this engine does not have that yet")
+    for each in asked.links or ():
+        links.check(each)
     aliases = tuple(asked.aliases or ())
     return EndpointRequest(
         network=network,
@@ -45,6 +44,8 @@ def request(record: Record, network: str, settings: EndpointSettings | None) -> 
         names=() if network in PREDEFINED else dns_names(record, aliases),
         driver_opts=asked.driver_opts or {},
         gw_priority=asked.gw_priority,
+        links=tuple(asked.links or ()),
+        link_local=tuple(addresses.link_local_ips or ()),
     )
 
 

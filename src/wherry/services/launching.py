@@ -31,6 +31,7 @@ from wherry.runtime.wire import Launch
 from wherry.services import binds, containerlogs, endpoints, ports
 from wherry.services.attachments import Attachments
 from wherry.services.confinement import Confinement
+from wherry.services.links import Links
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -55,6 +56,7 @@ class Launching:
     attachments: Attachments
     provision: Provision
     confinement: Confinement
+    links: Links
 
     async def launch(self, container: Container, phases: Phases) -> Task:
         """Start the container's first process; on failure nothing remains of the attempt.
@@ -124,6 +126,7 @@ class Launching:
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
     async def _prepare(self, record: Record, undo: AsyncExitStack) -> Path:
         """Make and return the run directory; see to the security profile and what the groups above need to have."""
+        self.links.check(record)
         await self.confine(record)
         run_dir = self._make_run_dir(record.id)
         undo.callback(shutil.rmtree, run_dir, ignore_errors=True)
@@ -197,12 +200,13 @@ class Launching:
             owner = self.catalog.resolve(host.network_mode.removeprefix("container:")).id
         root = self.settings.container_root(owner)
         if owner == record.id:
+            options = etcfiles.Options.of(host)
             texts = etcfiles.render(
                 hostname=record.config.hostname,
                 domainname=record.config.domainname,
                 addresses=etcfiles.addresses(sandbox.endpoints if sandbox else ()),
                 resolution=self._resolution(record),
-                options=etcfiles.Options.of(host),
+                options=replace(options, hosts=(*options.hosts, *self.links.hosts(record))),
                 gateway=self.networks.host_gateway(),
             )
             for name, text in texts.items():
@@ -257,6 +261,7 @@ class Launching:
             no_new_privileges=self.settings.no_new_privileges,
             init_path=str(self.settings.init_path),
             facts=self.facts,
+            linked=self.links.environment(record),
         )
 
     def _joined(self, record: Record) -> Mapping[str, str]:

@@ -111,6 +111,7 @@ class Lifecycle:
         self.provision.publish_mounts(container.record, "mount")
         self._tell_networks(container, "connect")
         self.publish(container, "start")
+        self.launching.links.follow(container)
 
     def adopt(self, container: Container, task: Task) -> None:
         """Take over a running task: record it, and wait for its end in the background."""

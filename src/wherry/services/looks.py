@@ -20,6 +20,7 @@ from wherry.network.controller import Networks
 from wherry.oci import apparmor, security
 from wherry.oci.host import read_host_facts
 from wherry.services import endpoints, ports
+from wherry.services.links import Links
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
 
@@ -39,6 +40,7 @@ class Looks:
     snapshotter: Snapshotter
     networks: Networks
     exec_ids: Callable[[str], Sequence[str]]
+    links: Links
 
     async def listing(self, query: ListQuery) -> list[Json]:
         """Return the entries of docker ps, newest first."""
@@ -47,6 +49,7 @@ class Looks:
         if query.limit > 0:
             found = found[: query.limit]
         answer = []
+        further = self.links.names()
         images: dict[tuple[str, str], str] = {}  # many are of one image, and each look costs three queries
         for container in found:
             record = container.record
@@ -61,6 +64,7 @@ class Looks:
                 ports=ports.listed(record, self.networks.published(container.id)),
                 health=container.health,
             )
+            entry["Names"] = sorted([*entry["Names"], *further.get(container.id, ())])
             if query.size:
                 entry |= await self._sizes(container)
             answer.append(entry)
@@ -153,6 +157,7 @@ class Looks:
             graph=self.snapshotter.graph_data(container.id),
             exec_ids=self.exec_ids(container.id),
         )
+        answer["HostConfig"]["Links"] = self.links.shown(record)
         answer["State"] = present.state(record, container.health)
         answer["AppArmorProfile"] = _profile(record)
         if size:

@@ -35,6 +35,7 @@ def test_parameters():
     assert ROUTER.match("GET", "/images/reg:5000/a/b@sha256:c/json").params == {"name": "reg:5000/a/b@sha256:c"}
     assert ROUTER.match("DELETE", "/images/json/json").params == {"name": "json/json"}
     assert ROUTER.match("POST", "/v1.30/containers/a/start").version == (1, 30)
+    assert ROUTER.match("POST", "/containers/a/b/start").params == {"id": "a/b"}
     assert ROUTER.match("OPTIONS", "/anything/at/all").params == {"path": "anything/at/all"}
 
 
@@ -42,7 +43,7 @@ def test_parameters():
     ("method", "path"),
     [
         ("POST", "/images/json"),
-        ("POST", "/containers/a/b/start"),
+        ("POST", "/containers/a/b/c/start"),
         ("POST", "/containers//start"),
         ("POST", "/containers/a/start/"),
         ("POST", "/CONTAINERS/a/start"),

@@ -42,3 +42,14 @@ def test_a_file_is_replaced_unless_the_container_has_changed_it(tmp_path):
     assert path.read_text() == "nameserver 127.0.0.11\n"
     livefiles.replace(path, "nameserver 192.0.2.1\n", "another\n")
     assert path.read_text() == "nameserver 127.0.0.11\n"
+
+
+def test_exchange(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1\tlocalhost\n10.0.0.2\tdb host other\nmine\n10.0.0.3\tdbx host\nfd00::2\tdb host other\n")
+    livefiles.exchange(path, ("db", "host"), "10.0.0.9\tdb host new\n")
+    assert path.read_text() == "127.0.0.1\tlocalhost\n10.0.0.9\tdb host new\nmine\n10.0.0.3\tdbx host\n"
+    livefiles.exchange(path, ("db", "host"), "")
+    assert path.read_text() == "127.0.0.1\tlocalhost\nmine\n10.0.0.3\tdbx host\n"
+    livefiles.exchange(path, ("db", "host"), "10.0.0.9\tdb host new\n")
+    assert "new" not in path.read_text(), "what the container took out stays out"

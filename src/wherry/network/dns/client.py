@@ -10,22 +10,20 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wherry.errors import Unavailable
 from wherry.kernel.pidfd import pidfd_open, pidfd_send_signal
+from wherry.network.dns.server import LISTENER, NAME, VERSION
 from wherry.runtime import channel
 from wherry.supervision import interpreter
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
-LISTENER = 3
 PATIENCE = 10.0
-NAME = "wherry-names"
 _NO_ANSWER = (OSError, EOFError, ValueError)
 BOOTSTRAP = """
 import os, socket, sys
@@ -51,8 +49,8 @@ knows whom to kill when there is no answer, also one of a later start.
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
-Entries = list[tuple[str, tuple[str, ...]]]
-"""(address, names) of the endpoints of one network."""
+Entries = list[tuple[tuple[str, ...], tuple[str, ...]]]
+"""(addresses, names) of the endpoints of one network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,19 @@ class Client:
     sandbox_id: str
     networks: tuple[str, ...]
     upstreams: tuple[str, ...]
+    follows_host: bool = False
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def order(self) -> dict[str, Any]:
         """Return it as a message."""
-        return {"type": "sandbox", "id": self.sandbox_id, "networks": self.networks, "upstreams": self.upstreams}
+        asked = {"networks": self.networks, "links": self.links}
+        return {
+            "type": "sandbox",
+            "id": self.sandbox_id,
+            **asked,
+            "upstreams": self.upstreams,
+            "follows_host": self.follows_host,
+        }
 
 
 class NameServer:
@@ -102,7 +109,10 @@ class NameServer:
             if answer.get("version") == VERSION:
                 return served
             log.warning("the name server is of another version: it will be replaced")
-            self._exchange({"type": "gone", "sandboxes": sorted(served), "networks": []})
+            try:
+                self._exchange({"type": "gone", "sandboxes": sorted(served), "networks": []})
+            except _NO_ANSWER:
+                return set()
             self._forget_locked()
             self._path.unlink(missing_ok=True)
             return set()
@@ -232,8 +242,3 @@ def _kill_peer(sock: socket.socket) -> None:
         return
     finally:
         os.close(pidfd)
-
-
-def upstreams(given: Sequence[str], hosts: Sequence[str], *, way_out: bool) -> tuple[str, ...]:
-    """Return the servers for all names that are not of the networks. PURE."""
-    return tuple(given or hosts) if way_out else ()

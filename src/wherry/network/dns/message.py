@@ -3,11 +3,12 @@
     header     id 2 | flags 2 | counts of questions, answers, authorities, additionals 2 each
     question   labels (length 1, bytes), 0 | type 2 | class 2
     answer     name (here: a pointer to the question's, c0 0c) | type 2 | class 2 | ttl 4 | length 2 | data
+    OPT        0 | type 2 | largest answer by UDP 2 | flags 4 | length 2 | data
 """
 
 from __future__ import annotations
 
-import socket
+import ipaddress
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,16 +20,24 @@ TTL = 600
 """Seconds, as dockerd says."""
 
 SMALLEST, LARGEST = 512, 65535
+LONGEST_NAME, LONGEST_LABEL = 253, 63
+"""What can be asked for at all, as text without the last dot: RFC 1035 section 2.3.4."""
+
 _HEADER = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
 _QUERY = 0x8000
 _OPCODE, _TRUNCATED, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x7800, 0x0200, 0x0100, 0x0080
+_CODE = 0x000F
 _POINTER = b"\xc0\x0c"
+_OPT = b"\0" + _RECORD.pack(OPT, 4096, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked. name: lower case, without the last dot. raw: as it stood. size: largest answer by UDP."""
+    """What is asked. name: lower case, without the last dot. raw: as it stood.
+
+    size: largest answer by UDP, None without EDNS, which means `SMALLEST`.
+    """
 
     id: int
     flags: int
@@ -36,7 +45,7 @@ class Question:
     type: int
     class_: int
     raw: bytes
-    size: int = SMALLEST
+    size: int | None = None
 
 
 def parse(data: bytes) -> Question | None:
@@ -68,20 +77,24 @@ def _end_of_name(data: bytes, at: int) -> int | None:
     return at + 1 if at < len(data) and at - start < 255 else None
 
 
-def _size(data: bytes, at: int, additionals: int) -> int:
+def _size(data: bytes, at: int, additionals: int) -> int | None:
     """Return how large an answer may be: what an OPT record says, when it is the first after the question."""
     if additionals and len(data) >= at + 11 and data[at] == 0:
         type_, size = struct.unpack_from("!HH", data, at + 1)
         if type_ == OPT:
             return max(SMALLEST, int(size))
-    return SMALLEST
+    return None
 
 
 def answer(question: Question, data: Sequence[bytes], *, code: int = NOERROR, size: int = LARGEST) -> bytes:
-    """Return an answer with one record per element of `data`; cut off, and marked so, at `size` bytes."""
+    """Return an answer with one record per element of `data`; cut off, and marked so, at `size` bytes.
+
+    Who asks with an OPT record is answered with one (RFC 6891 section 6.1.1).
+    """
     flags = _QUERY | question.flags & _RECURSION_DESIRED | _RECURSION_AVAILABLE | code
+    options = b"" if question.size is None else _OPT
     records: list[bytes] = []
-    length = _HEADER.size + len(question.raw)
+    length = _HEADER.size + len(question.raw) + len(options)
     for each in data:
         record = _POINTER + _RECORD.pack(question.type, IN, TTL, len(each)) + each
         if length + len(record) > size:
@@ -89,7 +102,8 @@ def answer(question: Question, data: Sequence[bytes], *, code: int = NOERROR, si
             break
         records.append(record)
         length += len(record)
-    return _HEADER.pack(question.id, flags, 1, len(records), 0, 0) + question.raw + b"".join(records)
+    head = _HEADER.pack(question.id, flags, 1, len(records), 0, 1 if options else 0)
+    return b"".join((head, question.raw, *records, options))
 
 
 def refusal(data: bytes) -> bytes | None:
@@ -103,15 +117,26 @@ def refusal(data: bytes) -> bytes | None:
     return _HEADER.pack(id_, _QUERY | flags & (_OPCODE | _RECURSION_DESIRED) | _RECURSION_AVAILABLE | code, 0, 0, 0, 0)
 
 
-def belongs(question: Question, data: bytes) -> bool:
-    """Whether a message is the answer to that question: same id, same question (RFC 5452 section 9.1)."""
+def belongs(question: Question, id_: int, data: bytes) -> bool:
+    """Whether a message answers that question, asked under that id (RFC 5452 section 9.1).
+
+    A server that did not understand the question need not repeat it, but then it has no answer to it either.
+    """
     if len(data) < _HEADER.size:
         return False
-    id_, flags, questions = struct.unpack_from("!3H", data)
-    if id_ != question.id or not flags & _QUERY:
+    found, flags, questions = struct.unpack_from("!3H", data)
+    if found != id_ or not flags & _QUERY:
         return False
-    asked = data[_HEADER.size : _HEADER.size + len(question.raw)]
-    return not questions or asked.lower() == question.raw.lower()
+    if not questions:
+        return bool(flags & _CODE)
+    name, end = question.raw[:-4], _HEADER.size + len(question.raw)
+    asked = data[_HEADER.size : end]
+    return asked[:-4].lower() == name.lower() and asked[-4:] == question.raw[-4:]
+
+
+def with_id(id_: int, data: bytes) -> bytes:
+    """Return a message under another id."""
+    return id_.to_bytes(2, "big") + data[2:]
 
 
 def failed(data: bytes) -> bool:
@@ -121,18 +146,28 @@ def failed(data: bytes) -> bool:
 
 def encode_name(name: str) -> bytes:
     """Return a name as labels; a part that is too long for one is cut."""
-    parts = [part.encode("latin-1", "replace")[:63] for part in name.split(".") if part]
+    parts = [part.encode("latin-1", "replace")[:LONGEST_LABEL] for part in name.split(".") if part]
     return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
 
 
+def can_be_asked(name: str) -> bool:
+    """Whether a question can hold a name."""
+    return 0 < len(name) <= LONGEST_NAME and all(0 < len(part) <= LONGEST_LABEL for part in name.split("."))
+
+
 def address(text: str) -> bytes:
-    """Return the bytes of an IPv4 address."""
-    return socket.inet_aton(text)
+    """Return the bytes of an address, 4 or 16: the data of an A or AAAA record."""
+    return ipaddress.ip_address(text).packed
 
 
-def reversed_address(name: str) -> str:
-    """Return the IPv4 address that "4.3.2.1.in-addr.arpa" asks for, "" when it is no such name."""
-    parts = name.split(".")
-    if len(parts) != 6 or parts[4:] != ["in-addr", "arpa"]:
-        return ""
-    return ".".join(reversed(parts[:4]))
+def reversed_address(name: str) -> bytes:
+    """Return the address that "4.3.2.1.in-addr.arpa" or 32 digits before ip6.arpa ask for, b"" for any other name."""
+    parts = name.split(".")[::-1]
+    try:
+        if parts[:2] == ["arpa", "in-addr"] and len(parts) == 6:
+            return ipaddress.IPv4Address(".".join(parts[2:])).packed
+        if parts[:2] == ["arpa", "ip6"] and len(parts) == 34 and all(len(each) == 1 for each in parts[2:]):
+            return bytes.fromhex("".join(parts[2:]))
+    except ValueError:
+        pass
+    return b""

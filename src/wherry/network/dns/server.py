@@ -8,9 +8,16 @@ has no container and no engine any more.
 Messages, one answer {"ok": true} each (runtime/channel.py: JSON and descriptors over SEQPACKET):
 
     {"type": "hello"}                                           answered with "sandboxes": [id, ...]
-    {"type": "sandbox", "id", "networks", "upstreams"}          descriptors: UDP, TCP, where it is new
-    {"type": "network", "id", "name", "entries"}                entries: [[address, [name, ...]], ...]
+    {"type": "sandbox", "id", "networks", "links",              descriptors: UDP, TCP, where it is new
+     "upstreams", "follows_host"}                               see zone.Sandbox
+    {"type": "network", "id", "name", "entries"}                entries: [[[address, ...], [name, ...]], ...]
     {"type": "gone", "sandboxes": [id, ...], "networks": [id, ...]}
+
+The hello is answered with the version. An engine that speaks another one takes all containers away from this process,
+which then ends, and gives them to one of its own version (client.NameServer.resume). "hello" and "gone" therefore never
+change.
+
+An answer is kept under the bytes of its question until the next order, so that the same name costs a lookup in a dict.
 """
 
 from __future__ import annotations
@@ -26,12 +33,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from wherry.kernel.process import set_name, set_no_new_privileges
-from wherry.network.dns import forward, message
+from wherry.network.dns import answers, forward, message
+from wherry.network.dns.hostservers import HostServers
 from wherry.network.dns.zone import Sandbox, Table, Zone
 from wherry.runtime import channel
 from wherry.supervision.background import spawn
 
-VERSION = 1
+VERSION = 2
 NAME = "wherry-names"
 LISTENER = 3
 """The descriptor of the socket on which engines are taken."""
@@ -40,6 +48,9 @@ NOBODY = 65534
 TCP_PATIENCE = 10.0
 AT_ONCE = 100
 """Questions of one container under way to other servers; more get SERVFAIL, so that one cannot starve the others."""
+
+BURST = 32
+"""Datagrams that are read from one container before the others have their turn."""
 
 STREAMS = 16
 """TCP connections of one container; a further one is closed at once."""
@@ -50,6 +61,9 @@ class Server:
 
     def __init__(self) -> None:
         self._zone = Zone()
+        self._answers = answers.Answers(self._zone)
+        self._forwarder = forward.Forwarder()
+        self._host = HostServers()
         self._sockets: dict[str, tuple[socket.socket, asyncio.Server]] = {}
         self._engines = 0
         self._under_way: Counter[str] = Counter()
@@ -85,7 +99,9 @@ class Server:
         if kind == "hello":
             answer["sandboxes"] = list(self._sockets)
         elif kind == "sandbox":
-            self._zone.sandboxes[order["id"]] = Sandbox(tuple(order["networks"]), tuple(order["upstreams"]))
+            self._zone.sandboxes[order["id"]] = Sandbox(
+                tuple(order["networks"]), tuple(order["upstreams"]), order["follows_host"], order["links"]
+            )
             if fds:
                 await self._serve(order["id"], fds)
         elif kind == "network":
@@ -95,6 +111,7 @@ class Server:
                 self._drop(each)
             for each in order["networks"]:
                 self._zone.tables.pop(each, None)
+        self._answers.clear()
         channel.send(engine, answer)
 
     async def _serve(self, sandbox_id: str, fds: list[int]) -> None:
@@ -128,19 +145,16 @@ class Server:
     # ---- questions
 
     def _on_datagram(self, sandbox_id: str, udp: socket.socket) -> None:
-        try:
-            data, client = udp.recvfrom(message.LARGEST)
-        except (BlockingIOError, ConnectionRefusedError):
-            return
-        question = message.parse(data)
-        found = self._zone.find(sandbox_id, question) if question is not None else None
-        if question is not None and found is None:
-            spawn(self._forward_datagram(sandbox_id, question, data, (udp, client)), "question")
-            return
-        if question is not None:
-            _send(udp, message.answer(question, found or (), size=question.size), client)
-        elif (refusal := message.refusal(data)) is not None:
-            _send(udp, refusal, client)
+        for _ in range(BURST):
+            try:
+                data, client = udp.recvfrom(message.LARGEST)
+            except (BlockingIOError, ConnectionRefusedError):
+                return
+            answer = self._answers.find(sandbox_id, data)
+            if isinstance(answer, message.Question):
+                spawn(self._forward_datagram(sandbox_id, answer, data, (udp, client)), "question")
+            elif answer is not None:
+                _send(udp, answer, client)
 
     async def _forward_datagram(
         self, sandbox_id: str, question: message.Question, data: bytes, back: tuple[socket.socket, Any]
@@ -151,10 +165,11 @@ class Server:
 
     async def _forward(self, sandbox_id: str, question: message.Question, data: bytes, *, stream: bool) -> bytes:
         sandbox = self._zone.sandboxes.get(sandbox_id, Sandbox(()))
+        servers = self._host.current(sandbox.upstreams) if sandbox.follows_host else sandbox.upstreams
         answer = None
         if self._under_way[sandbox_id] < AT_ONCE:
             with _counted(self._under_way, sandbox_id):
-                answer = await forward.ask(question, data, sandbox.upstreams, stream=stream)
+                answer = await self._forwarder.ask(question, data, servers, stream=stream)
         return message.answer(question, (), code=message.SERVFAIL) if answer is None else answer
 
     async def _talk(self, sandbox_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -175,13 +190,10 @@ class Server:
             writer.close()
 
     async def _answer(self, sandbox_id: str, data: bytes) -> bytes | None:
-        question = message.parse(data)
-        if question is None:
-            return message.refusal(data)
-        found = self._zone.find(sandbox_id, question)
-        if found is None:
-            return await self._forward(sandbox_id, question, data, stream=True)
-        return message.answer(question, found)
+        answer = self._answers.find(sandbox_id, data, size=message.LARGEST)
+        if isinstance(answer, message.Question):
+            return await self._forward(sandbox_id, answer, data, stream=True)
+        return answer
 
 
 @contextmanager

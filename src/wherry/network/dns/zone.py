@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wherry.network.dns import message
 from wherry.network.dns.message import Question
+
+_SIZES = {message.A: 4, message.AAAA: 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,33 +16,47 @@ class Sandbox:
     """A container as one who asks: its networks in the order of search, the servers for all other names ("" port 53).
 
     upstreams: none for a container without a way out, so that nothing leaves an internal network by questions
-    (CVE-2024-29018).
+    (CVE-2024-29018). follows_host: they are those of the host, also when that gets others.
+    links: what this container alone calls others, by network: (network id, {alias: name there}).
     """
 
     networks: tuple[str, ...]
     upstreams: tuple[str, ...] = ()
+    follows_host: bool = False
+    links: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Table:
-    """The names of one network."""
+    """The names of one network: addresses of 4 and of 16 bytes by name, the chief name by address."""
 
     name: str
-    addresses: dict[str, list[str]] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, list[bytes]] = field(default_factory=dict)
+    names: dict[bytes, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, entries: Iterable[tuple[str, Sequence[str]]]) -> Table:
-        """Make a table of (address, names of its container, the chief one first)."""
+    def of(cls, name: str, entries: Iterable[tuple[Sequence[str], Sequence[str]]]) -> Table:
+        """Make a table of (addresses of a container, its names, the chief one first)."""
         table = cls(name)
-        for address, names in entries:
+        for addresses, names in entries:
+            packed = [message.address(each) for each in addresses]
             for each in names:
                 found = table.addresses.setdefault(each.lower(), [])
-                if address not in found:
-                    found.append(address)
+                found += [address for address in packed if address not in found]
             if names:
-                table.names[address] = f"{names[0]}.{name}"
+                table.names |= dict.fromkeys(packed, f"{names[0]}.{name}")
         return table
+
+    def find(self, name: str, links: Mapping[str, str] | None = None) -> list[bytes] | None:
+        """Return the addresses of a name, alone or with the network's name behind it; None: there is no such name.
+
+        links: only what these mean is looked up.
+        """
+        for each in (name, name.removesuffix(f".{self.name.lower()}")):
+            wanted = each if links is None else links.get(each, "")
+            if wanted in self.addresses:
+                return self.addresses[wanted]
+        return None
 
 
 class Zone:
@@ -56,24 +71,23 @@ class Zone:
         sandbox = self.sandboxes.get(sandbox_id)
         if sandbox is None or question.class_ not in (message.IN, message.ANY_CLASS):
             return None
-        tables = [self.tables[each] for each in sandbox.networks if each in self.tables]
+        tables = [(self.tables[each], sandbox.links.get(each)) for each in sandbox.networks if each in self.tables]
         if question.type == message.PTR and (wanted := message.reversed_address(question.name)):
-            names = [table.names[wanted] for table in tables if wanted in table.names]
+            names = [table.names[wanted] for table, _ in tables if wanted in table.names]
             return [message.encode_name(names[0])] if names else None
         addresses = _addresses(tables, question.name)
         if addresses is None:
             return None
-        if question.type != message.A:
-            return []
-        return [message.address(each) for each in random.sample(addresses, len(addresses))]
+        size = _SIZES.get(question.type, 0)
+        return [each for each in addresses if len(each) == size]
 
 
-def _addresses(tables: Sequence[Table], name: str) -> list[str] | None:
-    """Return the addresses of a name, alone or with its network's name behind it, in the first network that has it."""
-    for table in tables:
-        found = table.addresses.get(name)
-        if found is None and name.endswith(f".{table.name.lower()}"):
-            found = table.addresses.get(name[: -len(table.name) - 1])
-        if found is not None:
+def _addresses(tables: Sequence[tuple[Table, Mapping[str, str] | None]], name: str) -> list[bytes] | None:
+    """Return the addresses of a name in the first network that has it: what the container calls others comes first."""
+    for table, links in tables:
+        if links and (found := table.find(name, links)) is not None:
+            return found
+    for table, _ in tables:
+        if (found := table.find(name)) is not None:
             return found
     return None

@@ -22,7 +22,7 @@ def query(
 def test_a_question_is_read():
     question = message.parse(query(b"\x03WeB\x05front\x00"))
     assert question is not None
-    assert (question.id, question.name, question.type, question.size) == (0x1234, "web.front", message.A, 512)
+    assert (question.id, question.name, question.type, question.size) == (0x1234, "web.front", message.A, None)
 
 
 def test_a_client_says_how_much_it_takes():
@@ -73,7 +73,7 @@ def test_the_answer_has_the_question_and_the_records():
 def test_an_answer_that_is_too_large_is_cut_and_says_so():
     question = message.parse(query())
     assert question is not None
-    data = message.answer(question, [message.address("10.0.0.2")] * 100, size=question.size)
+    data = message.answer(question, [message.address("10.0.0.2")] * 100, size=message.SMALLEST)
     _, flags, _, answers = struct.unpack_from("!4H", data)
     assert len(data) <= 512
     assert flags & 0x0200
@@ -91,21 +91,50 @@ def test_only_the_answer_to_the_question_counts():
     question = message.parse(query())
     assert question is not None
     good = message.answer(question, [message.address("10.0.0.2")])
-    assert message.belongs(question, good)
-    assert not message.belongs(question, b"\x00\x00" + good[2:])
-    assert not message.belongs(question, query())
-    assert not message.belongs(question, good.replace(b"front", b"tront"))
-    assert not message.belongs(question, b"")
+    assert message.belongs(question, 0x1234, good)
+    assert message.belongs(question, 0x1234, good.replace(b"web", b"WEB"))
+    assert not message.belongs(question, 0x1235, good)
+    assert not message.belongs(question, 0x1234, query())
+    assert not message.belongs(question, 0x1234, good.replace(b"front", b"tront"))
+    assert not message.belongs(question, 0x1234, good.replace(question.raw, question.raw[:-4] + b"\0\x1c\0\x01"))
+    assert not message.belongs(question, 0x1234, b"")
+
+
+def test_an_answer_without_the_question_is_a_refusal_or_none():
+    question = message.parse(query())
+    assert question is not None
+    refused, forged = message.refusal(query(count=0)), struct.pack("!6H", 0x1234, 0x8180, 0, 0, 0, 0)
+    assert message.belongs(question, 0x1234, refused)
+    assert not message.belongs(question, 0x1234, forged)
 
 
 @pytest.mark.parametrize(
     ("name", "address"),
     [
-        ("2.0.18.172.in-addr.arpa", "172.18.0.2"),
-        ("2.0.18.172.in-addr.arpa.x", ""),
-        ("18.172.in-addr.arpa", ""),
-        ("web", ""),
+        ("2.0.18.172.in-addr.arpa", bytes((172, 18, 0, 2))),
+        ("2.0.18.172.in-addr.arpa.x", b""),
+        ("18.172.in-addr.arpa", b""),
+        ("300.0.18.172.in-addr.arpa", b""),
+        ("2." + "0." * 29 + "d.f.ip6.arpa", bytes.fromhex("fd" + "00" * 14 + "02")),
+        ("2.0.d.f.ip6.arpa", b""),
+        ("g." + "0." * 29 + "d.f.ip6.arpa", b""),
+        ("web", b""),
     ],
 )
 def test_reverse_names(name, address):
     assert message.reversed_address(name) == address
+
+
+@pytest.mark.parametrize(
+    ("name", "can"),
+    [
+        ("web", True),
+        ("a" * 63, True),
+        ("a" * 64, False),
+        (".".join(["a" * 60] * 5), False),
+        ("", False),
+        ("a..b", False),
+    ],
+)
+def test_names_that_no_question_can_hold(name, can):
+    assert message.can_be_asked(name) is can

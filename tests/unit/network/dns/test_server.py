@@ -48,6 +48,7 @@ class Told:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.create_server(("127.0.0.1", 0)) as tcp:
             udp.bind(("127.0.0.1", 0))
             order = {"type": "sandbox", "id": id_, "networks": ["n"], "upstreams": upstreams}
+            order |= {"follows_host": False, "links": {}}
             assert self.tell(order, udp.fileno(), tcp.fileno())["ok"]
             return udp.getsockname(), tcp.getsockname()
 
@@ -55,7 +56,7 @@ class Told:
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[Told]:
     found = Told(tmp_path / "sock")
-    found.tell({"type": "network", "id": "n", "name": "net", "entries": [["10.0.0.2", ["web"]]]})
+    found.tell({"type": "network", "id": "n", "name": "net", "entries": [[["10.0.0.2"], ["web"]]]})
     yield found
     found.tell({"type": "gone", "sandboxes": found.tell({"type": "hello"})["sandboxes"], "networks": []})
     found.engine.close()
