@@ -357,6 +357,11 @@ class FakeXray:
             raise NotFound(f"No such container: {ref}")
         return {"Schema": 1, "Id": ID, "Name": "it"}
 
+    async def network(self, ref):
+        if ref != "net":
+            raise NotFound(f"network {ref} not found")
+        return {"Schema": 1, "Id": ID, "Name": "net"}
+
 
 def backends() -> Backends:
     """A fresh set."""

@@ -18,6 +18,13 @@ def test_the_path_needs_no_docker_version(api):
     assert answer["Name"] == "it"
 
 
+def test_a_network(api):
+    status, answer = get(api, "/wherry/v1/networks/net/xray")
+    assert (status, answer["Name"]) == (b"HTTP/1.1 200 OK", "net")
+    status, answer = get(api, "/wherry/v1/networks/nosuch/xray")
+    assert (status, answer["message"]) == (b"HTTP/1.1 404 Not Found", "network nosuch not found")
+
+
 def test_what_is_not_there(api):
     status, answer = get(api, "/wherry/v1/containers/nosuch/xray")
     assert (status, answer["message"]) == (b"HTTP/1.1 404 Not Found", "No such container: nosuch")

@@ -157,9 +157,10 @@ class PortsBackend(Protocol):
 
 
 class XrayBackend(Protocol):
-    """What of a container is in the kernel: not Docker's, under our own prefix."""
+    """What of a container, or of a network, is in the kernel: not Docker's, under our own prefix."""
 
     async def look(self, ref: str) -> Json: ...
+    async def network(self, ref: str) -> Json: ...
 
 
 class CheckBackend(Protocol):

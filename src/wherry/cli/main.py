@@ -36,6 +36,7 @@ COMMANDS = {
     "images": "listing:IMAGES",
     "inspect": "listing:INSPECT",
     "xray": "xray.command:XRAY",
+    "xray network": "xray.networks:NETWORK",
     "image bootstrap": "bootstrap.command:BOOTSTRAP",
     "import": "images:IMPORT",
     "load": "images:LOAD",

@@ -16,11 +16,13 @@ from wherry.images.config import chain_ids
 from wherry.images.images import Images
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.xray import SCHEMA, Layer, Remains, Xray
+from wherry.models.xray_network import NetworkXray
 from wherry.network.controller import Networks
 from wherry.runtime import exits
 from wherry.runtime.cgroups import Cgroup
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.settings import Settings
+from wherry.services.xray_networks import NetworkXrays
 from wherry.snapshots.api import Snapshotter
 from wherry.xray import timeline
 from wherry.xray.look import Look
@@ -47,10 +49,18 @@ class XrayService:
     images: Images
     networks: Networks
     _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _networks: NetworkXrays = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._networks = NetworkXrays(self.networks, self.lifecycle.catalog)
 
     @property
     def _catalog(self) -> Catalog:
         return self.lifecycle.catalog
+
+    async def network(self, ref: str) -> NetworkXray:
+        """GET /wherry/v1/networks/ID/xray."""
+        return await self._networks.look(ref)
 
     async def look(self, ref: str) -> Xray:
         """GET /wherry/v1/containers/ID/xray."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from wherry.kernel import netns
 from wherry.kernel.netlink import addr, link, nftlist, route
@@ -32,17 +32,22 @@ class View:
     links: list[link.Link]
     addresses: list[addr.Address]
     routes: list[route.Route]
-    chains: list[nftlist.Chain]
-    rules: list[nftlist.Rule]
+    chains: list[nftlist.Chain] = field(default_factory=list)
+    rules: list[nftlist.Rule] = field(default_factory=list)
 
 
 def view() -> View:
     """Return the calling thread's network namespace; raises OSError."""
+    seen = links_view()
+    with nftlist.open_socket() as netlink:
+        return replace(seen, chains=nftlist.list_chains(netlink), rules=nftlist.list_rules(netlink))
+
+
+def links_view() -> View:
+    """Return the same without its firewall; raises OSError."""
     with NetlinkSocket() as netlink:
         links, addresses = link.list_links(netlink), addr.list_addresses(netlink)
-        routes = [*route.list_routes(netlink), *_routes6(netlink)]
-    with nftlist.open_socket() as netlink:
-        return View(links, addresses, routes, nftlist.list_chains(netlink), nftlist.list_rules(netlink))
+        return View(links, addresses, [*route.list_routes(netlink), *_routes6(netlink)])
 
 
 def _routes6(netlink: NetlinkSocket) -> list[route.Route]:
@@ -59,8 +64,8 @@ def read(process: Process, subject: Subject, members: Iterable[int]) -> Network:
     shared = process.namespace("net") == os.stat(f"/proc/{os.getpid()}/ns/net").st_ino
     outside = view()
     inside = outside if shared else _inside(process)
-    links = [_link(each, inside, outside, shared=shared) for each in inside.links[:MOST_LINKS]]
-    routes = [_route(each, inside) for each in inside.routes if each.table == MAIN_TABLE]
+    links = [link_of(each, inside, outside, shared=shared) for each in inside.links[:MOST_LINKS]]
+    routes = [route_of(each, inside) for each in inside.routes if each.table == MAIN_TABLE]
     sockets, left_out = _sockets(process, members, shared=shared)
     return Network(
         mode=subject.modes.get("net", "host" if shared else "private"),
@@ -81,7 +86,8 @@ def _inside(process: Process) -> View:
         os.close(fd)
 
 
-def _link(own: link.Link, inside: View, outside: View, *, shared: bool) -> Link:
+def link_of(own: link.Link, inside: View, outside: View, *, shared: bool) -> Link:
+    """Return one of a namespace's links with what it is connected with outside."""
     peer = None if shared else _peer(own, outside)
     bridge = next((each for each in outside.links if peer and peer.master and each.index == peer.master), None)
     return Link(
@@ -91,7 +97,7 @@ def _link(own: link.Link, inside: View, outside: View, *, shared: bool) -> Link:
         mac=own.mac,
         mtu=own.mtu,
         up=own.up,
-        addresses=_addresses(inside, own.index),
+        addresses=addresses_of(inside, own.index),
         rx_bytes=own.rx_bytes,
         tx_bytes=own.tx_bytes,
         rx_packets=own.rx_packets,
@@ -101,7 +107,7 @@ def _link(own: link.Link, inside: View, outside: View, *, shared: bool) -> Link:
         peer_mac=peer.mac if peer else "",
         peer_up=peer is not None and peer.up,
         bridge=bridge.name if bridge else "",
-        bridge_addresses=_addresses(outside, bridge.index) if bridge else (),
+        bridge_addresses=addresses_of(outside, bridge.index) if bridge else (),
         bridge_ports=sum(each.master == bridge.index for each in outside.links) if bridge else 0,
     )
 
@@ -116,11 +122,13 @@ def _peer(own: link.Link, outside: View) -> link.Link | None:
     )
 
 
-def _addresses(where: View, index: int) -> tuple[str, ...]:
+def addresses_of(where: View, index: int) -> tuple[str, ...]:
+    """Return the addresses of a link with their prefix lengths."""
     return tuple(f"{each.address}/{each.prefix}" for each in where.addresses if each.link == index)
 
 
-def _route(found: route.Route, where: View) -> Route:
+def route_of(found: route.Route, where: View) -> Route:
+    """Return a route with the name of its link."""
     names = {each.index: each.name for each in where.links}
     destination = f"{found.destination}/{found.prefix}" if found.destination else "default"
     return Route(destination=destination, via=found.gateway, link=names.get(found.link, ""))

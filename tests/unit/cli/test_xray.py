@@ -259,7 +259,7 @@ def test_hostile_text_in_a_process_shows_what_it_is() -> None:
 
 
 def test_json_of_hostile_text_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
-    command._print_data(changed("Name", HOSTILE), "")
+    command.print_data(changed("Name", HOSTILE), "")
     shown = capsys.readouterr().out
     assert shown.isascii()
     assert "\x1b" not in shown

@@ -22,7 +22,13 @@ class Xray:
         """Tell what of a container is in the kernel."""
         return json_reply(await self._backend.look(request.params["id"]))
 
+    async def network(self, request: Request) -> Answer:
+        """Tell what of a network is in the kernel."""
+        return json_reply(await self._backend.network(request.params["id"]))
+
 
 def routes(backends: Backends) -> Iterator[Route]:
     """Yield the routes of this area."""
-    yield Route("GET", f"{PREFIX}/containers/{{id}}/xray", Xray(backends.xray).look)
+    own = Xray(backends.xray)
+    yield Route("GET", f"{PREFIX}/containers/{{id}}/xray", own.look)
+    yield Route("GET", f"{PREFIX}/networks/{{id}}/xray", own.network)

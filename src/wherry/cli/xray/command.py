@@ -59,9 +59,9 @@ def xray(host: str, flags: Parsed) -> int:
     for number, ref in enumerate(flags.words):
         answer = client.get(f"/wherry/v1/containers/{quote(ref)}/xray")
         if flags["json"] or flags["format"]:
-            _print_data(_selected(answer, names) if flags["section"] else answer, flags["format"])
+            print_data(_selected(answer, names) if flags["section"] else answer, flags["format"])
         else:
-            print(("\n" if number else "") + text(answer, names, _width(), colour=_colours()))
+            print(("\n" if number else "") + text(answer, names, width(), colour=colours()))
     return 0
 
 
@@ -69,7 +69,8 @@ def _selected(answer: dict[str, Any], names: list[str]) -> dict[str, Any]:
     return {key: answer[key] for name in names for key in SECTIONS[name][:1] if key}
 
 
-def _print_data(value: Any, shape: str) -> None:
+def print_data(value: Any, shape: str) -> None:
+    """Print an answer as a template says, or as indented JSON."""
     if shape:
         from wherry.cli.templates import Template
 
@@ -80,7 +81,7 @@ def _print_data(value: Any, shape: str) -> None:
     print(json.dumps(value, indent=2))
 
 
-def _width() -> int:
+def width() -> int:
     """Columns to fill: those of the terminal between 72 and 120, or COLUMNS, or 80."""
     try:
         found = int(os.environ.get("COLUMNS", "")) if "COLUMNS" in os.environ else os.get_terminal_size(1).columns
@@ -89,7 +90,8 @@ def _width() -> int:
     return max(72, min(found, 120))
 
 
-def _colours() -> bool:
+def colours() -> bool:
+    """Whether stdout is a terminal that wants them."""
     return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 

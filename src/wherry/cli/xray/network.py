@@ -24,7 +24,7 @@ def show(page: Page, answer: dict[str, Any]) -> None:
         page.prose("There is no link but the loopback: it can talk to nobody but itself.")
     drawn = [each for each in links if each["Peer"]][:MOST_LINKS]
     for each in drawn:
-        _link(page, each)
+        cable(page, each)
     if others := [each for each in links if each not in drawn]:
         _others(page, others)
     page.gap()
@@ -66,23 +66,23 @@ def _state(link: dict[str, Any]) -> str:
     return "up" if link["Up"] else "down"
 
 
-def _link(page: Page, link: dict[str, Any]) -> None:
+def cable(page: Page, link: dict[str, Any], whose: str = "container") -> None:
     """Two columns, container and host, with the pair as a cable between them."""
     name = f"{plain(link['Name'], 16)} ({link['Index']})"
     left = [name, *link["Addresses"], link["Mac"], "up" if link["Up"] else "down"]
     peer = f"{plain(link['Peer'], 16)} ({link['PeerIndex']})"
-    right = [peer, "", link["PeerMac"], "up" if link["PeerUp"] else "down"]
+    right = [peer, *[""] * len(link["Addresses"]), link["PeerMac"], "up" if link["PeerUp"] else "down"]
     bridge = [f"bridge {link['Bridge']}" if link["Bridge"] else "no bridge", *link["BridgeAddresses"]]
     bridge += [count(link["BridgePorts"], "port")] if link["Bridge"] else []
     first, second = max(20, *(len(each) + 2 for each in left)), max(18, *(len(each) + 2 for each in right))
-    page.line(page.paint("container".ljust(first + 7) + "host", "dim"))
+    page.line(page.paint(whose.ljust(first + 7) + "host", "dim"))
     for at in range(max(len(left), len(right), len(bridge))):
         cells = [column[at] if at < len(column) else "" for column in (left, right, bridge)]
-        cable, rail = ("═ veth ", "── ") if at == 0 else ("", "")
+        pair, rail = ("═ veth ", "── ") if at == 0 else ("", "")
         start = cells[0].ljust(first, "═" if at == 0 else " ") if at else f"{cells[0]} ".ljust(first, "═")
         middle = cells[1].ljust(second) if at else f"{cells[1]} ".ljust(second, "─")
         page.line(
-            f"{page.paint(start, 'bold') if at == 0 else start}{cable or ' ' * 7}{middle}{rail or '   '}{cells[2]}"
+            f"{page.paint(start, 'bold') if at == 0 else start}{pair or ' ' * 7}{middle}{rail or '   '}{cells[2]}"
         )
     page.line(f"{size(link['RxBytes'])} in, {size(link['TxBytes'])} out, packets of at most {link['Mtu']} bytes", 2)
 

@@ -38,7 +38,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rule in the words of nft(8). packets, bytes: of its counter, -1 without one. sets: those it looks into."""
+    """A rule in the words of nft(8). packets, bytes: of its counter, -1 without one. sets: those it looks into.
+
+    words: the text cut where its conditions and statements end, with those that others imply.
+    """
 
     family: str
     table: str
@@ -48,6 +51,7 @@ class Rule:
     packets: int = -1
     bytes: int = -1
     sets: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,4 +146,5 @@ def _rule(body: bytes) -> Rule:
         packets=words.packets,
         bytes=words.bytes,
         sets=tuple(words.sets),
+        words=words.words(),
     )

@@ -63,6 +63,10 @@ class Words:
         else:
             self._words.append(f"[{name}]")
 
+    def words(self) -> tuple[str, ...]:
+        """Return every condition and statement by itself, in the order of the rule."""
+        return tuple(self._words)
+
     def text(self) -> str:
         """Return the rule, without what another word of it implies: tcp dport says that it is tcp."""
         implied = set()
@@ -258,6 +262,9 @@ def key(raw: bytes) -> str:
         return str(struct.unpack("!H", raw)[0])
     if len(raw) in (8, 12):
         return " . ".join(_part(raw[at : at + 4]) for at in range(0, len(raw), 4))
+    if len(raw) in (16, 20, 24):
+        address = socket.inet_ntop(socket.AF_INET6, raw[:16])
+        return " . ".join([address, *(_part(raw[at : at + 4]) for at in range(16, len(raw), 4))])
     return f"0x{raw.hex()}"
 
 

@@ -1,0 +1,150 @@
+"""wherry xray network: what the engine knows of a network, handed to the look at the kernel, and both in one answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from wherry.containers.catalog import Catalog, Container
+from wherry.errors import SystemFailure
+from wherry.models.times import rfc3339
+from wherry.models.xray_network import SCHEMA, NetworkXray
+from wherry.network import options
+from wherry.network.api import Endpoint
+from wherry.network.controller import Networks
+from wherry.network.ports import Published
+from wherry.network.records import Network
+from wherry.network.sandbox import gateway_of
+from wherry.network.sublinks import parent_of
+from wherry.xray.netlook import SHARING, NetworkLook
+from wherry.xray.netsubject import AskedMember, AskedPort, NetworkSubject
+
+OPEN = ("nat-unprotected",)
+ANYWHERE = ("", "0.0.0.0", "::")
+GATEWAY_MODE = f"{options.PREFIX}gateway_mode_ipv4"
+
+
+@dataclass(slots=True)
+class NetworkXrays:
+    """Answers one at a time: a look takes a thread that others need too."""
+
+    networks: Networks
+    catalog: Catalog
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def look(self, ref: str) -> NetworkXray:
+        """GET /wherry/v1/networks/ID/xray; raises NotFound, SystemFailure."""
+        network = self.networks.resolve(ref)
+        async with self._turn:
+            began = time.monotonic_ns()
+            look = NetworkLook(self._subject(network))
+            try:
+                await asyncio.to_thread(look.take)
+            except OSError as error:
+                raise SystemFailure(f"cannot look at network {network.name}: {error.strerror or error}") from error
+        return NetworkXray(
+            schema=SCHEMA,
+            id=network.id,
+            name=network.name,
+            driver=network.driver,
+            scope=network.scope,
+            internal=network.internal,
+            taken_at=rfc3339(time.time_ns()),
+            took=time.monotonic_ns() - began,
+            kernel=os.uname().release,
+            bridge=look.bridge,
+            parent=look.parent,
+            outside=look.outside,
+            sysctls=look.sysctls,
+            containers=look.containers,
+            published=look.published,
+            paths=look.paths,
+            problems=look.problems,
+            differences=look.differences,
+            notes=tuple(look.notes),
+            left_out=look.left_out,
+        )
+
+    def _subject(self, network: Network) -> NetworkSubject:
+        given = network.options
+        others = [self.networks.resolve(name) for name in self.networks.names()]
+        return NetworkSubject(
+            id=network.id,
+            name=network.name,
+            driver=network.driver,
+            scope=network.scope,
+            internal=network.internal,
+            bridge=bridge_of(network),
+            parent=parent_of(network) if network.driver in ("macvlan", "ipvlan") else "",
+            subnets=tuple(each for each in (network.subnet, network.subnet6) if each),
+            gateways=tuple(_gateways(network)),
+            masquerade=options.flag(given, options.MASQUERADE, True),
+            icc=options.flag(given, options.ICC, True),
+            open=given.get(GATEWAY_MODE, "") in OPEN,
+            members=tuple(self._members(network)),
+            ports=tuple(self._ports(network)),
+            others={bridge_of(each): each.name for each in others if each.id != network.id and bridge_of(each)},
+        )
+
+    def _inside(self, network: Network) -> Iterator[tuple[Container, Endpoint]]:
+        for container_id, endpoint in self.networks.inside(network.id).items():
+            if container_id in self.catalog:
+                yield self.catalog.resolve(container_id), endpoint
+
+    def _members(self, network: Network) -> Iterator[AskedMember]:
+        if network.driver in SHARING:
+            for each in self.catalog:
+                state = each.record.state
+                if state.alive and each.record.host_config.network_mode == network.name:
+                    yield AskedMember(each.id, each.name, state.pid, state.start_time)
+            return
+        for container, endpoint in self._inside(network):
+            state = container.record.state
+            if state.alive:
+                yield AskedMember(
+                    id=container.id,
+                    name=container.name,
+                    pid=state.pid,
+                    start_time=state.start_time,
+                    interface=endpoint.interface,
+                    mac=endpoint.mac,
+                    addresses=tuple(_addresses(endpoint)),
+                    gateways=tuple(each for each in (endpoint.gateway4, endpoint.gateway6) if each),
+                )
+
+    def _ports(self, network: Network) -> Iterator[AskedPort]:
+        for container, endpoint in self._inside(network):
+            carrier = gateway_of(self.networks.endpoints(container.id))
+            if container.record.state.alive and carrier is not None and carrier.network_id == network.id:
+                for port in self.networks.published(container.id):
+                    yield from _asked(container.name, endpoint, port)
+
+
+def _asked(name: str, endpoint: Endpoint, port: Published) -> Iterable[AskedPort]:
+    target = endpoint.ipv6 if ":" in port.host_ip else endpoint.ipv4
+    address = "" if port.host_ip in ANYWHERE else port.host_ip
+    if target:
+        yield AskedPort(name, port.protocol, address, port.host_port, target, port.port)
+
+
+def bridge_of(network: Network) -> str:
+    """Return the name of a network's bridge, "" for those that have none."""
+    if network.driver != "bridge":
+        return ""
+    return network.options.get(options.NAME) or f"br-{network.id[:12]}"
+
+
+def _gateways(network: Network) -> Iterator[str]:
+    for subnet, gateway in ((network.subnet, network.gateway), (network.subnet6, network.gateway6)):
+        if network.driver == "bridge" and gateway:
+            yield f"{gateway}/{subnet.rpartition('/')[2]}"
+
+
+def _addresses(endpoint: Endpoint) -> Iterator[str]:
+    if endpoint.ipv4:
+        yield f"{endpoint.ipv4}/{endpoint.ipv4_prefix}"
+    if endpoint.ipv6:
+        yield f"{endpoint.ipv6}/{endpoint.ipv6_prefix}"
