@@ -234,8 +234,11 @@ def test_no_program_of_the_host_gets_a_published_port_until_the_container_ends(f
 def test_ports_outlive_the_engine_and_come_back_after_a_flush(fresh: Engine):
     server(fresh, "web", "-p", "18080:80")
     ask("127.0.0.1", 18080)
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    ask("127.0.0.1", 18080)
     fresh.crash()
     ask("127.0.0.1", 18080)
+    fresh.flags += ("--firewall-watch=false",)
     fresh.start()
     ask("127.0.0.1", 18080)
     subprocess.run(["nft", "flush", "ruleset"], check=True)

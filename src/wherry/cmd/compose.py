@@ -103,10 +103,12 @@ class Engine:
             "shutdown-timeout": str(fresh.shutdown_timeout),
         }
         self.lifecycle.bus.publish("daemon", "reload", self.engine_id, attributes)
+
+    def refresh_firewall(self) -> None:
+        """Begin to put back what somebody may have flushed; the administrator who did says so with SIGHUP."""
         spawn(self._refresh_firewall(), "firewall refresh")
 
     async def _refresh_firewall(self) -> None:
-        """Put back what somebody may have flushed; the administrator who did says so with SIGHUP."""
         try:
             await asyncio.to_thread(self.networks.refresh_firewall)
         except EngineError as error:

@@ -52,6 +52,7 @@ class Config:
     ip: str = ""
     userland_proxy: bool = False
     firewall_backend: str = "nftables"
+    firewall_watch: bool = True
     storage_driver: str = ""
     cgroup_parent: str = ""
     cpu_rt_period: int = 0
@@ -125,11 +126,16 @@ def _parser() -> argparse.ArgumentParser:
         add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
     add("--lazy-pull", nargs="?", const="true", choices=("true", "false"),
         help="fetch and check the tables of contents of eStargz layers before all data (false)")  # fmt: skip
+    add("--firewall-watch", nargs="?", const="true", choices=("true", "false"),
+        help="put firewall rules back at once when another program removes them (true)")  # fmt: skip
     add("-v", "--version", action="store_true", default=None)
     return parser
 
 
-_SWITCHES = ("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore", "lazy_pull")
+_SWITCHES = (
+    *("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore", "lazy_pull"),
+    "firewall_watch",
+)
 KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}
 KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
 

@@ -41,7 +41,8 @@ class Daemon:
     stopping: asyncio.Event
 
     def reload(self) -> None:
-        """SIGHUP: read the file again and take over what can change while containers run."""
+        """SIGHUP: read the file again and take over what can change while containers run; restore the firewall."""
+        self.engine.refresh_firewall()
         try:
             fresh = configuration.parse(self.argv)
             self.engine.reload(fresh)

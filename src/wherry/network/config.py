@@ -32,12 +32,15 @@ class DaemonSettings(Protocol):
     def ip_forward(self) -> bool: ...
     @property
     def firewall_backend(self) -> str: ...
+    @property
+    def firewall_watch(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkConfig:
     """bridge "": no default bridge. bip "": choose a subnet. binding: the address on which ports are published
-    that name none, "" for all. stock: sandboxes kept ready, 0 for none."""
+    that name none, "" for all. stock: sandboxes kept ready, 0 for none. firewall_watch: rules that somebody
+    removes come back at once. bus: where firewalld is asked."""
 
     bridge: str = DEFAULT_BRIDGE
     bip: str = ""
@@ -46,6 +49,8 @@ class NetworkConfig:
     ip_forward: bool = True
     binding: str = ""
     firewall: str = "nftables"
+    firewall_watch: bool = True
+    bus: str = "/run/dbus/system_bus_socket"
     stock: int = 4
 
     @classmethod
@@ -60,6 +65,7 @@ class NetworkConfig:
             ip_forward=settings.ip_forward,
             binding="" if settings.ip == "0.0.0.0" else settings.ip,
             firewall=settings.firewall_backend,
+            firewall_watch=settings.firewall_watch,
         )
 
     def __post_init__(self) -> None:

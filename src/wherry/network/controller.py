@@ -28,6 +28,7 @@ from wherry.network.records import Attached, Network, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
 from wherry.network.sandboxfiles import SandboxFiles
 from wherry.network.stock import Stock
+from wherry.network.upkeep import Upkeep
 from wherry.network.workshop import Workshop
 from wherry.store.database import Database
 
@@ -52,6 +53,7 @@ class Networks:
         self._workshop = Workshop([*(stock.next_chore for stock in self._stocks.values()), self._files.next_chore])
         self._reaper = Reaper(self._reap)
         self._publishing = Publishing(self._directory, config.binding)
+        self._upkeep = Upkeep(config.bus, watch=config.firewall_watch)
         self._naming = Naming(self._directory, self._workshop, run_root, self._members.groups)
 
     # The life of the controller
@@ -64,6 +66,7 @@ class Networks:
         except BaseException:
             self._files.close()
             raise
+        self._upkeep.start(self._directory.firewall)
         self._workshop.start()
         self._reaper.start()
 
@@ -95,6 +98,7 @@ class Networks:
         self._reaper.stop()
         self._files.close()
         self._naming.close()
+        self._upkeep.stop(remove=remove)
         self._directory.close(remove=remove)
 
     def names(self) -> list[str]:
@@ -158,7 +162,9 @@ class Networks:
 
     def create(self, asked: CreateNetwork) -> Network:
         """Make a network. Errors: those of definition.define and Directory.create."""
-        return self._directory.create(definition.define(asked))
+        network = self._directory.create(definition.define(asked))
+        self._upkeep.bridges_changed()
+        return network
 
     def remove(self, ref: str) -> Network:
         """Remove a network that no container is in, and return when its bridge is gone.
@@ -172,6 +178,7 @@ class Networks:
         self.settle()
         self._naming.forget(network.id)
         self._directory.take_down(entry)
+        self._upkeep.bridges_changed()
         return network
 
     # Sandboxes
@@ -285,7 +292,7 @@ class Networks:
     def refresh_firewall(self) -> None:
         """Bring the packet filter to what it should be: somebody may have flushed it."""
         try:
-            self._directory.firewall.refresh()
+            self._upkeep.restore()
         except OSError as error:
             raise SystemFailure(f"cannot restore the firewall's rules: {why(error)}") from error
 

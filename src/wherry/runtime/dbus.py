@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 import time
@@ -247,6 +248,20 @@ class Connection:
             if fits(message):
                 return message.body
         return self._wait(fits).body
+
+    def fileno(self) -> int:
+        """The socket, for waiting: what is to be read may be a signal."""
+        return self._socket.fileno()
+
+    def signals(self) -> list[Message]:
+        """Return the signals that have come, without waiting for more. Raises OSError when the connection is gone."""
+        while select.select([self._socket], [], [], 0)[0]:
+            self._receive()
+        while (message := self._complete()) is not None:
+            if message.kind == SIGNAL:
+                self._signals.append(message)
+        found, self._signals = self._signals, []
+        return found
 
     def _wait(self, wanted: Callable[[Message], bool]) -> Message:
         deadline = time.monotonic() + self._seconds

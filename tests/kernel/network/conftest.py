@@ -21,7 +21,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         folder = tmp_path / root
         folder.mkdir(exist_ok=True)
         database = Database(folder / "meta.db")
-        networks = Networks(database, NetworkConfig(**({"stock": 0} | config)), folder)
+        settled = {"stock": 0, "bus": "/nowhere", "firewall_watch": False} | config
+        networks = Networks(database, NetworkConfig(**settled), folder)
         made.append((networks, database))
         if start:
             networks.start()

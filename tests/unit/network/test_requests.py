@@ -134,6 +134,7 @@ def test_other_sysctls_are_somebody_elses():
 
 class Settings:
     bridge, bip, mtu, ip_masq, ip, ip_forward, firewall_backend = "", "", 0, True, "", False, "iptables"
+    firewall_watch = True
 
 
 def test_configuration_of_the_daemon():

@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from wherry.kernel.netlink.nftwatch import Transaction
+
 
 @dataclass(frozen=True, slots=True)
 class BridgeRules:
@@ -98,4 +100,15 @@ class Firewall(Protocol):
 
     def others(self) -> bool:
         """Whether rules of other engines are installed."""
+        ...
+
+    def bridges(self) -> tuple[str, ...]:
+        """Return the bridges that have rules."""
+        ...
+
+    def misses(self, change: Transaction | None) -> bool:
+        """Whether rules may be missing after a change that may have been somebody else's; None: it is not known which.
+
+        A quick look: a `refresh` that was not needed must do no harm.
+        """
         ...

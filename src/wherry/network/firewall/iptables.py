@@ -22,12 +22,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 
+from wherry.kernel.netlink import nft
+from wherry.kernel.netlink.nftwatch import Transaction
 from wherry.network.firewall import chains, xtables
 from wherry.network.firewall.api import BridgeRules, Forward
 from wherry.network.firewall.chains import Rule
 from wherry.network.firewall.xtables import Saved
 
 GUARD = "WHERRY-FORWARDING"
+_FAMILIES = (nft.NFPROTO_IPV4, nft.NFPROTO_IPV6)
 ATTEMPTS = 3
 """How often what is there is read anew, when another program changes it in between."""
 _POLICY = re.compile(r"policy-was-(ACCEPT|DROP)")
@@ -207,6 +210,18 @@ class Iptables:
         saved = xtables.save(4)
         owners = {found[1] for rules in saved.rules.values() for text in rules if (found := _COMMENT.search(text))}
         return bool(owners - {self._tag})
+
+    def bridges(self) -> tuple[str, ...]:
+        """Return the bridges that have rules."""
+        return tuple(self._rules)
+
+    def misses(self, change: Transaction | None) -> bool:
+        """Whether another program than ours took something away; `refresh` reads what is there, and says what."""
+        if change is None:
+            return True
+        if change.pid in xtables.ours:
+            return False
+        return any(each.table in chains.TABLES and each.family in _FAMILIES for each in change.removals)
 
 
 def _attempt(change: Callable[[], None]) -> None:

@@ -49,6 +49,7 @@ from collections.abc import Collection, Iterable
 
 from wherry.errors import NotImplementedHere
 from wherry.kernel.netlink import nft
+from wherry.kernel.netlink.nftwatch import Transaction
 from wherry.network.firewall.api import BridgeRules, Forward
 
 PREFIX = "wherry-"
@@ -166,6 +167,20 @@ class Nftables:
     def others(self) -> bool:
         """Whether there are tables of other engines."""
         return any(name.startswith(PREFIX) and name != self._table for name in nft.list_tables())
+
+    def bridges(self) -> tuple[str, ...]:
+        """Return the bridges that have rules."""
+        return tuple(self._rules)
+
+    def misses(self, change: Transaction | None) -> bool:
+        """Whether the table is gone, or something in it: we replace the table as a whole, in one transaction."""
+        if change is None:
+            return not nft.table_exists(self._table)
+        ours = [each for each in change.removals if each.table in (self._table, GUARD)]
+        tables = {(each.table, each.family) for each in ours if each.kind == "table"}
+        if tables:
+            return not all(nft.table_exists(*table) for table in tables)
+        return bool(ours)
 
 
 _INTO_OURS = (nft.load_meta(nft.META_OIFNAME), nft.in_set("bridges"))

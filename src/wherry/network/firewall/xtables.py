@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,8 @@ PATH = "/usr/sbin:/sbin:/usr/bin:/bin:/usr/local/sbin"
 LOCK_SECONDS = 10
 SECONDS = 60.0
 _NAMES = {4: "iptables", 6: "ip6tables"}
+ours: deque[int] = deque(maxlen=256)
+"""Process ids of the last programs that we ran, to know their changes from others'."""
 _LINE = re.compile(r"line:? (\d+)")
 
 
@@ -87,13 +90,17 @@ def _run(family: int, action: str, flags: Sequence[str], lines: Sequence[str] = 
             'iptables, or choose "firewall-backend": "nftables"'
         )
     text = "".join(f"{line}\n" for line in lines)
-    try:
-        ran = subprocess.run([program, *flags], input=text, capture_output=True, text=True, env={}, timeout=SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(errno.ETIMEDOUT, f"{name} did not end within {SECONDS:.0f} s") from error
-    if ran.returncode:
-        raise OSError(errno.EIO, f"{name}: {_reason(ran.stderr.strip(), lines)}")
-    return ran.stdout
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([program, *flags], text=True, env={}, **pipes) as process:  # type: ignore[call-overload]
+        ours.append(process.pid)
+        try:
+            out, err = process.communicate(text, timeout=SECONDS)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise OSError(errno.ETIMEDOUT, f"{name} did not end within {SECONDS:.0f} s") from error
+    if process.returncode:
+        raise OSError(errno.EIO, f"{name}: {_reason(err.strip(), lines)}")
+    return str(out)
 
 
 def _reason(stderr: str, lines: Sequence[str]) -> str:

@@ -67,9 +67,11 @@ class World:
         """Have the neighbour send to a subnet of ours by way of the host."""
         self.at_neighbour(("ip", "route", "add", subnet, "via", HOST))
 
-    def network(self, name: str, subnet: str, *, internal: bool = False, **options: str) -> None:
-        """Make a network; options without their common beginning."""
+    def network(self, name: str, subnet: str, *, internal: bool = False, bridge: str = "", **options: str) -> None:
+        """Make a network; options without their common beginning, the bridge's name as `bridge`."""
         given = {f"com.docker.network.bridge.{key}": value for key, value in options.items()}
+        if bridge:
+            given["com.docker.network.bridge.name"] = bridge
         pools = Ipam(config=[IpamPool(subnet=subnet)])
         self.networks.create(CreateNetwork(name=name, ipam=pools, internal=internal, options=given))
 
