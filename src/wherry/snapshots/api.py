@@ -7,6 +7,7 @@ writable layer of one container; its key is the container's id. Both live in one
     ingest(chain, parent, tar, blob) -> committed      a layer's uncompressed tar becomes content
     prepare(key, parent)        ->  active             parent is a chain ID or "" (an empty root)
     mounts(key)                 ->  tuple[Mount, ...]  how to mount an active snapshot; data only
+    view(chain)                 ->  Mount              how to mount a committed one, for reading only
     remove(name_or_key)         ->  gone               refused while a committed child or an active one needs it
 
 Drivers mount nothing that anybody else could see: the runtime mounts what `mounts` returns in the container's own
@@ -73,6 +74,10 @@ class Snapshotter(Protocol):
 
     def mounts(self, key: str) -> tuple[Mount, ...]:
         """Return how to mount the active snapshot."""
+        ...
+
+    def view(self, chain_id: str) -> Mount:
+        """Return how to mount a committed snapshot, for reading only; "" is an empty tree. Any number at once."""
         ...
 
     def changes(self, key: str) -> list[Change]:

@@ -46,6 +46,10 @@ class DirectoryDriver:
         """Return how to mount the active snapshot."""
         raise NotImplementedError
 
+    def view(self, chain_id: str) -> Mount:
+        """Return how to mount a committed snapshot, for reading only."""
+        raise NotImplementedError
+
     def ingest(self, chain_id: str, parent: str, layer: BinaryIO, blob: Path) -> Usage:
         """Make the committed snapshot chain_id from an uncompressed layer tar. Existing: returns at once."""
         target = self._layout.layer(chain_id)

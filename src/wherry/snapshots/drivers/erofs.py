@@ -87,13 +87,22 @@ class Erofs(Overlay2):
         """Mount the layers of an active snapshot where they are not; return its overlay, to be made beside them."""
         folder, _ = self._layout.find(key)
         chain = lower(folder)
+        self._need(key, chain)
+        (mount,) = super().mounts(key)
+        return (_of_layers(mount),) if chain else (mount,)
+
+    def view(self, chain_id: str) -> Mount:
+        """Mount the layers where they are not; return an overlay of them for reading only."""
+        self._need(chain_id, self._layout.chain(chain_id))
+        mount = super().view(chain_id)
+        return _of_layers(mount) if chain_id else mount
+
+    def _need(self, name: str, chain: tuple[str, ...]) -> None:
         try:
             self._layers.need(chain)
         except OSError as error:
-            why = f"cannot mount the layers of {key}: {error}"
+            why = f"cannot mount the layers of {name}: {error}"
             raise SystemFailure(f"{why}; wherry system check says what is damaged") from error
-        (mount,) = super().mounts(key)
-        return (Mount(mount.type, mount.source, "", (*mount.options, "xino=off", LAYERS)),) if chain else (mount,)
 
     def remove(self, name: str) -> None:
         """Remove a snapshot; a layer is unmounted."""
@@ -111,6 +120,10 @@ class Erofs(Overlay2):
             ("Supports d_type", "true"),
             ("Layers mounted from", form),
         ]
+
+
+def _of_layers(mount: Mount) -> Mount:
+    return Mount(mount.type, mount.source, "", (*mount.options, "xino=off", LAYERS))
 
 
 def _uuid(parent: str, tar: str) -> bytes:

@@ -63,13 +63,28 @@ class Overlay2(DirectoryDriver):
         own = (f"upperdir={folder / 'fs'}", f"workdir={folder / 'work'}")
         return (Mount("overlay", "overlay", "", (*below, *own, *_OPTIONS)),)
 
-    def _by_links(self, folder: Path, chain: tuple[str, ...]) -> Mount:
+    def view(self, chain_id: str) -> Mount:
+        """Return an overlay without an upper directory; an empty one is the lowest, for overlayfs wants two."""
+        chain = self._layout.chain(chain_id)
+        if not chain:
+            return Mount("bind", str(self._empty), "", ("bind", "ro"))
+        if not self._one_by_one:
+            below = ":".join([*self._links(chain), "empty"])
+            return Mount("overlay", str(self._root), "", (f"lowerdir={below}", "ro", *_OPTIONS))
+        folders = [*(self._layout.layers / each / "fs" for each in chain), self._empty]
+        return Mount("overlay", "overlay", "", (*(f"lowerdir+={each}" for each in folders), "ro", *_OPTIONS))
+
+    def _links(self, chain: tuple[str, ...]) -> list[str]:
+        """Return the short names of layers, made where they are missing."""
         for each in chain:
             try:
                 os.symlink(f"../layers/{each}/fs", self._root / "l" / each[:_LINK])
             except FileExistsError:
                 pass
-        below = ":".join(f"l/{each[:_LINK]}" for each in chain) or "empty"
+        return [f"l/{each[:_LINK]}" for each in chain]
+
+    def _by_links(self, folder: Path, chain: tuple[str, ...]) -> Mount:
+        below = ":".join(self._links(chain)) or "empty"
         own = folder.relative_to(self._root)
         options = (f"lowerdir={below}", f"upperdir={own}/fs", f"workdir={own}/work", *_OPTIONS)
         return Mount("overlay", str(self._root), "", options)

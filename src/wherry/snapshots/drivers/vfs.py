@@ -40,6 +40,16 @@ class Vfs(DirectoryDriver):
         folder, _ = self._layout.find(key)
         return (Mount("bind", str(folder / "fs"), "", ("rbind",)),)
 
+    def view(self, chain_id: str) -> Mount:
+        """Return a bind mount of the layer, which is a whole tree."""
+        source = self._layout.layer(chain_id) / "fs" if chain_id else self._empty()
+        return Mount("bind", str(source), "", ("bind", "ro"))
+
+    def _empty(self) -> Path:
+        folder = self._layout.root / "empty"
+        folder.mkdir(mode=0o755, exist_ok=True)
+        return folder
+
     def graph_data(self, key: str) -> dict[str, str]:
         """Return nothing: as with Docker, vfs has no GraphDriver.Data."""
         return {}
