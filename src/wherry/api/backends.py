@@ -148,6 +148,14 @@ class NetworksBackend(Protocol):
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None: ...
 
 
+class MountsBackend(Protocol):
+    """Mounts of containers that exist."""
+
+    async def listing(self, ref: str) -> Json: ...
+    async def add(self, ref: str, asked: HostConfig) -> Json: ...
+    async def remove(self, ref: str, target: str, *, force: bool) -> Json: ...
+
+
 class PortsBackend(Protocol):
     """Published ports of containers that exist."""
 
@@ -199,6 +207,7 @@ class Backends:
     networks: NetworksBackend
     xray: XrayBackend
     ports: PortsBackend
+    mounts: MountsBackend
     volumes: VolumesBackend
     backups: BackupsBackend
     check: CheckBackend

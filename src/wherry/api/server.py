@@ -27,6 +27,7 @@ from wherry.api.routes import (
     containers,
     execs,
     images,
+    mounts,
     networks,
     ports,
     registries,
@@ -47,8 +48,8 @@ GRACE = 5.0
 
 def all_routes(backends: Backends) -> Iterable[Route]:
     """Yield the routes of every area; what is not there yet comes last."""
-    first = (system, containers, archives, execs, images, registries, networks, ports, volumes, backups, check, xray)
-    for area in (*first, unsupported):
+    first = (system, containers, archives, execs, images, registries, networks, ports, mounts, volumes, backups, check)
+    for area in (*first, xray, unsupported):
         yield from area.routes(backends)
 
 

@@ -43,6 +43,7 @@ from wherry.services.launching import Launching
 from wherry.services.lifecycle import Lifecycle, delete_folder
 from wherry.services.links import Links
 from wherry.services.looks import Looks
+from wherry.services.mounting import Mounting
 from wherry.services.networks import NetworkService
 from wherry.services.population import Population
 from wherry.services.ports import Ports
@@ -351,6 +352,7 @@ def _backends(
         xray=XrayService(life.settings, life, images, life.networks),
         volumes=volume_service,
         backups=Backups(life),
+        mounts=Mounting(life),
         ports=Ports(life.catalog, life.networks, life.bus),
         check=CheckService(life, images, life.provision.volumes),
     )

@@ -69,8 +69,8 @@ def _sources(wanted: Sequence[Kept]) -> dict[str, int]:
 def _taken(
     thread: int, top: int, *, wanted: Sequence[Kept], sources: dict[str, int], root_device: int
 ) -> Iterator[tuple[str, int]]:
-    mounts = _table(thread)
-    _check_root(mounts[_mount_id(thread, top)], root_device)
+    mounts = table(thread)
+    check_root(mounts[mount_id(thread, top)], root_device)
     yield "/", mountapi.clone_fd(top)
     for each in wanted:
         if each.destination in sources:
@@ -85,13 +85,13 @@ def _read(thread: int, name: str) -> str:
         return file.read()
 
 
-def _table(thread: int) -> dict[int, Mounted]:
+def table(thread: int) -> dict[int, Mounted]:
     """Return this thread's mounts by their number (proc_pid_mountinfo(5))."""
     found = map(parse_mount, _read(thread, "mountinfo").splitlines())
     return {each.id: each for each in found}
 
 
-def _mount_id(thread: int, fd: int) -> int:
+def mount_id(thread: int, fd: int) -> int:
     """Return the number of the mount that a descriptor is on, without asking its file system (proc_pid_fdinfo(5))."""
     found = re.search(r"^mnt_id:\s*(\d+)", _read(thread, f"fdinfo/{fd}"), re.MULTILINE)
     if found is None:
@@ -99,7 +99,8 @@ def _mount_id(thread: int, fd: int) -> int:
     return int(found[1])
 
 
-def _check_root(mounted: Mounted, device: int) -> None:
+def check_root(mounted: Mounted, device: int) -> None:
+    """Raise EPERM when a mount is not the root file system, of that device, with which a container was started."""
     known = mounted.device == f"{os.major(device)}:{os.minor(device)}" if device else mounted.type not in _DISKLESS
     if not known:
         raise OSError(errno.EPERM, "the container has replaced its root by a file system of its own")

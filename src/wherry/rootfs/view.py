@@ -19,6 +19,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from wherry.kernel import const, mountapi, pathsafe
 from wherry.kernel.aside import aside
@@ -29,6 +30,7 @@ from wherry.runtime.ops_mounts import attach_root, mount_root
 from wherry.runtime.ops_volumes import open_part
 from wherry.runtime.roots import make_root
 
+T = TypeVar("T")
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 
 
@@ -75,16 +77,29 @@ def inside(pidfd: int, take: Callable[[int], list[tuple[str, int]]]) -> View:
     take(thread): gets a descriptor of its own thread in our procfs; returns places and mounts, the root first.
     """
 
-    def job() -> View:
+    def job(thread: int) -> View:
+        unshare(const.CLONE_NEWNS)
+        _make_private("/")
+        return attach(take(thread), os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
+
+    return visiting(pidfd, job)
+
+
+def visiting(pidfd: int, work: Callable[[int], T]) -> T:
+    """Return what `work` returns, done by a thread of its own in a process's mount namespace; that is its root.
+
+    work(thread): gets a descriptor of its own thread in our procfs. Raises OSError: ESRCH when the process is gone,
+    EPERM when it has moved to a user namespace that is not ours.
+    """
+
+    def job() -> T:
         # Of our procfs: in there /proc is the container's
         thread = os.open("/proc/thread-self", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             unshare(const.CLONE_FS)
             setns(pidfd, const.CLONE_NEWNS)
             _check_owner(thread)
-            unshare(const.CLONE_NEWNS)
-            _make_private("/")
-            return attach(take(thread), os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
+            return work(thread)
         finally:
             os.close(thread)
 

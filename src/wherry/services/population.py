@@ -36,10 +36,20 @@ class Population:
         Raises SystemFailure, or InvalidArgument when the image has a file at the place of a volume.
         """
         root = _Root(self._snapshotter.mounts(record.id), self._snapshotter.mount_namespace)
+        self._fill_all(record, record.mounts, root, new)
+
+    def fill_later(self, record: Record, mounts: Sequence[MountRecord], new: Mapping[str, Volume]) -> None:
+        """As `fill`, for mounts that a container gets after it was made: with what its image has. Raises the same."""
+        view = self._snapshotter.view(self._snapshotter.stat(record.id).parent)
+        self._fill_all(record, mounts, _Root((view,), self._snapshotter.mount_namespace), new)
+
+    def _fill_all(
+        self, record: Record, mounts: Sequence[MountRecord], root: _Root, new: Mapping[str, Volume]
+    ) -> None:
         if not root.possible:
             return  # done at the start, see Provision.mount
         try:
-            for mount in record.mounts:
+            for mount in mounts:
                 if mount.type == "volume" and mount.copy and (record.image_id, mount.destination) not in self._nothing:
                     volume = new.get(mount.name) or self._volumes.get(mount.name)
                     self._fill(record, mount, root, volume, fresh=mount.name in new)

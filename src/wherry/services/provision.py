@@ -111,6 +111,12 @@ class Provision:
         self.population.fill(record, {volume.name: volume for volume in fresh})
         reach("create.filled")
 
+    def make_later(self, record: Record, mounts: Sequence[MountRecord], fresh: Sequence[Volume]) -> None:
+        """As `make`, for mounts that a container gets after it was made. Blocks."""
+        for volume in fresh:
+            self.volumes.make(volume.name)
+        self.population.fill_later(record, mounts, {volume.name: volume for volume in fresh})
+
     def unmake(self, fresh: Iterable[Volume]) -> None:
         """Take away the folders of volumes that are not to be. Blocks."""
         self.discard(volume.name for volume in fresh)
@@ -136,9 +142,9 @@ class Provision:
 
     def _place(self, mount: MountRecord) -> Place:
         kind = "mounted" if mount.type == "volume" and self.behind(mount).mounted else mount.type
-        return Place(mount.destination, kind, self._host_path(mount), mount.subpath, not mount.rw)
+        return Place(mount.destination, kind, self.host_path(mount), mount.subpath, not mount.rw)
 
-    def _host_path(self, mount: MountRecord) -> str:
+    def host_path(self, mount: MountRecord) -> str:
         """Return the path on the host that is mounted; for a volume of the kind "mounted", the one that it covers."""
         if mount.type != "volume":
             return mount.source
@@ -184,7 +190,7 @@ class Provision:
         if record.type != "volume":
             return Mount(record.type, record.source or record.type, record.destination, options)
         behind = self.behind(record)
-        source = self._host_path(record)
+        source = self.host_path(record)
         if behind.bind and not os.path.exists(source):
             raise SystemFailure(behind.complaint(record.source, "no such file or directory"))
         if record.subpath:
@@ -218,9 +224,9 @@ class Provision:
         """Publish an event of a volume."""
         self.bus.publish("volume", action, name, {"driver": DRIVER, **more})
 
-    def publish_mounts(self, record: Record, action: str) -> None:
-        """Publish that a container has, or has no longer, its volumes."""
-        for each in record.mounts:
+    def publish_mounts(self, record: Record, action: str, mounts: Sequence[MountRecord] | None = None) -> None:
+        """Publish that a container has, or has no longer, its volumes, or those of some of its mounts."""
+        for each in record.mounts if mounts is None else mounts:
             if each.type != "volume":
                 continue
             place = {

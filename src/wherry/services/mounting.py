@@ -1,0 +1,296 @@
+"""Mounts of containers that exist: added and taken away while they run, and for each start from then on.
+
+    add      record, with new volumes --> mounted in the container       whatever fails undoes what was before it
+    remove   unmounted in the container --> record
+
+So an engine that dies between the two leaves a record that says more than is mounted, never less: what a container has
+mounted is in use, and the next start of the container mounts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import structs
+
+from wherry.containers import present
+from wherry.containers.catalog import Container
+from wherry.containers.record import MountRecord, Record
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure, Unavailable
+from wherry.failpoints import reach
+from wherry.kernel import const, mountapi
+from wherry.models.container import ContainerConfig, HostConfig
+from wherry.rootfs import joining
+from wherry.rootfs.joining import Known, NotThere, Running
+from wherry.runtime import mountoptions
+from wherry.runtime.ops_mounts import apply_options, make_filesystem
+from wherry.runtime.ops_volumes import open_part
+from wherry.services import binds
+from wherry.services.binds import Wanted
+from wherry.services.lifecycle import Lifecycle
+from wherry.services.pace import at_their_pace
+from wherry.supervision import remains
+from wherry.volumes.records import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Json = Any
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds that the kernel may take: a server of a file system that does not answer holds up nobody but who asked."""
+
+_REFUSED = {
+    errno.ENOTDIR: "a file cannot be mounted on a directory, nor the reverse",
+    errno.EXDEV: "the container may mount file systems, and the path leads through one",
+    errno.ELOOP: "too many levels of symbolic links",
+    errno.EROFS: "there is no such place, and its file system is read-only",
+    errno.EPERM: "",
+    errno.ESTALE: "the container changes the path all the time",
+    errno.ENOENT: "the container changes the path all the time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Mounting:
+    """MountsBackend: ours, and not Docker's."""
+
+    lifecycle: Lifecycle
+
+    async def listing(self, ref: str) -> Json:
+        """GET /wherry/v1/containers/ID/mounts."""
+        container = self.lifecycle.catalog.resolve(ref)
+        return {"Mounts": [present.mount(each) for each in container.record.mounts]}
+
+    async def add(self, ref: str, asked: HostConfig) -> Json:
+        """POST to the same: mount more, in the words of -v (binds) and --mount (mounts)."""
+        container = self.lifecycle.catalog.resolve(ref)
+        driver = container.record.host_config.volume_driver
+        host = HostConfig(binds=asked.binds, mounts=asked.mounts, volume_driver=driver)
+        wanted = binds.resolve(host, ContainerConfig())
+        if not wanted:
+            raise InvalidArgument("no mount given, such as /srv/data:/data")
+        async with container.lock:
+            self._check(container)
+            _check_unique(container.record, wanted)
+            names = [each.record.name for each in wanted if each.record.type == "volume"]
+            async with self.lifecycle.provision.holding(names):
+                await self._add(container, host, wanted)
+        return await self.listing(container.id)
+
+    def _check(self, container: Container) -> None:
+        self.lifecycle.catalog.check_is_there(container)
+        if container.record.state.status in ("removing", "dead"):
+            raise Conflict(f"container {container.name} is marked for removal")
+
+    async def _add(self, container: Container, host: HostConfig, wanted: Sequence[Wanted]) -> None:
+        provision, before = self.lifecycle.provision, container.record
+        fresh = provision.missing(wanted)
+        added = [provision.located(each.record) for each in wanted]
+        try:
+            await asyncio.to_thread(provision.make_later, before, added, fresh)
+            with provision.volumes.recording(fresh):
+                self.lifecycle.catalog.save(container, _with(before, host, added))
+        except EngineError:
+            await asyncio.to_thread(provision.unmake, fresh)
+            raise
+        reach("mount.recorded")
+        provision.made(fresh)
+        if before.state.alive:
+            try:
+                await self._attach(container, added)
+            except EngineError:
+                await self._undo(container, before, fresh)
+                raise
+            reach("mount.attached")
+            provision.publish_mounts(container.record, "mount", added)
+        self.lifecycle.publish(container, "update")
+
+    async def _attach(self, container: Container, added: Sequence[MountRecord]) -> None:
+        done: list[MountRecord] = []
+        try:
+            for each in added:
+                await self._inside(container, self._put, each)
+                done.append(each)
+        except EngineError:
+            for each in reversed(done):
+                await self._inside(container, self._take, each, True)
+            raise
+
+    async def _undo(self, container: Container, before: Record, fresh: Sequence[Volume]) -> None:
+        """Make the record what it was, but for the state, and the volumes that were made for it none."""
+        provision, names = self.lifecycle.provision, [each.name for each in fresh]
+        await asyncio.to_thread(provision.unsettle, names)
+        with provision.volumes.forgetting(names):
+            state = container.record.state
+            self.lifecycle.catalog.save(container, structs.replace(before, state=state))
+        await asyncio.to_thread(provision.discard, names)
+        for name in names:
+            provision.publish(name, "destroy")
+
+    async def remove(self, ref: str, target: str, *, force: bool) -> Json:
+        """DELETE of the same: unmount what is at `target`, and mount it no more. Raises NotFound, Conflict (in use)."""
+        container = self.lifecycle.catalog.resolve(ref)
+        destination = binds.clean_destination(target, "")
+        async with container.lock:
+            self._check(container)
+            record = container.record
+            found = next((each for each in record.mounts if each.destination == destination), None)
+            if found is None:
+                raise NotFound(f"container {container.name} has no mount at {destination}")
+            if record.state.alive:
+                await self._inside(container, self._take, found, force)
+                reach("mount.detached")
+            self.lifecycle.catalog.save(container, _without(container.record, destination))
+            if record.state.alive:
+                self.lifecycle.provision.publish_mounts(record, "unmount", [found])
+        self.lifecycle.publish(container, "update")
+        return await self.listing(container.id)
+
+    # In threads, with the container's lock held
+
+    async def _inside(self, container: Container, work: Callable[..., None], *arguments: object) -> None:
+        """Do blocking work on a running container; it owns what it uses, so that it may be given up."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.shield(at_their_pace(work, container, *arguments))
+        except TimeoutError:
+            raise Unavailable(
+                f"container {container.name}: a file system has not answered for {PATIENCE:.0f} s; "
+                "wherry mount ls says what is mounted"
+            ) from None
+
+    def _put(self, container: Container, mount: MountRecord) -> None:
+        tree = self._tree(container, mount)
+        try:
+            with _running(container, mount.destination) as inside:
+                joining.add(inside, tree, mount.destination)
+        finally:
+            os.close(tree)
+
+    def _tree(self, container: Container, mount: MountRecord) -> int:
+        """Return what is to be mounted, detached."""
+        provision = self.lifecycle.provision
+        if mount.type == "volume" and provision.behind(mount).mounted:
+            raise Conflict(
+                f"volume {mount.name} is a file system of its own, which is mounted before a container starts: "
+                f"stop {container.name} first"
+            )
+        binds.make_source(mount)
+        wanted = provision.mount(mount, ())
+        options = mountoptions.parse(wanted.options)
+        try:
+            if mount.type == "tmpfs":
+                tree = make_filesystem("tmpfs", "tmpfs", options.data, options.attributes)
+            elif options.subpath:
+                tree = open_part(wanted.source, options.subpath)
+            else:
+                deep = const.AT_RECURSIVE if options.recursive else 0
+                tree = mountapi.open_tree(const.AT_FDCWD, wanted.source, const.OPEN_TREE_CLONE | deep)
+        except OSError as error:
+            raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
+        try:
+            apply_options(tree, options)
+        except OSError as error:
+            os.close(tree)
+            raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
+        return tree
+
+    def _take(self, container: Container, mount: MountRecord, force: bool) -> None:
+        known = self._known(mount)
+        place = mount.destination
+        try:
+            with _running(container, place) as inside:
+                joining.remove(inside, place, known, force=force)
+        except NotThere:
+            if not force:
+                raise Conflict(
+                    f"what is at {place} in container {container.name} is not the mount that the engine made; "
+                    "--force takes it out of the record"
+                ) from None
+
+    def _known(self, mount: MountRecord) -> Known:
+        provision = self.lifecycle.provision
+        if mount.type == "tmpfs":
+            return Known("tmpfs")
+        if mount.type == "volume" and provision.behind(mount).mounted:
+            return Known(provision.behind(mount).fstype)
+        source = provision.host_path(mount)
+        try:
+            fd = open_part(source, mount.subpath) if mount.subpath else os.open(source, const.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return Known()
+        try:
+            state = os.fstat(fd)
+            return Known(state=(state.st_dev, state.st_ino))
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _running(container: Container, place: str) -> Iterator[Running]:
+    """Give the running container; what the kernel says in the block becomes the engine's error."""
+    state, task = container.record.state, container.task
+    pidfd = remains.open_process(state.pid, state.start_time) if state.pid else None
+    if pidfd is None:
+        raise Conflict(f"container {container.id} ended just now; try again")
+    try:
+        yield Running(pidfd, task.root_device if task is not None else 0, container.record.may_mount)
+    except ProcessLookupError as error:
+        raise Conflict(f"container {container.id} ended just now; try again") from error
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise Conflict(
+                f"{place} is in use by a process of container {container.name}, or something is mounted in it; "
+                "--force takes it away nevertheless"
+            ) from error
+        if error.errno in _REFUSED:
+            raise InvalidArgument(f"{place} in container {container.name}: {_REFUSED[error.errno] or error}") from error
+        raise SystemFailure(f"{place} in container {container.name}: {error}") from error
+    finally:
+        os.close(pidfd)
+
+
+def _check_unique(record: Record, wanted: Sequence[Wanted]) -> None:
+    taken = {each.destination for each in record.mounts}
+    taken |= {binds.clean_destination(path, "") for path in record.host_config.tmpfs or ()}
+    for each in wanted:
+        if each.record.destination in taken:
+            raise InvalidArgument(f"Duplicate mount point: {each.record.destination}")
+
+
+def _with(record: Record, host: HostConfig, added: Sequence[MountRecord]) -> Record:
+    """Return a record with more mounts, as if it had been made with them."""
+    held = record.host_config
+    merged = structs.replace(
+        held,
+        binds=[*(held.binds or ()), *(host.binds or ())] or None,
+        mounts=[*(held.mounts or ()), *(host.mounts or ())] or None,
+    )
+    mounts = sorted([*record.mounts, *added], key=lambda each: each.destination.count("/"))
+    return structs.replace(record, host_config=merged, mounts=tuple(mounts))
+
+
+def _without(record: Record, destination: str) -> Record:
+    """Return a record without the mount at a place."""
+    held, config = record.host_config, record.config
+
+    def stays(place: str) -> bool:
+        return binds.clean_destination(place, "") != destination
+
+    merged = structs.replace(
+        held,
+        binds=[each for each in held.binds or () if stays(binds.parse_bind(each).record.destination)] or None,
+        mounts=[each for each in held.mounts or () if stays(each.target)] or None,
+    )
+    volumes = {path: value for path, value in (config.volumes or {}).items() if stays(f"/{path}")}
+    kept = tuple(each for each in record.mounts if each.destination != destination)
+    config = structs.replace(config, volumes=volumes or None)
+    return structs.replace(record, host_config=merged, config=config, mounts=kept)
