@@ -32,11 +32,19 @@ class Program:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Program:
-        self.socket.unlink(missing_ok=True)
+        # The program makes the socket anew; until then the old one of a process that died is there and refuses.
+        before = self._identity()
         argv = [sys.executable, str(PROGRAM), str(self.socket), str(self.folder), *self.kinds]
         self.process = subprocess.Popen(argv)
-        until(self.socket.exists, seconds=10.0)
+        until(lambda: self._identity() not in (None, before), seconds=20.0)
         return self
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self.socket.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_ctime_ns
 
     def kill(self) -> None:
         """As an accident would: the socket's file stays."""

@@ -23,6 +23,7 @@ from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
 from wherry.oci import apparmor
 from wherry.oci.host import HostFacts, read_host_facts
+from wherry.plugins.registry import Plugins
 from wherry.registry.api import RegistryConfig
 from wherry.registry.client import Registries
 from wherry.runtime import tinyinit
@@ -250,7 +251,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     chosen = choose(config.storage_driver, settings.data_root / "snapshots")
     stack.callback(chosen.snapshotter.close)
     images = Images(database, settings.data_root, chosen.snapshotter)
-    networks = Networks(database, NetworkConfig.of(config), settings.run_root)
+    networks = Networks(database, NetworkConfig.of(config), settings.run_root, Plugins())
     await asyncio.to_thread(networks.start)
     catalog = Catalog(database)
     stack.callback(lambda: networks.stop(remove=not any(each.record.state.alive for each in catalog)))
@@ -331,6 +332,7 @@ def _backends(
             driver_reason=driver_reason,
             warnings=tuple(filter(None, (launching.confinement.warning(),))),
             registries=registries.registries,
+            networks=life.networks,
         ),
         containers=Containers(
             catalog=life.catalog,

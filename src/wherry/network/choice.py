@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from wherry.errors import NotFound, NotImplementedHere
+from wherry.errors import NotImplementedHere
+from wherry.network.announced import Told
 from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
@@ -50,17 +51,26 @@ def rules_table(config: NetworkConfig, owner: str) -> str:
 class Surroundings:
     """What drivers may have to know. owner: of links that this engine makes. networks: returns all that there are.
 
-    space: of which subnets are chosen that nobody names.
+    space: of which subnets are chosen that nobody names. told: what plugins know.
     """
 
     owner: str
     firewall: Firewall
     space: AddressSpace
     networks: Callable[[], Iterable[Network]]
+    told: Told
+
+
+BUILT_IN = ("bridge", "host", "ipvlan", "macvlan", "null")
+
+
+def asks(network: Network) -> bool:
+    """Whether making a network, or a container in it, means asking a plugin, which may take time."""
+    return network.driver not in BUILT_IN or network.ipam_driver != "default"
 
 
 def driver(network: Network, plan: Callable[[], BridgePlan], around: Surroundings) -> Driver:
-    """Return the driver of a network; raises NotFound. plan: returns that of a bridge."""
+    """Return the driver of a network. plan: returns that of a bridge."""
     name = network.driver
     if name == "bridge":
         from wherry.network.drivers.bridge import BridgeDriver
@@ -82,4 +92,6 @@ def driver(network: Network, plan: Callable[[], BridgePlan], around: Surrounding
         from wherry.network.drivers.ipvlan import IpvlanDriver
 
         return IpvlanDriver(around.owner, around.space, around.networks)
-    raise NotFound(f"could not find plugin {name} in v1 plugin registry: plugin not found")
+    from wherry.network.drivers.remote import RemoteDriver
+
+    return RemoteDriver(name, around.told)

@@ -13,10 +13,11 @@ from wherry.errors import Conflict, Forbidden, NotFound, SystemFailure
 from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.models.network import CreateNetwork
-from wherry.network import definition, requests, sandbox, sysctls, views
+from wherry.network import choice, definition, planning, requests, sandbox, sysctls, views
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
+from wherry.network.driver import Joining
 from wherry.network.endpointstore import EndpointStore
 from wherry.network.ipam.pool import WAITING
 from wherry.network.members import Members
@@ -30,6 +31,8 @@ from wherry.network.sandboxfiles import SandboxFiles
 from wherry.network.stock import Stock
 from wherry.network.upkeep import Upkeep
 from wherry.network.workshop import Workshop
+from wherry.plugins.api import NETWORK
+from wherry.plugins.registry import Plugins
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -40,10 +43,12 @@ DRAIN = 10.0
 class Networks:
     """NetworksApi. Thread-safe; threads and links come with `start`."""
 
-    def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
-        """Know the networks of the store; touch nothing yet."""
+    def __init__(
+        self, database: Database, config: NetworkConfig, run_root: Path, plugins: Plugins | None = None
+    ) -> None:
+        """Know the networks of the store; touch nothing yet. plugins: whose networks and addresses there may be."""
         self._database = database
-        self._directory = Directory(database, config, run_root)
+        self._directory = Directory(database, config, run_root, plugins or Plugins())
         self._members = Members(EndpointStore(database), self._directory)
         self._stocks = {
             BRIDGE: Stock(self._make_bridged, self._discard, config.stock if config.bridge else 0),
@@ -96,6 +101,7 @@ class Networks:
             stock.close()
         self._workshop.stop()
         self._reaper.stop()
+        self._directory.told.errands.stop()
         self._files.close()
         self._naming.close()
         self._upkeep.stop(remove=remove)
@@ -104,6 +110,11 @@ class Networks:
     def names(self) -> list[str]:
         """Return the names of all networks."""
         return [entry.network.name for entry in self._directory]
+
+    def drivers(self) -> list[str]:
+        """Return the names of the drivers: those of our own, and of the plugins that have been used."""
+        used = {entry.network.driver for entry in self._directory}
+        return sorted({*choice.BUILT_IN, *used, *self._directory.told.plugins.known(NETWORK)})
 
     def resolve(self, ref: str) -> Network:
         """Return the network with that name, id or unique beginning of an id; raises NotFound, InvalidArgument."""
@@ -162,7 +173,7 @@ class Networks:
 
     def create(self, asked: CreateNetwork) -> Network:
         """Make a network. Errors: those of definition.define and Directory.create."""
-        network = self._directory.create(definition.define(asked))
+        network = self._directory.create(definition.define(asked, self._directory.told.plugins.exists))
         self._upkeep.bridges_changed()
         return network
 
@@ -198,7 +209,7 @@ class Networks:
         built: Built | None = None
         held: Held = {}
         try:
-            built = self._take_patiently(container, asked, settings)
+            built = self._take_patiently(request, asked, settings)
             if request.nameservers:
                 built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
             built.attached, held = self._publishing.publish(container, request.name, built.attached, request.ports)
@@ -223,20 +234,22 @@ class Networks:
     def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
         return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
 
-    def _take_patiently(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
+    def _take_patiently(self, request: SandboxRequest, asked: Asked, settings: dict[str, str]) -> Built:
         """As `_take`; an address that is wanted again at once, at a restart, is free when its old link is gone."""
         try:
-            return self._take(container, asked, settings)
+            return self._take(request, asked, settings)
         except Conflict:
             if not self.settle():
                 raise
-            return self._take(container, asked, settings)
+            return self._take(request, asked, settings)
 
-    def _take(self, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]) -> Built:
+    def _take(self, request: SandboxRequest, asked: Asked, settings: dict[str, str]) -> Built:
         stock = self._stock(asked)
         built = stock.take() if stock is not None else None
         if built is None:
-            return self._workshop.run(lambda netlink: self._make(netlink, container, asked, settings))
+            sandbox_id = new_id()
+            plans = self._plans(request.container_id, asked, sandbox_id, request.ports)
+            return self._workshop.run(lambda netlink: self._build(netlink, sandbox_id, plans, settings))
         if settings:
             fd = built.netns_fd
             try:
@@ -311,7 +324,9 @@ class Networks:
             name = (asked.names or (container[:12],))[0]
             raise Forbidden(f"endpoint with name {name} already exists in network {network.name}")
         kept = tuple(each for each in held if each.endpoint.interface)
-        fresh = self._workshop.run(lambda netlink: self._join(netlink, container, netns_fd, (asked, held, kept)))
+        joining = Joining(self._files.path(held[0].sandbox_id), tuple(each.endpoint.interface for each in kept))
+        plan = planning.plan(self._directory, container, asked, joining, self._reaper.submit)
+        fresh = self._workshop.run(lambda netlink: self._join(netlink, plan, netns_fd, (held[0], kept)))
         try:
             self._members.show(container, held, (*kept, fresh))
         except BaseException:
@@ -328,19 +343,12 @@ class Networks:
         return fresh.endpoint
 
     def _join(
-        self,
-        netlink: NetlinkSocket,
-        container: str,
-        netns_fd: int,
-        case: tuple[EndpointRequest, tuple[Attached, ...], tuple[Attached, ...]],
+        self, netlink: NetlinkSocket, plan: Plan, netns_fd: int, company: tuple[Attached, tuple[Attached, ...]]
     ) -> Attached:
-        asked, held, kept = case
-        taken = {each.endpoint.interface for each in kept}
-        number = next(number for number in range(len(taken) + 1) if f"eth{number}" not in taken)
-        plan = self._plan(container, asked, number)
+        one, kept = company
         try:
-            fresh = sandbox.join(netlink, plan, netns_fd, held[0].sandbox_id, [each.endpoint for each in kept])
-            return replace(fresh, nameservers=held[0].nameservers)
+            fresh = sandbox.join(netlink, plan, netns_fd, one.sandbox_id, [each.endpoint for each in kept])
+            return replace(fresh, nameservers=one.nameservers)
         except BaseException as error:
             self._reaper.submit([Attached(plan.endpoint, "")])
             if isinstance(error, OSError):
@@ -358,7 +366,7 @@ class Networks:
             if found is None:
                 raise NotFound(f"endpoint {container} not found")
             others = tuple(each for each in held if each is not found)
-            nowhere = replace(found, endpoint=_nowhere(self.resolve(NONE)), host_link="", published=())
+            nowhere = replace(found, endpoint=planning.nowhere(self.resolve(NONE)), host_link="", published=())
             rest = self._publishing.follow(held, others or (nowhere,))
             self._members.put(container, rest)
         self._members.write(container, rest, gone=(found,))
@@ -371,7 +379,8 @@ class Networks:
             self._reaper.submit([found])
 
     def _part(self, netlink: NetlinkSocket, netns_fd: int, found: Attached, rest: Sequence[Attached]) -> None:
-        self._unlink(netlink, found.endpoint.network_id, [found])
+        if found.host_link:
+            self._unlink(netlink, found.endpoint.network_id, [found])
         sandbox.part(netns_fd, found, [each.endpoint for each in rest])
 
     def _unlink(self, netlink: NetlinkSocket, network_id: str, group: Iterable[Attached]) -> Entry | None:
@@ -400,39 +409,32 @@ class Networks:
     # Work of the other threads
 
     def _make_bridged(self, netlink: NetlinkSocket) -> Built:
-        return self._make(netlink, WAITING, (EndpointRequest(BRIDGE),), {})
+        return self._make(netlink, (EndpointRequest(BRIDGE),))
 
     def _make_bare(self, netlink: NetlinkSocket) -> Built:
-        return self._make(netlink, WAITING, (EndpointRequest(NONE),), {})
+        return self._make(netlink, _NOTHING)
 
-    def _make(
-        self, netlink: NetlinkSocket, container: str, asked: Sequence[EndpointRequest], settings: dict[str, str]
-    ) -> Built:
-        plans: list[Plan] = []
+    def _make(self, netlink: NetlinkSocket, asked: Asked) -> Built:
         sandbox_id = new_id()
+        return self._build(netlink, sandbox_id, self._plans(WAITING, asked, sandbox_id), {})
+
+    def _plans(
+        self, container: str, asked: Asked, sandbox_id: str, ports: tuple[PortRequest, ...] = ()
+    ) -> list[Plan]:
+        joining = Joining(self._files.path(sandbox_id), ports=ports)
+        return planning.plans(self._directory, container, asked, joining, self._reaper.submit)
+
+    def _build(
+        self, netlink: NetlinkSocket, sandbox_id: str, plans: Sequence[Plan], settings: dict[str, str]
+    ) -> Built:
         try:
             self._files.make(sandbox_id)
-            for each in sorted(asked, key=lambda request: (-request.gw_priority, request.network)):
-                plans.append(self._plan(container, each, len(plans)))
             return sandbox.build(netlink, plans, settings, sandbox_id)
         except BaseException:
             # Links die with the namespace, which nobody holds now; the reaper frees the addresses after them.
             self._reaper.submit([Attached(plan.endpoint, "") for plan in plans])
             self._files.remove([sandbox_id])
             raise
-
-    def _plan(self, container: str, asked: EndpointRequest, number: int) -> Plan:
-        network = self.resolve(asked.network)
-        entry = self._directory.get(network.id)
-        if entry is None:
-            raise NotFound(f"network {network.name} not found")
-        endpoint = replace(_addressed(entry, asked, container), interface=f"eth{number}", gw_priority=asked.gw_priority)
-        if not endpoint.ipv4 and not endpoint.ipv6:
-            return Plan(entry.driver, network, _nowhere(network))
-        names, links = ((), ()) if network.predefined else (asked.names, asked.links)
-        mac = asked.mac.lower() or entry.driver.mac(endpoint)
-        named = replace(endpoint, names=names, links=links, link_local=asked.link_local)
-        return Plan(entry.driver, network, replace(named, mac=mac))
 
     def _discard(self, built: Built) -> None:
         os.close(built.netns_fd)
@@ -451,34 +453,5 @@ class Networks:
                 entry.release([each.endpoint for each in group])
 
 
+Asked = Sequence[EndpointRequest]
 _NOTHING = (EndpointRequest(NONE),)
-
-
-def _nowhere(network: Network) -> Endpoint:
-    """Return an endpoint without a link or an address."""
-    return Endpoint(network.id, network.name, new_id(), interface="", mac="")
-
-
-def _addressed(entry: Entry, asked: EndpointRequest, container: str) -> Endpoint:
-    """Return an endpoint with the addresses that it gets, which are taken now: all or none.
-
-    An IPv6 address that nobody asks for is the one with the place of the IPv4 address, as long as it is free.
-    """
-    network, endpoint = entry.network, _nowhere(entry.network)
-    if entry.pool is not None:
-        ipv4 = entry.pool.reserve(asked.ipv4, container) if asked.ipv4 else entry.pool.allocate(container)
-        gateway4 = "" if network.internal else network.gateway
-        endpoint = replace(endpoint, ipv4=ipv4, ipv4_prefix=entry.pool.prefix, gateway4=gateway4)
-    if entry.pool6 is None:
-        return endpoint
-    try:
-        if asked.ipv6:
-            ipv6 = entry.pool6.reserve(asked.ipv6, container)
-        else:
-            offset = entry.pool.offset(endpoint.ipv4) if entry.pool is not None else 0
-            ipv6 = entry.pool6.allocate(container, offset=offset)
-    except BaseException:
-        entry.release([endpoint])
-        raise
-    gateway6 = "" if network.internal else network.gateway6
-    return replace(endpoint, ipv6=ipv6, ipv6_prefix=entry.pool6.prefix, gateway6=gateway6)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import structs
 
@@ -23,19 +23,23 @@ NO_SWARM = (
     "and try again."
 )
 
+HasPlugin = Callable[[str], bool]
+"""Whether there is a plugin of a name."""
 
-def define(asked: CreateNetwork) -> Network:
-    """Return the record of a network; its subnets and gateways are "" where the engine may choose.
+
+def define(asked: CreateNetwork, has_plugin: HasPlugin = lambda name: False) -> Network:
+    """Return the record of a network; its subnets and gateways are "" where the engine or a plugin may choose.
 
     Raises InvalidArgument, Forbidden, NotFound (no such driver) and NotImplementedHere.
     """
     _check_name(asked.name)
     _check_kind(asked)
-    driver = _driver(asked.driver)
+    driver = _driver(asked.driver, has_plugin)
     given = dict(asked.options or {})
     ipv4, ipv6 = _families(asked, given)
     ipam = asked.ipam or Ipam()
-    if ipam.driver not in ("", "default"):
+    ipam_driver = ipam.driver or "default"
+    if ipam_driver != "default" and not has_plugin(ipam_driver):
         raise NotFound(f'plugin "{ipam.driver}" not found')
     pools = _pools(ipam, ipv6=ipv6)
     if driver == "bridge":
@@ -58,13 +62,18 @@ def define(asked: CreateNetwork) -> Network:
         ip_range6=pool6.ip_range,
         auxiliary6=pool6.auxiliary_addresses or {},
         asked=pools,
+        ipam_driver=ipam_driver,
         ipam_options=ipam.options,
         options=given,
         labels=asked.labels or {},
         internal=asked.internal,
         attachable=asked.attachable,
     )
-    return _with_sublinks(network) if driver in sublinks.PREFIXES else _with_modes(network)
+    if ipam_driver != "default":  # whoever gives out the addresses chooses the gateway too
+        network = structs.replace(network, gateway=pool.gateway, gateway6=pool6.gateway)
+    if driver in sublinks.PREFIXES:
+        return _with_sublinks(network)
+    return _with_modes(network) if driver == "bridge" else network
 
 
 def _with_sublinks(network: Network) -> Network:
@@ -106,14 +115,14 @@ def _check_kind(asked: CreateNetwork) -> None:
         raise NotImplementedHere("networks that only hold a configuration: this engine does not have them")
 
 
-def _driver(name: str) -> str:
+def _driver(name: str, has_plugin: HasPlugin) -> str:
     if name in ("", "default", "bridge"):
         return "bridge"
     if name in ("host", "null"):
         raise Forbidden(f'only one instance of "{name}" network is allowed')
     if name == "overlay":
         raise Forbidden(NO_SWARM)
-    if name in sublinks.PREFIXES:
+    if name in sublinks.PREFIXES or has_plugin(name):
         return name
     raise NotFound(f'plugin "{name}" not found')
 

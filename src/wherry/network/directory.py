@@ -17,23 +17,32 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
+
 from wherry.errors import Conflict, EngineError, Forbidden, InvalidArgument, NotFound, SystemFailure
 from wherry.failpoints import reach
 from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network import bridgeplan, choice, parents, sublinks
+from wherry.network.announced import Announced, Told, forget_network
 from wherry.network.api import Endpoint
 from wherry.network.bridgeplan import BridgePlan
 from wherry.network.config import NetworkConfig
 from wherry.network.driver import Driver
 from wherry.network.drivers.bridge import strays
+from wherry.network.errands import Errands
 from wherry.network.firewall.api import Firewall, Forward
 from wherry.network.ipam.pool import AddressPool
-from wherry.network.ipam.subnets import DEFAULT_POOLS, AddressSpace, Subnet, overlapping, unique_local
+from wherry.network.ipam.remote import RemotePool, release_pools, with_pools
+from wherry.network.ipam.subnets import DEFAULT_POOLS, AddressSpace, Subnet, overlapping, taken, unique_local
 from wherry.network.records import Network, decode_attached, decode_network, new_id
+from wherry.plugins.registry import Plugins
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
+
+DRAIN = 10.0
+"""Seconds in which a plugin may still hear of the endpoints of a network that is removed."""
 
 BRIDGE, HOST, NONE = "bridge", "host", "none"
 DEFAULTS = {BRIDGE: "bridge", HOST: "host", NONE: "null"}
@@ -46,8 +55,8 @@ class Entry:
 
     network: Network
     driver: Driver
-    pool: AddressPool | None = None
-    pool6: AddressPool | None = None
+    pool: AddressPool | RemotePool | None = None
+    pool6: AddressPool | RemotePool | None = None
 
     def release(self, endpoints: Collection[Endpoint]) -> None:
         """Make the addresses of endpoints free again, once their links are gone."""
@@ -59,7 +68,7 @@ class Entry:
         for pool, addresses in self._pools(endpoints):
             pool.release(pool.given().difference(addresses))
 
-    def _pools(self, endpoints: Collection[Endpoint]) -> Iterator[tuple[AddressPool, list[str]]]:
+    def _pools(self, endpoints: Collection[Endpoint]) -> Iterator[tuple[AddressPool | RemotePool, list[str]]]:
         if self.pool is not None:
             yield self.pool, [each.ipv4 for each in endpoints if each.ipv4]
         if self.pool6 is not None:
@@ -69,7 +78,7 @@ class Entry:
 class Directory:
     """All networks. Thread-safe: making and removing take turns, looking needs no lock."""
 
-    def __init__(self, database: Database, config: NetworkConfig, run_root: Path) -> None:
+    def __init__(self, database: Database, config: NetworkConfig, run_root: Path, plugins: Plugins) -> None:
         """Know nothing yet. table: the name of the engine's rules in the packet filter; rules_table: where they are.
 
         inherited: the published ports of the engine before, from `open` on.
@@ -84,6 +93,10 @@ class Directory:
         self._firewall: Firewall | None = None
         self.inherited: tuple[Forward, ...] = ()
         self._space = AddressSpace()
+        self._coming: dict[str, Network] = {}
+        self._leaving: dict[str, Entry] = {}
+        """Networks that a plugin is being asked about: to be made, and to be taken down."""
+        self.told = Told(plugins, Announced(database), Errands())
 
     # Looking
 
@@ -100,8 +113,8 @@ class Directory:
         return network_id in self._entries
 
     def get(self, network_id: str) -> Entry | None:
-        """Return the entry of an id."""
-        return self._entries.get(network_id)
+        """Return the entry of an id; also of one that nobody finds any more, but that a plugin has to do with."""
+        return self._entries.get(network_id) or self._leaving.get(network_id)
 
     def resolve(self, ref: str) -> Network:
         """Return the network with that id, name or unique beginning of an id; raises NotFound, InvalidArgument."""
@@ -143,6 +156,10 @@ class Directory:
             undo.pop_all()
         for network in ours:
             self._reopen(network)
+        for network_id, plugin in self.told.announced.networks().items():
+            if network_id not in self:
+                log.warning("a plugin forgets a network that was never complete", extra={"network": network_id})
+                forget_network(self.told, plugin, network_id)
 
     def _global_id(self) -> bytes:
         """Return the 40 random bits of the engine's IPv6 subnets, drawn once: RFC 4193."""
@@ -162,7 +179,8 @@ class Directory:
         )
 
     def _around(self) -> choice.Surroundings:
-        return choice.Surroundings(self._owner, self.firewall, self._space, lambda: [entry.network for entry in self])
+        networks = lambda: [entry.network for entry in self]  # noqa: E731
+        return choice.Surroundings(self._owner, self.firewall, self._space, networks, self.told)
 
     def _reopen(self, network: Network) -> None:
         """Bring a user's network up again; one that cannot be is no reason to leave all others down."""
@@ -198,16 +216,20 @@ class Directory:
         )
 
     def _admit(self, network: Network, driver: Driver) -> None:
-        pool = pool6 = None
-        if network.subnet:
-            reserved = network.auxiliary.values()
-            pool = AddressPool(self._database, network.id, network.subnet, network.gateway, network.ip_range, reserved)
-        if network.subnet6:
-            reserved = network.auxiliary6.values()
-            pool6 = AddressPool(
-                self._database, network.id, network.subnet6, network.gateway6, network.ip_range6, reserved
-            )
-        self._entries[network.id] = Entry(network, driver, pool, pool6)
+        pools = (self._pool(network, version) for version in (4, 6))
+        self._entries[network.id] = Entry(network, driver, *pools)
+
+    def _pool(self, network: Network, version: int) -> AddressPool | RemotePool | None:
+        subnet, gateway, ip_range, auxiliary = (
+            (network.subnet, network.gateway, network.ip_range, network.auxiliary)
+            if version == 4
+            else (network.subnet6, network.gateway6, network.ip_range6, network.auxiliary6)
+        )
+        if not subnet:
+            return None
+        if network.ipam_driver != "default":
+            return RemotePool(self._database, network, version, self.told.plugins, self.told.errands)
+        return AddressPool(self._database, network.id, subnet, gateway, ip_range, auxiliary.values())
 
     def close(self, *, remove: bool) -> None:
         """Give all networks up; with remove take bridges and rules away. The records stay."""
@@ -221,7 +243,12 @@ class Directory:
             raise SystemFailure(f"cannot take down network {entry.network.name}: {why(error)}") from error
 
     def create(self, wanted: Network) -> Network:
-        """Bring a new network up; raises Conflict (its name), Forbidden (its subnet or bridge), SystemFailure."""
+        """Bring a new network up; raises Conflict (its name), Forbidden (its subnet or bridge), SystemFailure.
+
+        Unavailable, NotFound: a plugin. Nobody waits for that one but who makes a network that it has to do with.
+        """
+        if choice.asks(wanted):
+            return self._create_asking(wanted)
         with self._changing:
             self._check_free(wanted)
             driver = choice.driver(wanted, lambda: self._plan(wanted), self._around())
@@ -234,22 +261,62 @@ class Directory:
             self._admit(network, driver)
             return network
 
+    def _create_asking(self, wanted: Network) -> Network:
+        """As `create`. Name and subnet are taken while plugins are asked; they come up last, when nothing can fail."""
+        with self._changing:
+            self._check_free(wanted)
+            if wanted.ipam_driver == "default":
+                wanted = self._with_subnets(wanted)
+            self._coming[wanted.id] = wanted
+        try:
+            with ExitStack() as undo:
+                if wanted.ipam_driver != "default":
+                    wanted = with_pools(self.told.plugins, wanted)
+                    undo.callback(release_pools, self.told.plugins, wanted)
+                driver = choice.driver(wanted, lambda: self._plan(wanted), self._around())
+                network = self._opened(driver, wanted, self._subnets())
+                undo.callback(driver.close, network, remove=True)
+                reach("network.bridge")
+                self._write(network)
+                undo.pop_all()
+            self._admit(network, driver)
+            return network
+        finally:
+            with self._changing:
+                del self._coming[wanted.id]
+
+    def _with_subnets(self, network: Network) -> Network:
+        """Return a network with the subnets that nobody named."""
+        with NetlinkSocket() as netlink:
+            avoid = [*taken(netlink), *self._subnets()]
+        if network.ipv4 and not network.subnet:
+            subnet = self._space.choose(4, avoid)
+            network = structs.replace(network, subnet=str(subnet), gateway=str(subnet.network_address + 1))
+        if network.ipv6 and not network.subnet6:
+            subnet = self._space.choose(6, avoid)
+            network = structs.replace(network, subnet6=str(subnet), gateway6=str(subnet.network_address + 1))
+        return network
+
+    def _networks(self) -> list[Network]:
+        return [*(entry.network for entry in self), *tuple(self._coming.values())]
+
     def _subnets(self) -> list[Subnet]:
-        return [subnet for entry in self for subnet in entry.network.subnets]
+        return [subnet for network in self._networks() for subnet in network.subnets]
 
     def _check_free(self, wanted: Network) -> None:
-        if any(entry.network.name == wanted.name for entry in self):
+        if any(network.name == wanted.name for network in self._networks()):
             raise Conflict(f"network with name {wanted.name} already exists")
-        if any(overlapping(mine, other) for mine in wanted.subnets for other in self._subnets()):
+        ours = wanted.ipam_driver == "default"  # a plugin knows what it gives out twice
+        if ours and any(overlapping(mine, other) for mine in wanted.subnets for other in self._subnets()):
             raise Forbidden("invalid pool request: Pool overlaps with other one on this address space")
         if wanted.driver in sublinks.PREFIXES:
-            sublinks.check_shared(wanted, [entry.network for entry in self])
+            sublinks.check_shared(wanted, self._networks())
         if wanted.driver == "bridge":
             self._check_bridge(wanted)
 
     def _check_bridge(self, wanted: Network) -> None:
         name = self._plan(wanted).name
-        for other in (entry.network for entry in self if entry.network.driver == "bridge"):
+        for other in (network for network in self._networks() if network.driver == "bridge"):
             plan = self._default_plan() if other.name == BRIDGE else self._plan(other)
             if plan.name == name:
                 raise Forbidden(
@@ -263,14 +330,31 @@ class Directory:
         if entry is None:
             raise NotFound(f"network {network.name} not found")
         self._database.execute("DELETE FROM networks WHERE id = ?", (network.id,))
+        if choice.asks(network):
+            self._leaving[network.id] = entry
         reach("network.forgotten")
         return entry
 
     def take_down(self, entry: Entry) -> None:
         """Take the bridge, rules and addresses of a forgotten network away. Raises SystemFailure."""
-        with self._changing:
-            self._close(entry, remove=True)
+        if choice.asks(entry.network):
+            self._take_down_asking(entry)
+        else:
+            with self._changing:
+                self._close(entry, remove=True)
         self._database.execute("DELETE FROM addresses WHERE pool = ?", (entry.network.id,))
+
+
+    def _take_down_asking(self, entry: Entry) -> None:
+        """As `take_down`; what has ended in the network is told first, as long as the plugin hears it."""
+        network = entry.network
+        try:
+            self.told.errands.drained(network.id, DRAIN)
+            self.told.errands.drop(network.id)
+            self._close(entry, remove=True)
+            release_pools(self.told.plugins, network)
+        finally:
+            del self._leaving[network.id]
 
 
 def why(error: OSError) -> str:

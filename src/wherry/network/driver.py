@@ -16,13 +16,14 @@ names them. All methods block and raise OSError or an EngineError.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.network.api import Endpoint
 from wherry.network.ipam.subnets import Subnet
+from wherry.network.ports import PortRequest
 from wherry.network.records import Attached, Network
 
 START = "wherry start"
@@ -34,11 +35,24 @@ START_WAIT = 20.0
 class Joined:
     """What `attach` made: the endpoint, with what the driver decided, and the name of its link on the host.
 
-    host_link "": there is nothing on the host; the link is in the namespace alone and ends with it.
+    host_link "": there is nothing on the host; the link is in the namespace alone and ends with it. returns: under
+    which name it goes back to the host when its endpoint ends before the namespace.
     """
 
     endpoint: Endpoint
     host_link: str = ""
+    returns: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """What is known of a sandbox before an endpoint is in it: a path of its namespace, the names of the links that it
+    has, and the ports to be published.
+    """
+
+    sandbox_key: str
+    taken: tuple[str, ...] = ()
+    ports: tuple[PortRequest, ...] = ()
 
 
 class Driver(Protocol):
@@ -56,3 +70,20 @@ class Driver(Protocol):
     def detach(self, netlink: NetlinkSocket, network: Network, ended: Collection[Attached]) -> None: ...
     def sweep(self, netlink: NetlinkSocket, network: Network, keep: Collection[Attached]) -> None: ...
     def close(self, network: Network, *, remove: bool) -> None: ...
+
+
+@runtime_checkable
+class Asking(Driver, Protocol):
+    """A driver that asks somebody who may take time: a plugin.
+
+        prepare(...)   ask before `attach`, in a thread that nobody else waits for; the endpoint comes back complete
+        program(...)   tell that an endpoint is the way out of its container, and which ports are to lead there
+        network_type   the name of the plugin
+
+    Its `detach`, `sweep` and `close` without `remove` do not wait for the plugin; `open` and `close` may.
+    """
+
+    network_type: str
+
+    def prepare(self, network: Network, endpoint: Endpoint, joining: Joining) -> Endpoint: ...
+    def program(self, network: Network, endpoint: Endpoint, ports: Sequence[PortRequest]) -> None: ...

@@ -17,6 +17,7 @@ from wherry.errors import EngineError, SystemFailure
 from wherry.kernel.netlink import conntrack
 from wherry.network import options
 from wherry.network.directory import Directory, why
+from wherry.network.driver import Asking
 from wherry.network.firewall.api import Forward
 from wherry.network.hostports import HostPorts
 from wherry.network.ports import PROTOCOLS, PortRequest, Published
@@ -47,6 +48,9 @@ class Publishing:
         name: for the error, which is dockerd's. Nothing is published where there is no way out. Raises SystemFailure.
         """
         carrier = _carrier(group)
+        entry = self._directory.get(carrier.endpoint.network_id) if carrier is not None else None
+        if carrier is not None and entry is not None and isinstance(entry.driver, Asking):
+            entry.driver.program(entry.network, carrier.endpoint, asked)
         if carrier is None or not asked or not self._is_bridge(carrier):
             return group, {}
         held: Held = {}

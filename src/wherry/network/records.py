@@ -23,7 +23,8 @@ class Network(Model, frozen=True):
 
     subnet6 and so on: the same for IPv6, where the network has that. asked: the subnets as the user wrote them, which
     is what clients are shown; none when the engine chose. config_only: it holds a configuration for others and no
-    container; config_from: the name of the one that this network took its configuration from.
+    container; config_from: the name of the one that this network took its configuration from. pool_id, pool_id6: by
+    which the plugin that gives out the addresses knows the subnets.
     """
 
     id: str
@@ -41,6 +42,8 @@ class Network(Model, frozen=True):
     ip_range6: str = ""
     auxiliary6: dict[str, str] = field(default_factory=dict)
     ipam_driver: str = "default"
+    pool_id: str = ""
+    pool_id6: str = ""
     scope: str = "local"
     config_only: bool = False
     config_from: str = ""
@@ -69,7 +72,7 @@ class Network(Model, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Attached:
     """An endpoint as the store keeps it: with its sandbox, that one's --dns, the name of its link on the host,
-    and the ports of its container when it has the way out.
+    and the ports of its container when it has the way out. returns: as in Joined.
     """
 
     endpoint: Endpoint
@@ -77,6 +80,7 @@ class Attached:
     host_link: str = ""
     nameservers: tuple[str, ...] = ()
     published: tuple[Published, ...] = ()
+    returns: str = ""
 
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""

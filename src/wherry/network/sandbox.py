@@ -17,7 +17,8 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from wherry.kernel import netns
@@ -113,7 +114,7 @@ def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attach
     if not plan.endpoint.interface:
         return Attached(plan.endpoint, sandbox_id)
     joined = plan.driver.attach(host, plan.network, plan.endpoint, fd)
-    return Attached(joined.endpoint, sandbox_id, joined.host_link)
+    return Attached(joined.endpoint, sandbox_id, joined.host_link, returns=joined.returns)
 
 
 def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str], *, fresh: bool = True) -> None:
@@ -235,8 +236,7 @@ def join(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str, others: Sequ
 
     Raises OSError or what the driver raises; then the link is gone again.
     """
-    netns.enter(fd)
-    with NetlinkSocket() as inner:
+    with _from_home(fd) as home, NetlinkSocket() as inner:
         attached = _attach(host, plan, fd, sandbox_id)
         try:
             _set_sysctls((attached,), {}, fresh=False)
@@ -244,9 +244,9 @@ def join(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str, others: Sequ
             inner.apply(*_addresses(attached.endpoint))
             _reroute(inner, [*others, attached.endpoint])
         except BaseException:
-            plan.driver.detach(host, plan.network, [attached])
-            if not attached.host_link:
-                inner.apply(link.delete_link(attached.endpoint.interface))
+            if attached.host_link:
+                plan.driver.detach(host, plan.network, [attached])
+            _take_out(inner, attached, home)
             _reroute(inner, others)
             raise
     return attached
@@ -257,11 +257,32 @@ def part(fd: int, left: Attached, endpoints: Sequence[Endpoint]) -> None:
 
     The thread stays in the namespace. Raises OSError.
     """
-    netns.enter(fd)
-    with NetlinkSocket() as inner:
-        if left.endpoint.interface and not left.host_link:
-            inner.apply(link.delete_link(left.endpoint.interface))
+    with _from_home(fd) as home, NetlinkSocket() as inner:
+        _take_out(inner, left, home)
         _reroute(inner, endpoints)
+
+
+@contextmanager
+def _from_home(fd: int) -> Iterator[int]:
+    """Enter a namespace for good; gives a descriptor of the one before."""
+    home = netns.current()
+    try:
+        netns.enter(fd)
+        yield home
+    finally:
+        os.close(home)
+
+
+def _take_out(inner: NetlinkSocket, left: Attached, home: int) -> None:
+    """Delete a link that is in the namespace alone, or give it back to whom it came from. One that is gone is fine."""
+    found = link.find_link(inner, left.endpoint.interface) if left.endpoint.interface and not left.host_link else None
+    if found is None:
+        return
+    if not left.returns:
+        inner.apply(link.delete_link(found.index))
+        return
+    inner.apply(link.set_up(found.index, up=False))
+    inner.apply(link.set_attributes(found.index, link.moved(home), link.renamed(left.returns)))
 
 
 def _reroute(inner: NetlinkSocket, endpoints: Sequence[Endpoint]) -> None:

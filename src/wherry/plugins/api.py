@@ -63,11 +63,16 @@ class Limits:
 class PluginFailed(SystemFailure):
     """A plugin said that it could not do something; `reason` in its own words."""
 
-    def __init__(self, message: str, reason: str, *, unknown: bool = False) -> None:
-        """unknown: the plugin does not know the method (404), which is fine for those that came later."""
+    def __init__(self, message: str, reason: str, status: int) -> None:
+        """status: of HTTP. Most plugins say in a 200 that they failed."""
         super().__init__(message)
         self.reason = reason
-        self.unknown = unknown
+        self.status = status
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the plugin does not know the method, which is fine for those that came later."""
+        return self.status == 404
 
 
 class PluginSilent(Unavailable):

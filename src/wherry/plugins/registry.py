@@ -59,9 +59,9 @@ class Plugin:
         reason = _reason(got.body)
         if got.status != 200:
             reason = reason or got.body[:1000].decode(errors="replace").strip() or f"status {got.status}"
-            raise PluginFailed(f"{method}: {reason}", reason, unknown=got.status == 404)
+            raise PluginFailed(f"{method}: {reason}", reason, got.status)
         if reason:
-            raise PluginFailed(f"{method}: {reason}", reason)
+            raise PluginFailed(f"{method}: {reason}", reason, got.status)
         try:
             return msgspec.json.decode(got.body.strip() or b"{}", type=answer)
         except msgspec.DecodeError as error:

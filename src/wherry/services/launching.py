@@ -32,6 +32,7 @@ from wherry.services import binds, containerlogs, endpoints, ports
 from wherry.services.attachments import Attachments
 from wherry.services.confinement import Confinement
 from wherry.services.links import Links
+from wherry.services.pace import at_their_pace
 from wherry.services.provision import Provision
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -187,7 +188,7 @@ class Launching:
         try:
             if self.networks.at_hand(asked) and not request.ports:
                 return self.networks.open_sandbox(request)
-            return await asyncio.to_thread(self.networks.open_sandbox, request)
+            return await at_their_pace(self.networks.open_sandbox, request)
         except (Conflict, NotFound, SystemFailure) as error:
             text = error.message.removeprefix("failed to set up container networking: ")
             raise type(error)(f"failed to set up container networking: {text}") from error

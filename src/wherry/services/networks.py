@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from wherry.network.api import Endpoint, EndpointRequest
 from wherry.network.controller import Networks
 from wherry.network.records import PREDEFINED, Network
 from wherry.services import endpoints
+from wherry.services.pace import at_their_pace
 from wherry.services.settings import Settings
 from wherry.supervision.remains import open_namespace
 
@@ -63,13 +63,13 @@ class NetworkService:
 
     async def create(self, asked: CreateNetwork) -> Json:
         """POST /networks/create."""
-        network = await asyncio.to_thread(self.networks.create, asked)
+        network = await at_their_pace(self.networks.create, asked)
         self._publish(network, "create")
         return {"Id": network.id, "Warning": ""}
 
     async def remove(self, ref: str) -> None:
         """DELETE /networks/ID."""
-        self._publish(await asyncio.to_thread(self.networks.remove, ref), "destroy")
+        self._publish(await at_their_pace(self.networks.remove, ref), "destroy")
 
     async def prune(self, filters: Filters) -> Json:
         """POST /networks/prune: remove what no running container is in."""
@@ -105,7 +105,7 @@ class NetworkService:
 
     async def _join(self, container: Container, asked: EndpointRequest) -> None:
         record, first = container.record, not self.networks.has_names(container.id)
-        endpoint = await asyncio.to_thread(
+        endpoint = await at_their_pace(
             _with, _namespace(container), lambda fd: self.networks.connect(container.id, fd, asked)
         )
         livefiles.add(self._file(container, "hosts"), _hosts_lines(record, endpoint))
@@ -136,7 +136,7 @@ class NetworkService:
 
     async def _part(self, container: Container, endpoint: Endpoint, driver: str) -> None:
         network = endpoint.network_id
-        await asyncio.to_thread(
+        await at_their_pace(
             _with, _namespace(container), lambda fd: self.networks.disconnect(container.id, fd, network)
         )
         livefiles.remove(self._file(container, "hosts"), _hosts_lines(container.record, endpoint))

@@ -1,7 +1,8 @@
-"""Threads for work that waits for a client or for a file system that is not ours.
+"""Threads for work that waits for a client, for a plugin or for a file system that is not ours.
 
-Such work may take for ever: a client that reads slowly, a body that never ends, a volume whose server is dead. In the
-event loop's own pool, which has a handful of threads, a few of those would keep every other request waiting.
+Such work may take for ever: a client that reads slowly, a body that never ends, a plugin that hangs, a volume whose
+server is dead. In the event loop's own pool, which has a handful of threads, a few of those would keep every other
+request waiting.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from wherry.logs.drivers import NAMES as LOG_DRIVERS
 from wherry.models.labels import holds
 from wherry.models.queries import Filters, ListQuery
 from wherry.models.times import rfc3339
+from wherry.network.controller import Networks
 from wherry.oci.host import HostFacts
 from wherry.registry.client import Registries, without_password
 from wherry.services.images import ImageService
@@ -50,6 +51,7 @@ class SystemService:
     facts: HostFacts
     bus: Bus
     registries: Registries
+    networks: Networks
     driver_reason: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -123,7 +125,7 @@ class SystemService:
             "DockerRootDir": str(self.settings.data_root),
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["bridge", "host", "null"],
+                "Network": self.networks.drivers(),
                 "Authorization": None,
                 "Log": list(LOG_DRIVERS),
             },

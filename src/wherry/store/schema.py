@@ -11,6 +11,7 @@
     networks     id -> name, record
     endpoints    container, network -> record         record: JSON of network/api.py Endpoint
     addresses    pool, address -> container           what IPAM gave out; '' when it went to a sandbox kept ready
+    announced    network, endpoint -> plugin          what plugins were told of; endpoint '' is the network itself
     volumes      name -> record
     distribution diff_id, digest, repository -> size, media_type   compressed forms of layers, and who has them; a row
                  goes with the last layer of its diff_id
@@ -51,6 +52,11 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE distribution (
         diff_id TEXT NOT NULL, digest TEXT NOT NULL, repository TEXT NOT NULL, size INTEGER NOT NULL,
         media_type TEXT NOT NULL, PRIMARY KEY (diff_id, digest, repository)
+    ) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE announced (
+        plugin TEXT NOT NULL, network TEXT NOT NULL, endpoint TEXT NOT NULL, PRIMARY KEY (network, endpoint)
     ) WITHOUT ROWID;
     """,
 )
