@@ -332,7 +332,6 @@ def _backends(
             driver_reason=driver_reason,
             warnings=tuple(filter(None, (launching.confinement.warning(),))),
             registries=registries.registries,
-            networks=life.networks,
         ),
         containers=Containers(
             catalog=life.catalog,

@@ -20,7 +20,6 @@ from wherry.logs.drivers import NAMES as LOG_DRIVERS
 from wherry.models.labels import holds
 from wherry.models.queries import Filters, ListQuery
 from wherry.models.times import rfc3339
-from wherry.network.controller import Networks
 from wherry.oci.host import HostFacts
 from wherry.registry.client import Registries, without_password
 from wherry.services.images import ImageService
@@ -51,7 +50,6 @@ class SystemService:
     facts: HostFacts
     bus: Bus
     registries: Registries
-    networks: Networks
     driver_reason: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -125,7 +123,7 @@ class SystemService:
             "DockerRootDir": str(self.settings.data_root),
             "Plugins": {
                 "Volume": ["local"],
-                "Network": self.networks.drivers(),
+                "Network": self.looks.networks.drivers(),
                 "Authorization": None,
                 "Log": list(LOG_DRIVERS),
             },
