@@ -23,6 +23,7 @@ from wherry.network.config import NetworkConfig
 from wherry.network.controller import Networks
 from wherry.oci import apparmor
 from wherry.oci.host import HostFacts, read_host_facts
+from wherry.plugins.api import Roots
 from wherry.plugins.registry import Plugins
 from wherry.registry.api import RegistryConfig
 from wherry.registry.client import Registries
@@ -67,6 +68,7 @@ from wherry.supervision.remains import open_namespace
 from wherry.supervision.supervision import Supervision
 from wherry.supervision.task import Task
 from wherry.volumes.local import Volumes
+from wherry.volumes.remote import RemoteVolumes
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +253,8 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     chosen = choose(config.storage_driver, settings.data_root / "snapshots")
     stack.callback(chosen.snapshotter.close)
     images = Images(database, settings.data_root, chosen.snapshotter)
-    networks = Networks(database, NetworkConfig.of(config), settings.run_root, Plugins())
+    plugins = Plugins(Roots(sockets=(settings.run_root / "plugins", Path("/run/docker/plugins"))))
+    networks = Networks(database, NetworkConfig.of(config), settings.run_root, plugins)
     await asyncio.to_thread(networks.start)
     catalog = Catalog(database)
     stack.callback(lambda: networks.stop(remove=not any(each.record.state.alive for each in catalog)))
@@ -262,7 +265,8 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     attachments = Attachments()
     stack.callback(attachments.close)
     volumes = Volumes(database, settings.data_root / "volumes")
-    provision = Provision(volumes, catalog, Population(volumes, chosen.snapshotter), bus)
+    population = Population(volumes, chosen.snapshotter)
+    provision = Provision(volumes, catalog, population, bus, RemoteVolumes(plugins))
     confinement = await _confine(facts)
     links = Links(settings, catalog, networks)
     launching = Launching(

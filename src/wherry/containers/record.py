@@ -16,7 +16,8 @@ class MountRecord(Model, frozen=True):
 
     source: for a bind the path on the host, for a volume where docker inspect shows it, "" for a tmpfs.
     make_source: a directory is made when nothing is at source. name: of the volume; anonymous: nobody gave it.
-    subpath: the part of the volume that is mounted. copy: the image's content is copied into an empty volume.
+    subpath: the part of the volume that is mounted. copy: the image's content is copied into an empty volume. driver:
+    of the volume; of one that is not "local", source is where it was mounted last.
     """
 
     type: str
@@ -31,6 +32,7 @@ class MountRecord(Model, frozen=True):
     anonymous: bool = False
     subpath: str = ""
     copy: bool = False
+    driver: str = "local"
 
 
 class Link(Model, frozen=True):

@@ -170,8 +170,8 @@ class Backups:
         return self.lifecycle.provision.volumes.folder(name)
 
     def _open(self, volume: Volume) -> int:
-        behind = backing.of(volume.options)
-        if behind.mounted:
+        behind = backing.of(volume.options, volume.driver)
+        if behind.while_used:
             raise InvalidArgument(
                 f"volume {volume.name} is a file system that is there only in containers that have it: "
                 "back it up where it comes from, or from inside of a container"

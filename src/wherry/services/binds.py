@@ -17,7 +17,7 @@ from wherry.containers.record import MountRecord
 from wherry.errors import InvalidArgument, NotImplementedHere, SystemFailure
 from wherry.models.container import ContainerConfig, HostConfig, MountPoint
 from wherry.volumes import backing, names
-from wherry.volumes.records import invent_name
+from wherry.volumes.records import LOCAL, invent_name
 
 PROPAGATIONS = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
 KINDS_OF_MODE = (
@@ -97,7 +97,6 @@ def parse_bind(spec: str, driver: str = "") -> Wanted:
 
 
 def _volume(name: str, destination: str, driver: str, *, rw: bool, copy: bool) -> MountRecord:
-    names.check_driver(name, driver)
     options = ("rbind", "rprivate", *(() if rw else ("rro",)))
     return MountRecord(
         type="volume",
@@ -108,6 +107,7 @@ def _volume(name: str, destination: str, driver: str, *, rw: bool, copy: bool) -
         options=options,
         name=names.check(name),
         copy=copy,
+        driver=driver,
     )
 
 
@@ -266,7 +266,7 @@ def resolve(host: HostConfig, config: ContainerConfig, inherited: Iterable[Wante
         if destination not in found and destination not in tmpfs:
             found[destination] = anonymous(destination, host.volume_driver)
     for each in found.values():
-        if each.options:
+        if each.options and names.driver(each.record.driver) == LOCAL:
             backing.check(each.record.name, each.options)
     return tuple(sorted(found.values(), key=lambda each: each.record.destination.count("/")))
 

@@ -33,6 +33,7 @@ from wherry.network.requests import check_mode, check_settings
 from wherry.oci import validate
 from wherry.services import binds, containerlogs, endpoints, links, merge
 from wherry.services.binds import Wanted
+from wherry.services.pace import at_their_pace
 from wherry.services.provision import Provision, volume_names
 from wherry.services.settings import Settings
 from wherry.snapshots.api import Snapshotter
@@ -190,7 +191,7 @@ class Creation:
             try:
                 await self._make(record, image, fresh)
             except EngineError:
-                await asyncio.to_thread(self.provision.unmake, fresh)
+                await at_their_pace(self.provision.unmake, fresh)
                 raise
             reach("create.recorded")
             self.provision.made(fresh)
@@ -209,7 +210,7 @@ class Creation:
             if fresh is None:
                 self.catalog.add(record)
             else:
-                await asyncio.to_thread(self.provision.make, record, fresh)
+                await at_their_pace(self.provision.make, record, fresh)
                 with self.provision.volumes.recording(fresh):
                     self.catalog.add(record)
         except (OSError, EngineError) as error:

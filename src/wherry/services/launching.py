@@ -64,12 +64,11 @@ class Launching:
 
         phases: those before; what begins here is added. Raises LaunchFailed (the runtime refused) or an EngineError.
         """
-        record = container.record
         attaches = self.attachments.take(container)
         async with AsyncExitStack() as undo, AsyncExitStack() as always:
             for attach in attaches:
                 always.callback(os.close, attach.fd)
-            run_dir = await self._prepare(record, undo)
+            run_dir, record = await self._prepare(container, undo)
             volumes = await self._sources(record, always)
             sandbox = await self._open_sandbox(record, phases)
             if sandbox is not None:
@@ -125,8 +124,17 @@ class Launching:
         if not file_systems:
             return ()
         return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
-    async def _prepare(self, record: Record, undo: AsyncExitStack) -> Path:
-        """Make and return the run directory; see to the security profile and what the groups above need to have."""
+    async def _mounted(self, container: Container, undo: AsyncExitStack) -> Record:
+        """Have plugins mount their volumes, and write down where."""
+        record = container.record
+        if self.provision.remotes(record):
+            record = await self.provision.mounted(record, undo)
+            self.catalog.save(container, record)
+        return record
+
+    async def _prepare(self, container: Container, undo: AsyncExitStack) -> tuple[Path, Record]:
+        """Make the run directory; see to the security profile, what the groups above need to have, plugins' volumes."""
+        record = container.record
         self.links.check(record)
         await self.confine(record)
         run_dir = self._make_run_dir(record.id)
@@ -134,7 +142,7 @@ class Launching:
         reach("start.run-dir")
         if self.settings.cpu_rt_period or self.settings.cpu_rt_runtime:
             await asyncio.to_thread(self._grant_realtime, record)
-        return run_dir
+        return run_dir, await self._mounted(container, undo)
 
     def _rootfs(self, record: Record, phases: Phases) -> tuple[Mount, ...]:
         _begin(phases, "snapshot")

@@ -34,6 +34,7 @@ from wherry.services.creation import attributes
 from wherry.services.health import HealthChecks
 from wherry.services.launching import Launching
 from wherry.services.networks import publish
+from wherry.services.pace import at_their_pace
 from wherry.services.provision import Provision, volume_names
 from wherry.services.restarts import Restarts
 from wherry.services.settings import Settings
@@ -207,6 +208,7 @@ class Lifecycle:
         if outcome.oom:
             self.publish(container, "oom")
         self.provision.publish_mounts(record, "unmount")
+        self.provision.part_soon(record)
         self.publish(container, "die", exitCode=str(outcome.code), execDuration=str(lasted))
         _tell(container.stopped, outcome.code)
 
@@ -395,6 +397,7 @@ class Lifecycle:
         """Forget the container, then delete its files: a crash in between leaves files, which `sweep` finds."""
         if container.id not in self.catalog:
             return
+        await self.provision.parted(container.id)
         if volumes and any(each.anonymous for each in container.record.mounts):
             await self._forget_with_volumes(container)
         else:
@@ -410,8 +413,7 @@ class Lifecycle:
 
     async def _forget_with_volumes(self, container: Container) -> None:
         async with self.provision.holding(volume_names(container.record)):
-            names = self.provision.orphans(container.record)
-            await asyncio.to_thread(self.provision.unsettle, names)
+            names = await at_their_pace(self.provision.removable, self.provision.orphans(container.record))
             with self.provision.volumes.forgetting(names):
                 self.catalog.remove(container)
             reach("remove.volumes")

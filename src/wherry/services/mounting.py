@@ -22,7 +22,15 @@ from msgspec import structs
 from wherry.containers import present
 from wherry.containers.catalog import Container
 from wherry.containers.record import MountRecord, Record
-from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure, Unavailable
+from wherry.errors import (
+    Conflict,
+    EngineError,
+    InvalidArgument,
+    NotFound,
+    NotImplementedHere,
+    SystemFailure,
+    Unavailable,
+)
 from wherry.failpoints import reach
 from wherry.kernel import const, mountapi
 from wherry.models.container import ContainerConfig, HostConfig
@@ -36,7 +44,7 @@ from wherry.services.binds import Wanted
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
 from wherry.supervision import remains
-from wherry.volumes.records import Volume
+from wherry.volumes.records import LOCAL, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,6 +102,8 @@ class Mounting:
         provision, before = self.lifecycle.provision, container.record
         fresh = provision.missing(wanted)
         added = [provision.located(each.record) for each in wanted]
+        if before.state.alive and any(each.type == "volume" and each.driver != LOCAL for each in added):
+            raise NotImplementedHere("a plugin's volume for a container that runs: stop it, add the mount, start it")
         try:
             await asyncio.to_thread(provision.make_later, before, added, fresh)
             with provision.volumes.recording(fresh):

@@ -57,8 +57,8 @@ class Population:
             root.close()
 
     def _fill(self, record: Record, mount: MountRecord, root: _Root, volume: Volume, *, fresh: bool) -> None:
-        behind = backing.of(volume.options)
-        if behind.mounted:
+        behind = backing.of(volume.options, volume.driver)
+        if behind.while_used:
             return  # filled when it is mounted, see Provision.mount
         base = str(self._volumes.mountpoint(mount.name))
         try:

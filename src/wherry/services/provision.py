@@ -7,6 +7,7 @@ counted wrong. Who makes or removes volumes holds their locks, in the order of t
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import Counter
@@ -19,19 +20,23 @@ from msgspec import structs
 
 from wherry.containers.catalog import Catalog
 from wherry.containers.record import MountRecord, Record
-from wherry.errors import SystemFailure
+from wherry.errors import Conflict, EngineError, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.kernel import procfs
 from wherry.runtime.mountoptions import SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.services.binds import Wanted
+from wherry.services.pace import at_their_pace
 from wherry.services.population import Population, can_be_opened
-from wherry.volumes import backing
+from wherry.supervision.background import spawn
+from wherry.volumes import backing, names
 from wherry.volumes.backing import Backing
 from wherry.volumes.local import Volumes
-from wherry.volumes.names import DRIVER
-from wherry.volumes.records import ANONYMOUS, Volume
+from wherry.volumes.records import ANONYMOUS, LOCAL, Volume
+from wherry.volumes.remote import RemoteVolumes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,12 @@ class Provision:
     catalog: Catalog
     population: Population
     bus: Bus
+    remote: RemoteVolumes
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    _made: set[str] = field(default_factory=set)
+    """Volumes that plugins have made for us and that have no record yet."""
+
+    _parting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def holding(self, names: Iterable[str]) -> AsyncIterator[None]:
@@ -89,16 +99,24 @@ class Provision:
                 continue
             labels = dict(each.labels or {}) | ({ANONYMOUS: ""} if record.anonymous else {})
             options = dict(each.options) if each.options else None
+            driver = names.driver(record.driver)
             fresh[record.name] = Volume(
-                name=record.name, created=time.time_ns(), labels=labels or None, options=options
+                name=record.name, created=time.time_ns(), driver=driver, labels=labels or None, options=options
             )
         return list(fresh.values())
 
     def located(self, record: MountRecord) -> MountRecord:
-        """Return a mount with the place of its volume filled in."""
+        """Return a mount with place and driver of its volume filled in. Raises Conflict when it has another driver."""
         if record.type != "volume":
             return record
-        return structs.replace(record, source=str(self.volumes.mountpoint(record.name)))
+        driver = names.driver(record.driver)
+        if record.name in self.volumes:
+            has = self.volumes.get(record.name).driver
+            if record.driver and driver != has:
+                raise other_driver(record.name, has)
+            driver = has
+        source = str(self.volumes.mountpoint(record.name)) if driver == LOCAL else ""
+        return structs.replace(record, source=source, driver=driver)
 
     def make(self, record: Record, fresh: Sequence[Volume]) -> None:
         """Make the folders of new volumes, and fill those that the image has something for. Blocks.
@@ -106,7 +124,7 @@ class Provision:
         Raises SystemFailure or InvalidArgument; `unmake` takes away what there is then.
         """
         for volume in fresh:
-            self.volumes.make(volume.name)
+            self.make_volume(volume)
         reach("create.volumes")
         self.population.fill(record, {volume.name: volume for volume in fresh})
         reach("create.filled")
@@ -114,24 +132,83 @@ class Provision:
     def make_later(self, record: Record, mounts: Sequence[MountRecord], fresh: Sequence[Volume]) -> None:
         """As `make`, for mounts that a container gets after it was made. Blocks."""
         for volume in fresh:
-            self.volumes.make(volume.name)
+            self.make_volume(volume)
         self.population.fill_later(record, mounts, {volume.name: volume for volume in fresh})
 
+    def make_volume(self, volume: Volume) -> None:
+        """Make what a new volume needs; one that its plugin has already is taken as it is. Blocks.
+
+        Raises SystemFailure; NotFound without the plugin.
+        """
+        if volume.local:
+            self.volumes.make(volume.name)
+        elif self.remote.create(volume.driver, volume.name, volume.options):
+            self._made.add(volume.name)
+
     def unmake(self, fresh: Iterable[Volume]) -> None:
-        """Take away the folders of volumes that are not to be. Blocks."""
-        self.discard(volume.name for volume in fresh)
+        """Take away what was made for volumes that are not to be. Blocks."""
+        for volume in fresh:
+            if volume.local:
+                self.discard([volume.name])
+            elif volume.name in self._made:
+                self._made.discard(volume.name)
+                try:
+                    self.remote.remove(volume.driver, volume.name)
+                except EngineError as error:
+                    log.warning("a volume stays with its plugin", extra={"volume": volume.name, "error": str(error)})
 
     def made(self, fresh: Iterable[Volume]) -> None:
         """Tell of new volumes, whose records are written by now."""
         for volume in fresh:
+            self._made.discard(volume.name)
             self.volumes.settle(volume.name)
-            self.publish(volume.name, "create")
+            self.publish(volume.name, "create", driver=volume.driver)
+
+    # Volumes of plugins
+
+    def remotes(self, record: Record) -> list[MountRecord]:
+        """Return the mounts of a container whose volumes plugins keep."""
+        return [each for each in record.mounts if each.type == "volume" and each.driver != LOCAL]
+
+    async def mounted(self, record: Record, undo: AsyncExitStack) -> Record:
+        """Have the plugins mount their volumes for a container; return its record with the places of them."""
+        await self.parted(record.id)
+        places = {}
+        for name, driver in {each.name: each.driver for each in self.remotes(record)}.items():
+            self.volumes.get(name)
+            places[name] = await at_their_pace(self.remote.mount, driver, name, record.id)
+            undo.push_async_callback(self.part, record)
+        mounts = tuple(structs.replace(each, source=places.get(each.name, each.source)) for each in record.mounts)
+        return structs.replace(record, mounts=mounts)
+
+    def part_soon(self, record: Record) -> None:
+        """Say to the plugins that a container has ended, in the background; `parted` waits for it."""
+        if self.remotes(record):
+            self._parting[record.id] = spawn(self.part(record), f"volumes of {record.name}")
+
+    async def parted(self, container_id: str) -> None:
+        """Wait until the plugins know that a container has ended."""
+        task = self._parting.pop(container_id, None)
+        if task is not None:
+            await asyncio.wait([task])
+
+    async def part(self, record: Record) -> None:
+        """Say to the plugins that a container has ended. Failures are logged."""
+        for name, driver in {each.name: each.driver for each in self.remotes(record)}.items():
+            await at_their_pace(self._unmount, driver, name, record.id)
+
+    def _unmount(self, driver: str, name: str, container: str) -> None:
+        try:
+            self.remote.unmount(driver, name, container)
+        except EngineError as error:
+            log.warning("a volume stays mounted", extra={"volume": name, "driver": driver, "error": error.message})
 
     # Start
 
     def behind(self, mount: MountRecord) -> Backing:
         """Return what is behind the volume of a mount; raises NotFound when the volume is gone."""
-        return backing.of(self.volumes.get(mount.name).options)
+        volume = self.volumes.get(mount.name)
+        return backing.of(volume.options, volume.driver)
 
     def places(self, record: Record) -> tuple[Place, ...]:
         """Return all mounts of a container that its user asked for, parents first, from the records alone."""
@@ -141,7 +218,7 @@ class Provision:
         return tuple(sorted(found, key=lambda place: place.destination.count("/")))
 
     def _place(self, mount: MountRecord) -> Place:
-        kind = "mounted" if mount.type == "volume" and self.behind(mount).mounted else mount.type
+        kind = "mounted" if mount.type == "volume" and self.behind(mount).while_used else mount.type
         return Place(mount.destination, kind, self.host_path(mount), mount.subpath, not mount.rw)
 
     def host_path(self, mount: MountRecord) -> str:
@@ -195,7 +272,7 @@ class Provision:
             raise SystemFailure(behind.complaint(record.source, "no such file or directory"))
         if record.subpath:
             options += (f"{SUBPATH}{record.subpath}",)
-        if record.copy and (behind.mounted or not can_be_opened(rootfs)):
+        if record.copy and (behind.while_used or not can_be_opened(rootfs)):
             options += ("tmpcopyup",)
         kind = "volume" if behind.mounted else "bind"
         return Mount(kind, source, record.destination, (*options, *(behind.attributes if behind.bind else ())))
@@ -206,6 +283,30 @@ class Provision:
         """Return the volumes that go with a container: nobody named them, and no other container has them."""
         mine = [each.name for each in record.mounts if each.anonymous]
         return [name for name in mine if name in self.volumes and self.users(name) == [record.id]]
+
+    def removable(self, names: Iterable[str]) -> list[str]:
+        """Begin to remove volumes; return those that can be forgotten. Blocks; raises SystemFailure.
+
+        What a plugin cannot remove now stays a volume, for another attempt.
+        """
+        found = []
+        for name in names:
+            volume = self.volumes.get(name)
+            try:
+                self.begin_removal(volume)
+                found.append(name)
+            except EngineError as error:
+                if volume.local:
+                    raise
+                log.warning("a volume stays", extra={"volume": name, "error": error.message})
+        return found
+
+    def begin_removal(self, volume: Volume) -> None:
+        """Begin to remove a volume, before its record goes; a plugin's is gone then. Blocks. Raises an EngineError."""
+        if volume.local:
+            self.unsettle([volume.name])
+        else:
+            self.remote.remove(volume.driver, volume.name)
 
     def unsettle(self, names: Iterable[str]) -> None:
         """Begin to remove volumes, before their records go. Blocks; raises SystemFailure."""
@@ -222,7 +323,7 @@ class Provision:
 
     def publish(self, name: str, action: str, **more: str) -> None:
         """Publish an event of a volume."""
-        self.bus.publish("volume", action, name, {"driver": DRIVER, **more})
+        self.bus.publish("volume", action, name, {"driver": LOCAL, **more})
 
     def publish_mounts(self, record: Record, action: str, mounts: Sequence[MountRecord] | None = None) -> None:
         """Publish that a container has, or has no longer, its volumes, or those of some of its mounts."""
@@ -234,7 +335,8 @@ class Provision:
                 "propagation": each.propagation,
                 "read/write": str(each.rw).lower(),
             }
-            self.publish(each.name, action, container=record.id, **(place if action == "mount" else {}))
+            told = place if action == "mount" else {}
+            self.publish(each.name, action, container=record.id, driver=each.driver, **told)
 
 
 def _parent(pid: int) -> int:
@@ -244,6 +346,12 @@ def _parent(pid: int) -> int:
             return process.stat().parent
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def other_driver(name: str, driver: str) -> Conflict:
+    """Return dockerd's refusal to have two volumes of one name."""
+    return Conflict(f'create {name}: a volume named {name} already exists with the "{driver}" driver. '
+                    "Choose a different volume name")
 
 
 def volume_names(record: Record) -> set[str]:

@@ -122,7 +122,7 @@ class SystemService:
             "DriverStatus": status,
             "DockerRootDir": str(self.settings.data_root),
             "Plugins": {
-                "Volume": ["local"],
+                "Volume": self.volumes.drivers(),
                 "Network": self.looks.networks.drivers(),
                 "Authorization": None,
                 "Log": list(LOG_DRIVERS),

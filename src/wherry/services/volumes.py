@@ -9,19 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wherry.errors import Conflict, InvalidArgument, NotFound
+from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound
 from wherry.models import booleans
 from wherry.models.labels import selected
 from wherry.models.patterns import compile_pattern
 from wherry.models.queries import Filters
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.volume import CreateVolume
-from wherry.services.provision import Provision
+from wherry.services.pace import at_their_pace
+from wherry.services.provision import Provision, other_driver
 from wherry.volumes import backing, names
-from wherry.volumes.records import ANONYMOUS, Volume, invent_name
+from wherry.volumes.records import ANONYMOUS, LOCAL, Volume, invent_name
+from wherry.volumes.remote import Remote
 
 Json = Any
 LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
+PATIENCE = 5.0
+"""Seconds for a plugin to list its volumes, in a list of all."""
+
 PRUNE_FILTERS = frozenset({"all", "label", "label!"})
 
 
@@ -34,50 +39,96 @@ class VolumeService:
     async def create(self, request: CreateVolume) -> Json:
         """POST /volumes/create; an existing volume of that name is what is asked for."""
         name = names.check(request.name) if request.name else invent_name()
-        names.check_driver(name, request.driver)
-        backing.check(name, request.driver_opts or {})
+        driver = names.driver(request.driver)
+        if driver == LOCAL:
+            backing.check(name, request.driver_opts or {})
+        else:
+            await at_their_pace(self.provision.remote.check, driver, name)
         labels = dict(request.labels or {}) | ({} if request.name else {ANONYMOUS: ""})
         kept = labels if labels or request.labels is not None else None
         async with self.provision.holding([name]):
             volumes = self.provision.volumes
             if name not in volumes:
-                fresh = [Volume(name=name, created=time.time_ns(), labels=kept, options=request.driver_opts)]
-                await asyncio.to_thread(volumes.make, name)
-                with volumes.recording(fresh):
+                options = request.driver_opts
+                fresh = Volume(name=name, created=time.time_ns(), driver=driver, labels=kept, options=options)
+                await at_their_pace(self.provision.make_volume, fresh)
+                with volumes.recording([fresh]):
                     pass
-                self.provision.made(fresh)
-            return self._entry(volumes.get(name))
+                self.provision.made([fresh])
+            volume = volumes.get(name)
+            if request.driver and volume.driver != driver:
+                raise other_driver(name, volume.driver)
+            return await self._shown(volume)
+
+    def drivers(self) -> list[str]:
+        """Return the names of the volume drivers that there are, as far as they have been used."""
+        kept = {each.driver for each in self.provision.volumes if not each.local}
+        return [LOCAL, *sorted({*kept, *self.provision.remote.known()})]
 
     async def listing(self, filters: Filters) -> Json:
         """GET /volumes."""
         chosen = self._filter(filters)
-        found = [self._entry(each) for each in self.provision.volumes if chosen(each)]
-        return {"Volumes": found, "Warnings": None}
+        there, warnings = await self._of_plugins()
+        shown = [each for each in self.provision.volumes if chosen(each)]
+        found = [self._entry(each, there.get((each.driver, each.name))) for each in shown]
+        return {"Volumes": found, "Warnings": warnings or None}
+
+    async def _of_plugins(self) -> tuple[dict[tuple[str, str], Remote], list[str]]:
+        """Return what the plugins say of their volumes, by driver and name, and who of them does not answer."""
+        drivers = sorted({each.driver for each in self.provision.volumes if not each.local})
+        jobs = [asyncio.wait_for(at_their_pace(self.provision.remote.listing, each), PATIENCE) for each in drivers]
+        found: dict[tuple[str, str], Remote] = {}
+        warnings = []
+        for driver, answer in zip(drivers, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
+            if isinstance(answer, EngineError | TimeoutError):
+                why = answer.message if isinstance(answer, EngineError) else f"no answer within {PATIENCE:g} seconds"
+                warnings.append(f"volume driver {driver}: {why}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found |= {(driver, each.name): each for each in answer}
+        return found, warnings
 
     async def inspect(self, name: str) -> Json:
         """GET /volumes/NAME."""
-        return self._entry(self.provision.volumes.get(name))
+        return await self._shown(self.provision.volumes.get(name))
+
+    async def _shown(self, volume: Volume) -> Json:
+        """Return everything about a volume, also what its plugin knows."""
+        if volume.local:
+            return self._entry(volume)
+        remote = self.provision.remote
+        found = await at_their_pace(remote.get, volume.driver, volume.name)
+        if found is None:
+            raise NotFound(f"get {volume.name}: no such volume")
+        scope = await at_their_pace(remote.scope, volume.driver)
+        return self._entry(volume, found) | {"Scope": scope, "Status": found.status or {}}
 
     async def remove(self, name: str, *, force: bool) -> None:
         """DELETE /volumes/NAME; force: one that is not there is no error."""
         try:
             self.provision.volumes.get(name)
-            await self._remove(name)
+            await self._remove(name, force=force)
         except NotFound:
             if not force:
                 raise
 
-    async def _remove(self, name: str) -> None:
+    async def _remove(self, name: str, *, force: bool = False) -> None:
+        """force: forget one whose plugin is gone."""
         async with self.provision.holding([name]):
             volumes = self.provision.volumes
-            volumes.get(name)
+            volume = volumes.get(name)
             if users := self.provision.users(name):
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
-            await asyncio.to_thread(self.provision.unsettle, [name])
+            try:
+                await at_their_pace(self.provision.begin_removal, volume)
+            except EngineError:
+                if volume.local or not force:
+                    raise
             with volumes.forgetting([name]):
                 pass
             await asyncio.to_thread(volumes.discard, name)
-            self.provision.publish(name, "destroy")
+            self.provision.publish(name, "destroy", driver=volume.driver)
 
     async def prune(self, filters: Filters) -> Json:
         """POST /volumes/prune: what no container has, and unless all=true nobody has named."""
@@ -85,7 +136,7 @@ class VolumeService:
         removed, freed = [], 0
         used = self.provision.in_use()
         for volume in self.provision.volumes:
-            if not chosen(volume) or volume.name in used:
+            if not chosen(volume) or volume.name in used or not volume.local:
                 continue
             size = await self._size(volume)
             try:
@@ -102,26 +153,28 @@ class VolumeService:
         found = []
         used = self.provision.in_use()
         for volume in self.provision.volumes:
-            if not backing.of(volume.options).plain:
+            if not backing.of(volume.options, volume.driver).plain:
                 continue
             size = await self._size(volume)
             found.append(self._entry(volume) | {"UsageData": {"RefCount": used[volume.name], "Size": size}})
         return found
 
     async def _size(self, volume: Volume) -> int:
-        if not backing.of(volume.options).plain:
+        if not backing.of(volume.options, volume.driver).plain:
             return 0
         try:
             return await asyncio.to_thread(self.provision.volumes.usage, volume.name)
         except OSError:
             return -1  # "not available", as in the API's schema
 
-    def _entry(self, volume: Volume) -> Json:
+    def _entry(self, volume: Volume, found: Remote | None = None) -> Json:
+        """found: what its plugin says of it."""
+        place = str(self.provision.volumes.mountpoint(volume.name)) if volume.local else ""
         return {
-            "CreatedAt": rfc3339(volume.created // SECOND * SECOND),
-            "Driver": names.DRIVER,
+            "CreatedAt": found.created_at if found else rfc3339(volume.created // SECOND * SECOND),
+            "Driver": volume.driver,
             "Labels": volume.labels,
-            "Mountpoint": str(self.provision.volumes.mountpoint(volume.name)),
+            "Mountpoint": found.mountpoint if found else place,
             "Name": volume.name,
             "Options": volume.options,
             "Scope": "local",
@@ -138,7 +191,7 @@ class VolumeService:
 
         def chosen(volume: Volume) -> bool:
             named = not tests or any(test(volume.name) for test in tests)
-            driven = not drivers or names.DRIVER in drivers
+            driven = not drivers or volume.driver in drivers
             labelled = selected(volume.labels or {}, filters)
             return named and driven and labelled and dangling in (None, volume.name not in used)
 

@@ -33,6 +33,6 @@ def problems(volumes: Volumes) -> Iterator[Problem]:
         else:
             yield problem("unknown file", str(folder), "it is not the engine's", "look at it, and delete it yourself")
     for volume in volumes:
-        if volume.name not in folders:
+        if volume.local and volume.name not in folders:
             text = "it has a record and no folder: its data is lost"
             yield problem("missing volume", volume.name, text, f"docker volume rm {volume.name}, or restore its folder")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from wherry.errors import InvalidArgument, SystemFailure
+from wherry.volumes.records import LOCAL
 
 NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type"), "size": ()}
 """The options that there are, and those without which one means nothing."""
@@ -40,7 +41,8 @@ class Backing:
     """What lies behind a volume.
 
     device: "" for a directory of ours. flags: MS_* of mount(2); with MS_BIND `device` is a directory of the host and
-    `attributes` are what its mount in a container has on top. data: what the file system itself is told.
+    `attributes` are what its mount in a container has on top. data: what the file system itself is told. driver: the
+    plugin that mounts it, "" for the local driver.
     """
 
     fstype: str = ""
@@ -48,11 +50,12 @@ class Backing:
     flags: int = 0
     data: str = ""
     attributes: tuple[str, ...] = ()
+    driver: str = ""
 
     @property
     def plain(self) -> bool:
         """A directory of ours."""
-        return not self.device and not self.fstype
+        return not self.device and not self.fstype and not self.driver
 
     @property
     def bind(self) -> bool:
@@ -62,7 +65,12 @@ class Backing:
     @property
     def mounted(self) -> bool:
         """A file system that has to be mounted."""
-        return not self.plain and not self.bind
+        return not self.plain and not self.bind and not self.driver
+
+    @property
+    def while_used(self) -> bool:
+        """There only while a container that has it runs."""
+        return self.mounted or bool(self.driver)
 
     def complaint(self, place: str, reason: str) -> str:
         """Return dockerd's sentence for a mount at `place` that failed."""
@@ -119,8 +127,10 @@ def check(name: str, options: Mapping[str, str]) -> None:
             raise InvalidArgument(f'create {name}: option "{word}" cannot be used for a volume')
 
 
-def of(options: Mapping[str, str] | None) -> Backing:
-    """Return what checked options mean."""
+def of(options: Mapping[str, str] | None, driver: str = LOCAL) -> Backing:
+    """Return what checked options mean; those of another driver mean something to that one alone."""
+    if driver != LOCAL:
+        return Backing(driver=driver)
     given = options or {}
     flags = 0
     data: list[str] = []

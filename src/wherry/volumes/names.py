@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from wherry.errors import InvalidArgument, NotFound
+from wherry.errors import InvalidArgument
+from wherry.volumes.records import LOCAL
 
-DRIVER = "local"
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 LONGEST = 255
 """NAME_MAX of Linux: a volume's name is that of its folder."""
@@ -29,7 +29,6 @@ def check(name: str) -> str:
     return name
 
 
-def check_driver(name: str, driver: str) -> None:
-    """Raise NotFound, with the text that clients match on, for a driver that is not there."""
-    if driver not in ("", DRIVER, "default"):
-        raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
+def driver(name: str) -> str:
+    """Return the driver that a client means; whether it is there, `remote` knows."""
+    return LOCAL if name in ("", "default") else name

@@ -8,17 +8,26 @@ from msgspec import json
 
 from wherry.models.base import Model
 
+LOCAL = "local"
+"""The driver that is a part of this engine; all others are plugins."""
+
 ANONYMOUS = "com.docker.volume.anonymous"
 """The label of a volume that nobody named; prune takes only those unless told otherwise."""
 
 
 class Volume(Model, frozen=True):
-    """A volume of the local driver. created: Unix ns. labels, options: as the client gave them, None when not."""
+    """A volume. created: Unix ns. labels, options: as the client gave them, None when not. driver: who keeps it."""
 
     name: str
     created: int
+    driver: str = LOCAL
     labels: dict[str, str] | None = None
     options: dict[str, str] | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether it is ours to keep."""
+        return self.driver == LOCAL
 
     @property
     def anonymous(self) -> bool:

@@ -1,0 +1,203 @@
+"""Volumes that a plugin keeps: a real process, asked by the engine, through the unmodified docker CLI."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine import Engine
+from tests.volumes import content_image
+from tests.waiting import until
+
+pytestmark = [pytest.mark.root, pytest.mark.engine]
+PROGRAM = Path(__file__).parents[1] / "plugins" / "volumes.py"
+
+
+class Plugin:
+    """A plugin process of one engine."""
+
+    def __init__(self, engine: Engine, folder: Path, name: str = "keeper") -> None:
+        self.folder = folder
+        self.socket = engine.run_root / "plugins" / f"{name}.sock"
+        self.socket.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        self.start()
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        self.process = subprocess.Popen([sys.executable, str(PROGRAM), str(self.socket), str(self.folder)])
+        until(self.socket.exists)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def order(self, **orders: str) -> None:
+        (self.folder / "orders").write_text(json.dumps(orders))
+
+    def calls(self, method: str) -> list[dict]:
+        lines = (self.folder / "calls").read_text().splitlines()
+        return [each["request"] for each in map(json.loads, lines) if each["method"] == f"VolumeDriver.{method}"]
+
+    def users(self, volume: str) -> list[str]:
+        return json.loads((self.folder / "state.json").read_text())[volume]["users"]
+
+    def mounted(self, volume: str) -> bool:
+        return f" {self.folder}/mnt/{volume} " in Path("/proc/self/mountinfo").read_text()
+
+
+@pytest.fixture
+def running(own_engine: Engine) -> Engine:
+    own_engine.start()
+    own_engine.import_busybox()
+    return own_engine
+
+
+@pytest.fixture
+def plugin(running: Engine, tmp_path: Path) -> Iterator[Plugin]:
+    made = Plugin(running, tmp_path / "keeper")
+    yield made
+    running.remove_all()
+    made.kill()
+    for place in (made.folder / "mnt").glob("*"):
+        subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
+
+
+def test_a_volume_lives_with_its_plugin(running: Engine, plugin: Plugin) -> None:
+    assert running.docker("volume", "create", "-d", "keeper", "-o", "speed=high", "--label", "a=b", "vol") == "vol"
+    assert plugin.calls("Create") == [{"Name": "vol", "Opts": {"speed": "high"}}]
+    write = ("run", "--rm", "-v", "vol:/v", "busybox", "sh", "-c", "echo data >/v/f")
+    running.docker(*write)
+    assert (plugin.folder / "data" / "vol" / "f").read_text() == "data\n"
+    assert running.docker("run", "--rm", "-v", "vol:/v:ro", "busybox", "cat", "/v/f") == "data"
+    until(lambda: not plugin.users("vol"))
+    assert not plugin.mounted("vol")
+    found = json.loads(running.docker("volume", "inspect", "vol"))[0]
+    assert found == {
+        "CreatedAt": "2020-01-02T03:04:05Z",
+        "Driver": "keeper",
+        "Labels": {"a": "b"},
+        "Mountpoint": "",
+        "Name": "vol",
+        "Options": {"speed": "high"},
+        "Scope": "global",
+        "Status": {"options": {"speed": "high"}},
+    }
+    assert running.docker("volume", "ls", "--format", "{{.Driver}} {{.Name}}") == "keeper vol"
+    assert running.docker("volume", "ls", "-q", "-f", "driver=keeper") == "vol"
+    assert "keeper" in json.loads(running.docker("info", "-f", "{{json .Plugins.Volume}}"))
+    running.docker("volume", "rm", "vol")
+    assert not (plugin.folder / "data" / "vol").exists()
+    assert running.docker("volume", "ls", "-q") == ""
+
+
+def test_it_is_mounted_as_long_as_a_container_runs_and_no_longer(running: Engine, plugin: Plugin) -> None:
+    run = ("run", "-d", "--mount", "type=volume,src=vol,dst=/v,volume-driver=keeper,volume-opt=x=y")
+    one = running.docker(*run, "--name", "one", "busybox", "sleep", "1000")
+    running.docker("run", "-d", "--name", "two", "--volumes-from", "one:ro", "busybox", "sleep", "1000")
+    assert plugin.calls("Create")[0] == {"Name": "vol", "Opts": {"x": "y"}}
+    assert len(plugin.users("vol")) == 2
+    assert one in plugin.users("vol")
+    mount = json.loads(running.docker("inspect", "-f", "{{json .Mounts}}", "one"))[0]
+    assert (mount["Driver"], mount["Source"]) == ("keeper", f"{plugin.folder}/mnt/vol")
+    running.docker("exec", "one", "sh", "-c", "echo seen >/v/f")
+    assert running.docker("exec", "two", "cat", "/v/f") == "seen"
+    assert running.run("exec", "two", "touch", "/v/no").returncode
+    refused = running.run("volume", "rm", "vol")
+    assert "volume is in use" in refused.stderr
+    running.docker("rm", "-f", "two")
+    until(lambda: plugin.users("vol") == [one])
+    running.docker("restart", "-t", "0", "one")
+    until(lambda: plugin.users("vol") == [one])
+    running.docker("kill", "one")
+    until(lambda: not plugin.mounted("vol"))
+
+
+def test_the_images_content_comes_into_an_empty_one(running: Engine, plugin: Plugin) -> None:
+    content_image(running, "full")
+    running.docker("run", "--rm", "--volume-driver", "keeper", "-v", "vol:/data", "full", "true")
+    assert (plugin.folder / "data" / "vol" / "f").read_text() == "hi\n"
+    assert os.stat(plugin.folder / "data" / "vol").st_uid == 5
+    running.docker("run", "--rm", "--volume-driver", "keeper", "-v", "bare:/data:nocopy", "full", "true")
+    assert os.listdir(plugin.folder / "data" / "bare") == []
+
+
+def test_unnamed_ones_go_with_their_container(running: Engine, plugin: Plugin) -> None:
+    running.docker("run", "--rm", "--volume-driver", "keeper", "-v", "/v", "busybox", "touch", "/v/f")
+    until(lambda: os.listdir(plugin.folder / "data") == [])
+    assert running.docker("volume", "ls", "-q") == ""
+
+
+def test_the_engine_is_killed_and_comes_back(running: Engine, plugin: Plugin) -> None:
+    run = ("run", "-d", "-v", "vol:/v", "--volume-driver", "keeper")
+    stays = running.docker(*run, "--name", "stays", "busybox", "sleep", "1000")
+    running.docker(*run, "--name", "goes", "busybox", "sh", "-c", "while [ ! -e /v/go ]; do sleep 0.05; done")
+    running.crash()
+    (plugin.folder / "data" / "vol" / "go").touch()
+    plugin.kill()
+    plugin.start()
+    time.sleep(0.3)
+    running.start()
+    until(lambda: plugin.users("vol") == [stays])
+    running.docker("exec", "stays", "sh", "-c", "echo on >/v/f")
+    assert (plugin.folder / "data" / "vol" / "f").read_text() == "on\n"
+    running.docker("rm", "-f", "stays")
+    until(lambda: not plugin.users("vol"))
+
+
+def test_what_the_plugin_refuses_is_said_and_leaves_nothing(running: Engine, plugin: Plugin) -> None:
+    said = running.run("volume", "create", "-d", "keeper", "-o", "bad=1", "vol").stderr
+    assert "create vol: VolumeDriver.Create: this option is no good" in said
+    said = running.run("volume", "create", "-d", "nobody", "vol").stderr
+    assert 'create vol: error looking up volume plugin nobody: plugin "nobody" not found' in said
+    plugin.order(Mount="fail")
+    ran = running.run("run", "--name", "c", "--volume-driver", "keeper", "-v", "vol:/v", "busybox", "true")
+    assert ran.returncode == 125
+    assert "error while mounting volume 'vol' of driver keeper: VolumeDriver.Mount: as ordered" in ran.stderr
+    assert running.docker("inspect", "-f", "{{.State.Status}}", "c") == "created"
+    plugin.order()
+    running.docker("start", "c")
+    running.docker("volume", "create", "mine")
+    said = running.run("run", "--rm", "--volume-driver", "keeper", "-v", "mine:/v", "busybox", "true").stderr
+    assert 'a volume named mine already exists with the "local" driver' in said
+    assert running.docker("run", "--rm", "-v", "vol:/v", "busybox", "ls", "-d", "/v") == "/v"
+
+
+def test_one_that_hangs_holds_up_its_own_volumes_and_nothing_else(running: Engine, plugin: Plugin) -> None:
+    running.docker("volume", "create", "-d", "keeper", "vol")
+    plugin.order(Mount="hang", List="hang", Get="hang")
+    stuck = threading.Thread(target=running.run, args=("run", "--rm", "-v", "vol:/v", "busybox", "true"), daemon=True)
+    stuck.start()
+    until(lambda: plugin.calls("Mount"))
+    begin = time.monotonic()
+    running.docker("run", "--rm", "-v", "other:/v", "busybox", "true")
+    running.docker("ps", "-a")
+    assert time.monotonic() - begin < 5
+    assert set(running.docker("volume", "ls", "-q").split()) == {"vol", "other"}
+    assert time.monotonic() - begin < 15
+    plugin.kill()
+    stuck.join(30)
+    assert not stuck.is_alive(), "a plugin that dies ends the wait"
+    said = running.run("volume", "rm", "vol")
+    assert said.returncode
+    plugin.order()
+    plugin.start()
+    running.docker("volume", "rm", "vol")
+
+
+def test_a_volume_whose_plugin_is_gone_for_ever_can_be_forgotten(running: Engine, plugin: Plugin) -> None:
+    running.docker("volume", "create", "-d", "keeper", "vol")
+    plugin.kill()
+    plugin.socket.unlink()
+    assert running.run("volume", "rm", "vol").returncode
+    running.docker("volume", "rm", "-f", "vol")
+    assert running.docker("volume", "ls", "-q") == ""
+    assert (plugin.folder / "data" / "vol").exists()
