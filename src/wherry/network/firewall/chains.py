@@ -109,6 +109,7 @@ class _Network:
     mode: str
     icc: bool
     closed: bool
+    trusted: tuple[str, ...]
 
     def rule(self, table: str, chain: str, matches: str, target: str, *, first: bool = False) -> Rule:
         comment = ("-m", "comment", "--comment", self.tag)
@@ -119,8 +120,9 @@ def _network(tag: str, family: int, rules: BridgeRules) -> _Network | None:
     subnet = rules.subnet if family == 4 else rules.subnet6
     if not subnet:
         return None
-    if not BRIDGE_NAME.fullmatch(rules.bridge):
-        raise InvalidArgument(f"invalid bridge name {rules.bridge!r}")
+    for name in (rules.bridge, *rules.trusted):
+        if not BRIDGE_NAME.fullmatch(name):
+            raise InvalidArgument(f"invalid name {name!r} of a link")
     mode = rules.gateway_mode if family == 4 else rules.gateway_mode6
     return _Network(
         tag=tag,
@@ -131,6 +133,7 @@ def _network(tag: str, family: int, rules: BridgeRules) -> _Network | None:
         mode=mode,
         icc=rules.icc,
         closed=rules.internal or mode == "isolated",
+        trusted=rules.trusted,
     )
 
 
@@ -159,10 +162,12 @@ def _isolation(net: _Network) -> list[Rule]:
     one, two = "DOCKER-ISOLATION-STAGE-1", "DOCKER-ISOLATION-STAGE-2"
     name = net.bridge
     if net.closed:
-        return [
-            net.rule("filter", one, f"! -s {net.subnet} -o {name}", "DROP", first=True),
-            net.rule("filter", one, f"! -d {net.subnet} -i {name}", "DROP", first=True),
-        ]
+        # Where br_netfilter is loaded, what stays on the bridge comes here too, and neighbours ask each other by
+        # multicast (RFC 4861), whose addresses are in no subnet.
+        into, out = f"! -s {net.subnet} -o {name}", f"! -d {net.subnet} -i {name}"
+        if net.family == 6:
+            into, out = f"! -i {name} -o {name}", f"-i {name} ! -o {name}"
+        return [net.rule("filter", one, each, "DROP", first=True) for each in (into, out)]
     found = []
     if net.mode == "routed":
         known = f"-i {name} -m conntrack --ctstate RELATED,ESTABLISHED"
@@ -221,10 +226,7 @@ def of_forward(tag: str, rules: BridgeRules, forward: Forward) -> list[Rule]:
         return []
     port, inner = _port(forward.port), _port(forward.to_port)
     target = ipaddress.ip_address(forward.to_address)
-    words = f"-d {_single(target)} ! -i {net.bridge} -o {net.bridge} -p {protocol} -m {protocol} --dport {inner}"
-    if not (net.masquerade or net.mode == "routed"):
-        words += " -m conntrack --ctstate DNAT"  # in place of the rule in raw, see of_target
-    accept = [] if net.mode == "nat-unprotected" else [net.rule("filter", "DOCKER", words, "ACCEPT", first=True)]
+    accept = _accepted(net, f"-d {_single(target)}", f"-p {protocol} -m {protocol} --dport {inner}")
     if net.mode == "routed":
         return accept
     match = f"-p {protocol} -m {protocol} --dport {port}"
@@ -236,8 +238,21 @@ def of_forward(tag: str, rules: BridgeRules, forward: Forward) -> list[Rule]:
     return [*accept, net.rule("nat", "DOCKER", match, f"DNAT --to-destination {where}")]
 
 
+def _accepted(net: _Network, target: str, port: str) -> list[Rule]:
+    """Let what is for a published port pass; where of_target has nothing to say, only what was translated."""
+    if net.mode == "nat-unprotected":
+        return []
+    words = f"{target} ! -i {net.bridge} -o {net.bridge} {port}"
+    if net.masquerade or net.mode == "routed":
+        return [net.rule("filter", "DOCKER", words, "ACCEPT", first=True)]
+    trusted = [f"{target} -i {name} -o {net.bridge} {port}" for name in net.trusted]
+    all_of_it = [*trusted, f"{words} -m conntrack --ctstate DNAT"]
+    return [net.rule("filter", "DOCKER", each, "ACCEPT", first=True) for each in all_of_it]
+
+
 def of_target(tag: str, rules: BridgeRules, address: str) -> list[Rule]:
-    """Return the rules of a container that publishes ports: it is reached by them alone, not by its own address.
+    """Return the rules of a container that publishes ports: it is reached by them alone, not by its own address,
+    but from trusted links.
 
     Without masquerading, answers to what it asked the world come to its own address, so that raw cannot tell them
     from others; then only what was translated is accepted.
@@ -246,7 +261,9 @@ def of_target(tag: str, rules: BridgeRules, address: str) -> list[Rule]:
     net = _network(tag, target.version, rules)
     if net is None or net.closed or net.mode != "nat" or not net.masquerade:
         return []
-    return [net.rule("raw", "PREROUTING", f"-d {_single(target)} ! -i {net.bridge}", "DROP")]
+    only = f"-d {_single(target)}"
+    trusted = [net.rule("raw", "PREROUTING", f"{only} -i {name}", "ACCEPT", first=True) for name in net.trusted]
+    return [*trusted, net.rule("raw", "PREROUTING", f"{only} ! -i {net.bridge}", "DROP")]
 
 
 def behind(known: Iterable[BridgeRules], address: str) -> BridgeRules | None:

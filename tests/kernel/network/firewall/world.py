@@ -1,6 +1,7 @@
 """A host with its neighbour, for the suite of the firewall: who gets where is tried with packets, never read off rules.
 
     container -- bridge -- host 198.51.100.1 -- 198.51.100.2 neighbour (a network namespace with any route it likes)
+                                2001:db8::1     2001:db8::2
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from wherry.network.sandbox import OpenSandbox
 
 HOST = "198.51.100.1"
 NEIGHBOUR = "198.51.100.2"
+HOST6, NEIGHBOUR6 = "2001:db8::1", "2001:db8::2"
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
 KINDS = {TCP: "tcp", UDP: "udp"}
 NO_ANSWER = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL)
@@ -42,6 +44,8 @@ class World:
         self.networks = networks
         self._stack = stack
         self.neighbour = self.beyond("wan", HOST, NEIGHBOUR)
+        command("ip", "addr", "add", f"{HOST6}/64", "dev", "wan0", "nodad")
+        self.at_neighbour(("ip", "addr", "add", f"{NEIGHBOUR6}/64", "dev", "wan1", "nodad"))
 
     def beyond(self, link: str, address: str, other: str) -> int:
         """Return a new namespace at the end of a wire from the host, of two addresses in a subnet of 24 bits.
@@ -52,6 +56,7 @@ class World:
         self._stack.callback(os.close, fd)
         there = f"/proc/{os.getpid()}/fd/{fd}"
         command("ip", "link", "add", f"{link}9", "up", "type", "veth", "peer", "name", f"{link}1", "netns", there)
+        command("ip", "link", "set", f"{link}9", "arp", "off")  # or it would answer for the macvlan's address
         command("ip", "link", "add", f"{link}0", "link", f"{link}9", "type", "macvlan", "mode", "private")
         command("ip", "addr", "add", f"{address}/24", "dev", f"{link}0")
         command("ip", "link", "set", f"{link}0", "up")
@@ -65,15 +70,15 @@ class World:
 
     def route(self, subnet: str) -> None:
         """Have the neighbour send to a subnet of ours by way of the host."""
-        self.at_neighbour(("ip", "route", "add", subnet, "via", HOST))
+        self.at_neighbour(("ip", "route", "add", subnet, "via", HOST6 if ":" in subnet else HOST))
 
-    def network(self, name: str, subnet: str, *, internal: bool = False, bridge: str = "", **options: str) -> None:
-        """Make a network; options without their common beginning, the bridge's name as `bridge`."""
+    def network(self, name: str, subnet: str, *, internal: bool = False, six: str = "", **options: str) -> None:
+        """Make a network; options without their common beginning, the bridge's name as `bridge`. six: IPv6 subnet."""
+        options |= {"name": options.pop("bridge")} if "bridge" in options else {}
         given = {f"com.docker.network.bridge.{key}": value for key, value in options.items()}
-        if bridge:
-            given["com.docker.network.bridge.name"] = bridge
-        pools = Ipam(config=[IpamPool(subnet=subnet)])
-        self.networks.create(CreateNetwork(name=name, ipam=pools, internal=internal, options=given))
+        pools = Ipam(config=[IpamPool(subnet=each) for each in (subnet, six) if each])
+        asked = CreateNetwork(name=name, ipam=pools, internal=internal, options=given, enable_ipv6=bool(six))
+        self.networks.create(asked)
 
     def container(self, network: str = "bridge", *ports: PortRequest, of: Networks | None = None) -> OpenSandbox:
         """Open a sandbox c0, c1 ... of an engine; it is closed at the end, with the sockets that hold its ports."""
