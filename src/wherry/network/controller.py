@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from wherry.errors import Conflict, Forbidden, NotFound, SystemFailure
 from wherry.kernel.netlink import link
@@ -36,6 +36,8 @@ from wherry.plugins.registry import Plugins
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 DRAIN = 10.0
 
@@ -196,7 +198,7 @@ class Networks:
 
     def check(self, asked: EndpointRequest) -> None:
         """Raise what `open_sandbox` would raise for a request that can never be met; for docker create."""
-        requests.check(asked, self.resolve(asked.network))
+        requests.check(asked, self._directory.named(asked.network))
 
     def open_sandbox(self, request: SandboxRequest) -> Sandbox:
         """Take a sandbox from the stock when a common one is asked for, else make one. All or nothing."""
@@ -209,7 +211,7 @@ class Networks:
         built: Built | None = None
         held: Held = {}
         try:
-            built = self._take_patiently(request, asked, settings)
+            built = self._patiently(lambda: self._take(request, asked, settings))
             if request.nameservers:
                 built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
             built.attached, held = self._publishing.publish(container, request.name, built.attached, request.ports)
@@ -234,14 +236,14 @@ class Networks:
     def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
         return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
 
-    def _take_patiently(self, request: SandboxRequest, asked: Asked, settings: dict[str, str]) -> Built:
-        """As `_take`; an address that is wanted again at once, at a restart, is free when its old link is gone."""
+    def _patiently(self, work: Callable[[], Result]) -> Result:
+        """Take addresses; one that is wanted again at once, at a restart, is free when its old link is gone."""
         try:
-            return self._take(request, asked, settings)
+            return work()
         except Conflict:
             if not self.settle():
                 raise
-            return self._take(request, asked, settings)
+            return work()
 
     def _take(self, request: SandboxRequest, asked: Asked, settings: dict[str, str]) -> Built:
         stock = self._stock(asked)
@@ -316,7 +318,7 @@ class Networks:
         `open_sandbox` raises.
         """
         self.check(asked)
-        network = self.resolve(asked.network)
+        network = self._directory.named(asked.network)
         held = self._members.of(container)
         if not held:
             raise Conflict(f"container {container} has no network sandbox")
@@ -325,7 +327,9 @@ class Networks:
             raise Forbidden(f"endpoint with name {name} already exists in network {network.name}")
         kept = tuple(each for each in held if each.endpoint.interface)
         joining = Joining(self._files.path(held[0].sandbox_id), tuple(each.endpoint.interface for each in kept))
-        plan = planning.plan(self._directory, container, asked, joining, self._reaper.submit)
+        plan = self._patiently(
+            lambda: planning.plan(self._directory, container, asked, joining, self._reaper.submit)
+        )
         fresh = self._workshop.run(lambda netlink: self._join(netlink, plan, netns_fd, (held[0], kept)))
         try:
             self._members.show(container, held, (*kept, fresh))

@@ -118,18 +118,30 @@ class Directory:
 
     def resolve(self, ref: str) -> Network:
         """Return the network with that id, name or unique beginning of an id; raises NotFound, InvalidArgument."""
-        wanted = BRIDGE if ref == "default" else ref
-        if wanted in self._entries:
-            return self._entries[wanted].network
-        for entry in self:
-            if wanted == entry.network.name:
-                return entry.network
+        network = self._exactly(BRIDGE if ref == "default" else ref)
+        if network is not None:
+            return network
         found = [entry.network for entry in self if ref and entry.network.id.startswith(ref)]
         if len(found) > 1:
             raise InvalidArgument(f"network {ref} is ambiguous ({len(found)} matches found based on ID prefix)")
         if not found:
             raise NotFound(f"network {ref} not found")
         return found[0]
+
+    def named(self, name: str) -> Network:
+        """Return the network with that name or whole id; raises NotFound.
+
+        For what is remembered: the name of one that was removed may begin the id of another.
+        """
+        network = self._exactly(name)
+        if network is None:
+            raise NotFound(f"network {name} not found")
+        return network
+
+    def _exactly(self, name: str) -> Network | None:
+        if name in self._entries:
+            return self._entries[name].network
+        return next((entry.network for entry in self if entry.network.name == name), None)
 
     # The life of an engine
 

@@ -47,12 +47,13 @@ class Joined:
 @dataclass(frozen=True, slots=True)
 class Joining:
     """What is known of a sandbox before an endpoint is in it: a path of its namespace, the names of the links that it
-    has, and the ports to be published.
+    has, the ports to be published, and the name of the endpoint's link, "" where it is to be chosen.
     """
 
     sandbox_key: str
     taken: tuple[str, ...] = ()
     ports: tuple[PortRequest, ...] = ()
+    interface: str = ""
 
 
 class Driver(Protocol):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from wherry.errors import NotFound
+from wherry.network import endpointoptions, options
 from wherry.network.api import Endpoint, EndpointRequest
 from wherry.network.directory import Directory, Entry
 from wherry.network.driver import Asking, Joining
@@ -30,42 +31,51 @@ def plans(
 ) -> list[Plan]:
     """Return the plan of a sandbox's endpoints, all or none; the first by priority and name gets eth0.
 
-    Raises NotFound, Conflict (an address), SystemFailure, Unavailable (a plugin).
+    Raises NotFound, InvalidArgument (a name of an interface), Conflict (an address), SystemFailure, Unavailable (a
+    plugin).
     """
     made: list[Plan] = []
     try:
-        for each in sorted(asked, key=lambda request: (-request.gw_priority, request.network)):
+        asked = sorted(asked, key=lambda request: (-request.gw_priority, request.network))
+        for each, interface in zip(asked, _interfaces(directory, asked, joining), strict=True):
             taken = tuple(other.endpoint.interface for other in made)
-            made.append(plan(directory, container, each, replace(joining, taken=(*joining.taken, *taken)), discard))
+            known = replace(joining, taken=(*joining.taken, *taken), interface=interface)
+            made.append(plan(directory, container, each, known, discard))
     except BaseException:
         discard([Attached(each.endpoint, "") for each in made])
         raise
     return made
 
 
+def _interfaces(directory: Directory, asked: Sequence[EndpointRequest], joining: Joining) -> list[str]:
+    prefixes = [directory.named(each.network).options.get(options.IFACE_PREFIX, "") or "eth" for each in asked]
+    wanted = [(each.driver_opts, prefix) for each, prefix in zip(asked, prefixes, strict=True)]
+    return endpointoptions.interfaces(wanted, joining.taken)
+
+
 def plan(
     directory: Directory, container: str, asked: EndpointRequest, joining: Joining, discard: Discard
 ) -> Plan:
     """Return the plan of one endpoint. Raises as `plans`."""
-    network = directory.resolve(asked.network)
+    network = directory.named(asked.network)
     entry = directory.get(network.id)
     if entry is None:
         raise NotFound(f"network {network.name} not found")
+    interface = joining.interface or _interfaces(directory, [asked], joining)[0]
     endpoint = replace(_addressed(entry, asked, container), gw_priority=asked.gw_priority)
     if not endpoint.ipv4 and not endpoint.ipv6:
         return Plan(entry.driver, network, nowhere(network))
-    number = next(number for number in range(len(joining.taken) + 1) if f"eth{number}" not in joining.taken)
     names, links = ((), ()) if network.predefined else (asked.names, asked.links)
     mac = asked.mac.lower() or entry.driver.mac(endpoint)
     endpoint = replace(endpoint, names=names, links=links, link_local=asked.link_local)
-    endpoint = replace(endpoint, interface=f"eth{number}", mac=mac)
+    endpoint = replace(endpoint, interface=interface, mac=mac)
     if isinstance(entry.driver, Asking):
         try:
             endpoint = entry.driver.prepare(network, endpoint, joining)
         except BaseException:
             discard([Attached(endpoint, "")])
             raise
-    return Plan(entry.driver, network, endpoint)
+    return Plan(entry.driver, network, endpoint, endpointoptions.sysctls(asked.driver_opts, endpoint.interface))
 
 
 def _addressed(entry: Entry, asked: EndpointRequest, container: str) -> Endpoint:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from wherry.errors import InvalidArgument, NotImplementedHere
+from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig, HostConfig
+from wherry.network import endpointoptions
 from wherry.network.api import EndpointRequest
 from wherry.network.definition import joined
 from wherry.network.records import Network
 
-_NO_OWN_ADDRESS = "user specified IP address is supported on user defined networks only"
+NO_OWN_ADDRESS = "user specified IP address is supported on user defined networks only"
 _NO_OWN_SUBNET = "user specified IP address is supported only when connecting to networks with user configured subnets"
 _NO_ALIAS = "network-scoped alias is supported only for containers in user defined networks"
-_REFUSED_OPTIONS = ("com.docker.network.endpoint.ifname", "com.docker.network.endpoint.sysctls")
 LINKS = "can't be used with links. This would result in undefined behavior"
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
@@ -35,9 +35,7 @@ def check_settings(asked: EndpointRequest, network: Network) -> None:
     """As `check`, also for a network in which containers have no endpoints of their own."""
     if asked.mac and not is_mac(asked.mac):
         raise InvalidArgument(f"invalid MAC address {asked.mac}")
-    for name in _REFUSED_OPTIONS:
-        if name in asked.driver_opts:
-            raise NotImplementedHere(f"the endpoint option {name}: this engine does not have it yet")
+    endpointoptions.check(asked.driver_opts)
     complaints = [*_complaints(asked, network), *_link_local_complaints(asked)]
     if complaints:
         raise InvalidArgument("invalid endpoint settings:\n" + joined(complaints))
@@ -47,7 +45,7 @@ def _complaints(asked: EndpointRequest, network: Network) -> list[str]:
     found = []
     wanted = asked.ipv4 or asked.ipv6
     if network.predefined:
-        found += [_NO_OWN_ADDRESS] if wanted else []
+        found += [NO_OWN_ADDRESS] if wanted else []
         found += [_NO_OWN_SUBNET] if wanted and not network.subnet else []
         found += [_NO_ALIAS] if asked.aliases else []
         return found

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from wherry.errors import InvalidArgument
 from wherry.kernel import netns
 from wherry.kernel.netlink import addr, link, route
 from wherry.kernel.netlink.codec import Request
@@ -55,11 +56,12 @@ _ANY = {4: "0.0.0.0", 6: "::"}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One endpoint to be made: its addresses are ours already."""
+    """One endpoint to be made: its addresses are ours already. settings: sysctls of its own, by path."""
 
     driver: Driver
     network: Network
     endpoint: Endpoint
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str
     try:
         with NetlinkSocket() as inner:
             attached = tuple(_attach(host, plan, fd, sandbox_id) for plan in plans)
-            _set_sysctls(attached, settings)
+            _set_sysctls(attached, settings, plans)
             _claim(inner, attached)
             inner.apply(*_configuration(attached))
     except BaseException:
@@ -117,7 +119,9 @@ def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attach
     return Attached(joined.endpoint, sandbox_id, joined.host_link, returns=joined.returns)
 
 
-def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str], *, fresh: bool = True) -> None:
+def _set_sysctls(
+    attached: Sequence[Attached], settings: Mapping[str, str], plans: Sequence[Plan], *, fresh: bool = True
+) -> None:
     """Write the sysctls of a namespace that the thread is in.
 
     accept_ra: nobody on the network may add addresses or routes. disable_ipv6: a link whose network has no IPv6 must
@@ -130,6 +134,12 @@ def _set_sysctls(attached: Sequence[Attached], settings: Mapping[str, str], *, f
             sysctls.write(f"{conf}/disable_ipv6", "0" if each.endpoint.ipv6 else "1", missing_ok=not each.endpoint.ipv6)
     for path, value in {**(DEFAULT_SYSCTLS if fresh else {}), **settings}.items():
         sysctls.write(path, value)
+    for plan in plans:
+        for path, value in plan.settings.items():
+            try:
+                sysctls.write(path, value)
+            except FileNotFoundError as error:
+                raise InvalidArgument(f"{error.filename} is not a sysctl file") from error
 
 
 def _claim(inner: NetlinkSocket, attached: Sequence[Attached]) -> None:
@@ -239,7 +249,7 @@ def join(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str, others: Sequ
     with _from_home(fd) as home, NetlinkSocket() as inner:
         attached = _attach(host, plan, fd, sandbox_id)
         try:
-            _set_sysctls((attached,), {}, fresh=False)
+            _set_sysctls((attached,), {}, (plan,), fresh=False)
             _claim(inner, (attached,))
             inner.apply(*_addresses(attached.endpoint))
             _reroute(inner, [*others, attached.endpoint])

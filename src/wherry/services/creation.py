@@ -152,13 +152,15 @@ class Creation:
             raise InvalidArgument(f"unknown or invalid runtime name: {host.runtime}")
         modes = {name: getattr(host, name) for name in ("network_mode", "ipc_mode", "pid_mode")}
         named = {name: mode for name, mode in modes.items() if mode.removeprefix("container:") not in (mode, "")}
-        return structs.replace(host, **{name: f"container:{self._other(mode).id}" for name, mode in named.items()})
+        why = {"network_mode": "joining network namespace of container: "}
+        found = {name: self._other(mode, why.get(name, "")) for name, mode in named.items()}
+        return structs.replace(host, **{name: f"container:{other.id}" for name, other in found.items()})
 
-    def _other(self, mode: str) -> Container:
+    def _other(self, mode: str, why: str = "") -> Container:
         try:
             return self.catalog.resolve(mode.removeprefix("container:"))
         except NotFound as error:
-            raise InvalidArgument(error.message) from error
+            raise InvalidArgument(f"{why}{error.message}") from error
 
     def _check_network(self, record: Record) -> None:
         """What networking would refuse at start is refused now, when nothing has been made yet."""

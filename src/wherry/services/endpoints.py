@@ -13,6 +13,7 @@ from wherry.models.container import EndpointIPAMConfig, EndpointSettings, Networ
 from wherry.network.api import Endpoint, EndpointRequest
 from wherry.network.controller import Networks
 from wherry.network.records import PREDEFINED
+from wherry.network.requests import NO_OWN_ADDRESS
 from wherry.services import links
 
 Json = dict[str, Any]
@@ -62,6 +63,8 @@ def wanted(asked: NetworkingConfig, mode: str, mac: str, networks: Networks) -> 
     mac: the container's own MAC address, which is that of its first endpoint. Raises InvalidArgument.
     """
     if mode.startswith("container:"):
+        for ref, settings in (asked.endpoints_config or {}).items():
+            _check_shared(ref, settings)
         return NetworkingConfig()
     given: dict[str, EndpointSettings] = {}
     for ref, settings in (asked.endpoints_config or {}).items():
@@ -80,6 +83,13 @@ def wanted(asked: NetworkingConfig, mode: str, mac: str, networks: Networks) -> 
         own = structs.replace(own, mac_address=mac)
     _check_company(first, given)
     return NetworkingConfig(endpoints_config={first: own, **given})
+
+
+def _check_shared(ref: str, settings: EndpointSettings | None) -> None:
+    """Raise InvalidArgument for an address of a container that has none of its own."""
+    addresses = settings.ipam_config if settings else None
+    if addresses and (addresses.ipv4_address or addresses.ipv6_address):
+        raise InvalidArgument(f"invalid config for network {ref}: invalid endpoint settings:\n{NO_OWN_ADDRESS}")
 
 
 def _check_company(mode: str, others: Mapping[str, EndpointSettings]) -> None:

@@ -206,7 +206,7 @@ class Launching:
         host = record.host_config
         owner = record.id
         if host.network_mode.startswith("container:"):
-            owner = self.catalog.resolve(host.network_mode.removeprefix("container:")).id
+            owner = self._shared_with(host.network_mode).id
         root = self.settings.container_root(owner)
         if owner == record.id:
             options = etcfiles.Options.of(host)
@@ -228,6 +228,13 @@ class Launching:
             for name in ("resolv.conf", "hostname", "hosts")
             if f"/etc/{name}" not in taken
         )
+
+    def _shared_with(self, network_mode: str) -> Container:
+        """Return the container whose network namespace is shared; raises NotFound in dockerd's words."""
+        try:
+            return self.catalog.resolve(network_mode.removeprefix("container:"))
+        except NotFound as error:
+            raise NotFound(f"joining network namespace of container: {error.message}") from error
 
     def _resolution(self, record: Record) -> str:
         if record.host_config.network_mode == "host":

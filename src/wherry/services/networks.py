@@ -117,28 +117,35 @@ class NetworkService:
 
     async def disconnect(self, ref: str, container_ref: str, *, force: bool) -> None:
         """POST /networks/ID/disconnect."""
-        network = self.networks.resolve(ref)
         try:
             container = self._container(container_ref)
         except NotFound as error:
+            self.networks.resolve(ref)  # of two things that are not there, the network is told
             raise NotFound(f"endpoint {container_ref} not found" if force else error.message) from error
+        # A network may have been removed while the container did not run, which so could not start again.
+        remembered = container.record.networking.endpoints_config or {}
+        name = ref if ref in remembered else self.networks.resolve(ref).name
         async with container.lock:
             self.catalog.check_is_there(container)
-            if container.record.host_config.network_mode == "host" and network.name == "host":
+            if container.record.host_config.network_mode == "host" and name == "host":
                 raise InvalidArgument(FROM_HOST)
-            if network.name not in (container.record.networking.endpoints_config or {}):
+            if name not in (container.record.networking.endpoints_config or {}):
                 kind = "network" if container.record.state.alive else "the network"
-                raise NotFound(f"container {container.id} is not connected to {kind} {network.name}")
-            endpoint = self.networks.inside(network.id).get(container.id)
-            if endpoint is not None and container.record.state.alive:
-                await self._part(container, endpoint, network.driver)
-            self.catalog.save(container, endpoints.without_endpoint(container.record, network.name))
+                raise NotFound(f"container {container.id} is not connected to {kind} {name}")
+            await self._leave(container, name)
+            self.catalog.save(container, endpoints.without_endpoint(container.record, name))
 
-    async def _part(self, container: Container, endpoint: Endpoint, driver: str) -> None:
-        network = endpoint.network_id
-        await at_their_pace(
-            _with, _namespace(container), lambda fd: self.networks.disconnect(container.id, fd, network)
-        )
+    async def _leave(self, container: Container, name: str) -> None:
+        """Take a running container out of a network; one that ends meanwhile has left by itself."""
+        endpoint = next((each for each in self.networks.endpoints(container.id) if each.network_name == name), None)
+        namespace = _open_namespace(container) if container.record.state.alive else None
+        if endpoint is None or namespace is None:
+            return
+        driver, network = self.networks.resolve(endpoint.network_id).driver, endpoint.network_id
+        try:
+            await at_their_pace(_with, namespace, lambda fd: self.networks.disconnect(container.id, fd, network))
+        except NotFound:
+            return
         livefiles.remove(self._file(container, "hosts"), _hosts_lines(container.record, endpoint))
         publish(self.bus, container.id, endpoint, "disconnect", driver)
 
@@ -170,10 +177,15 @@ def _check_company(record: Record, network: Network) -> None:
         raise InvalidArgument(endpoints.PRIVATE)
 
 
-def _namespace(container: Container) -> int:
-    """Return a descriptor of a running container's network namespace; the caller closes it. Raises Conflict."""
+def _open_namespace(container: Container) -> int | None:
+    """Return a descriptor of a container's network namespace, None when its first process is gone."""
     state = container.record.state
-    fd = open_namespace(state.pid, state.start_time, "net")
+    return open_namespace(state.pid, state.start_time, "net")
+
+
+def _namespace(container: Container) -> int:
+    """As `_open_namespace`; raises Conflict."""
+    fd = _open_namespace(container)
     if fd is None:
         raise Conflict(f"container {container.id} is not running")
     return fd

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from wherry.errors import InvalidArgument, NotImplementedHere
+from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.models.network import IpamPool
 from wherry.network import requests, sysctls
@@ -88,9 +88,10 @@ def test_what_an_endpoint_may_ask_of_a_network(network, wanted, complaint):
     assert caught.value.message.startswith("invalid endpoint settings:\n" + complaint)
 
 
-def test_endpoint_options_that_are_not_there_yet_are_refused():
-    with pytest.raises(NotImplementedHere, match="ifname"):
-        requests.check(EndpointRequest("mine", driver_opts={"com.docker.network.endpoint.ifname": "lan0"}), ASKED)
+def test_endpoint_options_are_looked_at():
+    requests.check(EndpointRequest("mine", driver_opts={"com.docker.network.endpoint.ifname": "lan0"}), ASKED)
+    with pytest.raises(InvalidArgument, match="ifname 'a/b'"):
+        requests.check(EndpointRequest("mine", driver_opts={"com.docker.network.endpoint.ifname": "a/b"}), ASKED)
 
 
 def test_the_hosts_network_takes_no_endpoints():
