@@ -49,11 +49,15 @@ class Side:
         """Make the benchmarks' image: a root file system of one static busybox."""
         self.run("import", "-", IMAGE, data=busybox_tar())
 
-    def clean(self) -> None:
-        """Remove what the benchmarks made."""
+    def clean_containers(self) -> None:
+        """Remove the containers that the benchmarks made."""
         containers = self.run("ps", "-aq", "--filter", f"ancestor={IMAGE}").split()
         if containers:
             self.run("rm", "-f", *containers)
+
+    def clean(self) -> None:
+        """Remove what the benchmarks made."""
+        self.clean_containers()
         self.run("rmi", "-f", IMAGE)
 
 

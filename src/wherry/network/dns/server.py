@@ -28,8 +28,9 @@ import resource
 import socket
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from wherry.kernel.process import set_name, set_no_new_privileges
@@ -43,6 +44,8 @@ VERSION = 2
 NAME = "wherry-names"
 LISTENER = 3
 """The descriptor of the socket on which engines are taken."""
+
+Told = Callable[[bytes], None]
 
 NOBODY = 65534
 TCP_PATIENCE = 10.0
@@ -152,25 +155,29 @@ class Server:
                 return
             answer = self._answers.find(sandbox_id, data)
             if isinstance(answer, message.Question):
-                spawn(self._forward_datagram(sandbox_id, answer, data, (udp, client)), "question")
+                self._forward(sandbox_id, answer, data, told=partial(_send_back, udp, client))
             elif answer is not None:
                 _send(udp, answer, client)
 
-    async def _forward_datagram(
-        self, sandbox_id: str, question: message.Question, data: bytes, back: tuple[socket.socket, Any]
+    def _forward(
+        self, sandbox_id: str, question: message.Question, data: bytes, *, stream: bool = False, told: Told
     ) -> None:
-        answer = await self._forward(sandbox_id, question, data, stream=False)
-        if back[0].fileno() >= 0:
-            _send(back[0], answer, back[1])
-
-    async def _forward(self, sandbox_id: str, question: message.Question, data: bytes, *, stream: bool) -> bytes:
+        """Have `told` called with the answer of another server, or with ours that there is none."""
         sandbox = self._zone.sandboxes.get(sandbox_id, Sandbox(()))
         servers = self._host.current(sandbox.upstreams) if sandbox.follows_host else sandbox.upstreams
-        answer = None
-        if self._under_way[sandbox_id] < AT_ONCE:
-            with _counted(self._under_way, sandbox_id):
-                answer = await self._forwarder.ask(question, data, servers, stream=stream)
-        return message.answer(question, (), code=message.SERVFAIL) if answer is None else answer
+        under_way = self._under_way
+
+        def answered(answer: bytes | None) -> None:
+            under_way[sandbox_id] -= 1
+            if not under_way[sandbox_id]:
+                del under_way[sandbox_id]
+            told(message.answer(question, (), code=message.SERVFAIL) if answer is None else answer)
+
+        under_way[sandbox_id] += 1
+        if under_way[sandbox_id] > AT_ONCE:
+            answered(None)
+        else:
+            self._forwarder.ask(question, data, servers, stream=stream, told=answered)
 
     async def _talk(self, sandbox_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the questions of one TCP connection, one after the other (RFC 7766)."""
@@ -192,7 +199,9 @@ class Server:
     async def _answer(self, sandbox_id: str, data: bytes) -> bytes | None:
         answer = self._answers.find(sandbox_id, data, size=message.LARGEST)
         if isinstance(answer, message.Question):
-            return await self._forward(sandbox_id, answer, data, stream=True)
+            future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            self._forward(sandbox_id, answer, data, stream=True, told=partial(_resolve, future))
+            return await future
         return answer
 
 
@@ -205,6 +214,16 @@ def _counted(counter: Counter[str], key: str) -> Iterator[None]:
         counter[key] -= 1
         if not counter[key]:
             del counter[key]
+
+
+def _resolve(future: asyncio.Future[bytes], answer: bytes) -> None:
+    if not future.done():  # the client has gone meanwhile
+        future.set_result(answer)
+
+
+def _send_back(udp: socket.socket, client: Any, answer: bytes) -> None:
+    if udp.fileno() >= 0:
+        _send(udp, answer, client)
 
 
 def _send(udp: socket.socket, answer: bytes, client: Any) -> None:
