@@ -15,6 +15,7 @@ import pytest
 from wherry.errors import Unavailable
 from wherry.kernel.pidfd import pidfd_open
 from wherry.network.dns.client import Client, NameServer
+from wherry.runtime import channel
 
 pytestmark = pytest.mark.root
 
@@ -97,3 +98,32 @@ def test_one_that_hangs_does_not_keep_the_engine_from_starting(tmp_path: Path, l
     assert after.resume() == set()
     assert gone(pid)
     assert not after.running
+
+
+def test_one_of_another_version_is_replaced(tmp_path: Path, lost: threading.Event):
+    """It serves on until the engine has asked; then it is told that all containers are gone, which is its end."""
+    orders: list[dict] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "dns.sock"))
+        listener.listen()
+
+        def old() -> None:
+            engine, _ = listener.accept()
+            with engine:
+                for answer in ({"ok": True, "version": 1, "sandboxes": ["box"]}, {"ok": True, "version": 1}):
+                    orders.append(channel.receive(engine)[0])
+                    channel.send(engine, answer)
+                with pytest.raises(EOFError):
+                    channel.receive(engine)
+
+        thread = threading.Thread(target=old)
+        thread.start()
+        after = NameServer(tmp_path, lost.set, patience=PATIENCE)
+        assert after.resume() == set(), "those that it served are to be given to the new one"
+        thread.join(timeout=5)
+        assert not thread.is_alive()
+    assert orders == [{"type": "hello"}, {"type": "gone", "sandboxes": ["box"], "networks": []}]
+    serve(after)
+    assert Path(f"/proc/{peer(tmp_path / 'dns.sock')}/comm").read_text() == "wherry-names\n"
+    after.drop([CLIENT.sandbox_id])
+    after.close()
