@@ -299,6 +299,7 @@ def test_everything_outlives_the_engine(own_engine: Engine):
 
 
 def test_rules_that_were_flushed_come_back_with_a_reload(own_engine: Engine):
+    own_engine.flags = ("--firewall-watch=false",)
     own_engine.start()
     table = ["table", "ip", f"wherry-{own_engine.bridge}"]
     before = subprocess.run(["nft", "list", *table], check=True, capture_output=True, text=True).stdout
