@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from wherry.containers.catalog import Catalog, Container
@@ -22,9 +22,8 @@ from wherry.network.sublinks import parent_of
 from wherry.xray.netlook import SHARING, NetworkLook
 from wherry.xray.netsubject import AskedMember, AskedPort, NetworkSubject
 
-OPEN = ("nat-unprotected",)
+MODES = {4: options.GATEWAY_MODE, 6: options.GATEWAY_MODE6}
 ANYWHERE = ("", "0.0.0.0", "::")
-GATEWAY_MODE = f"{options.PREFIX}gateway_mode_ipv4"
 
 
 @dataclass(slots=True)
@@ -81,13 +80,22 @@ class NetworkXrays:
             parent=parent_of(network) if network.driver in ("macvlan", "ipvlan") else "",
             subnets=tuple(each for each in (network.subnet, network.subnet6) if each),
             gateways=tuple(_gateways(network)),
-            masquerade=options.flag(given, options.MASQUERADE, True),
+            masquerade=_families(network, ("nat", "nat-unprotected")) if self._masquerades(network) else (),
             icc=options.flag(given, options.ICC, True),
-            open=given.get(GATEWAY_MODE, "") in OPEN,
+            open=_families(network, ("nat-unprotected",)),
+            routed=_families(network, ("routed",)),
             members=tuple(self._members(network)),
             ports=tuple(self._ports(network)),
             others={bridge_of(each): each.name for each in others if each.id != network.id and bridge_of(each)},
         )
+
+    def _masquerades(self, network: Network) -> bool:
+        """Whether a network asks for it, and the engine at all, which its default network says."""
+        asking = [each for each in (network, *self._defaults()) if each.driver == "bridge"]
+        return not network.internal and all(options.flag(each.options, options.MASQUERADE, True) for each in asking)
+
+    def _defaults(self) -> list[Network]:
+        return [self.networks.resolve(name) for name in self.networks.names() if name == "bridge"]
 
     def _inside(self, network: Network) -> Iterator[tuple[Container, Endpoint]]:
         for container_id, endpoint in self.networks.inside(network.id).items():
@@ -117,9 +125,11 @@ class NetworkXrays:
 
     def _ports(self, network: Network) -> Iterator[AskedPort]:
         for container, endpoint in self._inside(network):
-            carrier = gateway_of(self.networks.endpoints(container.id))
-            if container.record.state.alive and carrier is not None and carrier.network_id == network.id:
-                for port in self.networks.published(container.id):
+            if not container.record.state.alive:
+                continue
+            for port in self.networks.published(container.id):
+                carrier = gateway_of(self.networks.endpoints(container.id), 6 if ":" in port.host_ip else 4)
+                if carrier is not None and carrier.network_id == network.id:
                     yield from _asked(container.name, endpoint, port)
 
 
@@ -137,9 +147,18 @@ def bridge_of(network: Network) -> str:
     return network.options.get(options.NAME) or f"br-{network.id[:12]}"
 
 
+def _families(network: Network, modes: Collection[str]) -> tuple[int, ...]:
+    """Return the families whose containers are reached in one of these ways (gateway modes)."""
+    return tuple(family for family, name in MODES.items() if options.gateway_mode(network.options, name) in modes)
+
+
 def _gateways(network: Network) -> Iterator[str]:
-    for subnet, gateway in ((network.subnet, network.gateway), (network.subnet6, network.gateway6)):
-        if network.driver == "bridge" and gateway:
+    """Yield the addresses that the bridge should have."""
+    alone = _families(network, (options.ISOLATED,))
+    inhibited = options.flag(network.options, options.INHIBIT_IPV4, False)
+    pairs = {4: (network.subnet, network.gateway), 6: (network.subnet6, network.gateway6)}
+    for family, (subnet, gateway) in pairs.items():
+        if network.driver == "bridge" and gateway and family not in alone and not (family == 4 and inhibited):
             yield f"{gateway}/{subnet.rpartition('/')[2]}"
 
 

@@ -72,12 +72,16 @@ class Ways:
                 container=port.container,
                 to_address=port.to_address,
                 to_port=port.to_port,
-                mapped=path.ends_as.endswith(f" to {join(port.to_address, port.to_port)}"),
+                mapped=self._leads(port, path),
             )
             for port, path in published
         )
         others = [path for family in self._families() for path in self._ways(family)]
         return (*(path for _, path in published), *others), shown
+
+    def _leads(self, port: AskedPort, path: Path) -> bool:
+        there = path.ends_as.endswith(f" to {join(port.to_address, port.to_port)}")
+        return there and (path.arrives or (6 if ":" in port.to_address else 4) not in self._subject.routed)
 
     def _families(self) -> list[int]:
         return [family for family in (4, 6) if any((":" in each) == (family == 6) for each in self._subject.subnets)]
@@ -139,6 +143,10 @@ class Ways:
 
     def _published(self, port: AskedPort) -> Path:
         family = 6 if ":" in port.to_address else 4
+        if family in self._subject.routed:
+            packet = Packet(port.protocol, CLIENTS[family], port.to_address, port.to_port)
+            packet = replace(packet, comes_in=self._outside(family), goes_out=self._subject.bridge)
+            return self._walk("published", packet, ("prerouting", "forward", "postrouting"))
         if port.address.startswith("127.") or port.address == "::1":
             packet = Packet(port.protocol, port.address, port.address, port.port, goes_out="lo")
             return self._walk("published", packet, ("output", "postrouting"))

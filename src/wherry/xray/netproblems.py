@@ -140,11 +140,11 @@ def _of_path(subject: NetworkSubject, path: Path) -> Iterator[Problem]:
     if path.kind == "out" and subject.internal and path.arrives and path.to_link:
         what = "Containers of this network reach the outside, which an internal one must not."
         yield _problem(what, "no rule keeps them", "kill -HUP the engine: it puts all of its rules back")
-    if path.kind == "foreign" and path.arrives and not subject.open:
+    if path.kind == "foreign" and path.arrives and path.family not in subject.open:
         what = f"{path.source.rpartition(':')[0]} reaches containers unasked, by {path.from_link}."
         yield _problem(what, "no rule keeps it out", "kill -HUP the engine: it puts all of its rules back")
     hidden = any(step.effect in ("masquerade", "snat") for step in path.steps)
-    if path.kind == "out" and path.arrives and subject.masquerade and not subject.internal and not hidden:
+    if path.kind == "out" and path.arrives and path.family in subject.masquerade and not hidden:
         what = "Containers get no answer from outside."
         why = f"no rule gives their packets the host's address, and nobody outside knows {path.source}"
         yield _problem(what, why, "kill -HUP the engine: it puts all of its rules back")

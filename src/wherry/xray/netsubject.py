@@ -36,8 +36,9 @@ class AskedPort:
 class NetworkSubject:
     """bridge, parent: names of links, "" where the driver has none. gateways: addresses of the bridge, "IP/PREFIX".
 
-    open: containers may be reached from outside without a published port. others: other bridges of the engine, with
-    the name of their network.
+    masquerade, open, routed: the families (4, 6) in which packets leave with the host's address, in which containers
+    may be reached from outside without a published port, and in which a published port is reached at the container's
+    own address. others: other bridges of the engine, with the name of their network.
     """
 
     id: str
@@ -49,9 +50,10 @@ class NetworkSubject:
     parent: str = ""
     subnets: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
-    masquerade: bool = True
+    masquerade: tuple[int, ...] = (4, 6)
     icc: bool = True
-    open: bool = False
+    open: tuple[int, ...] = ()
+    routed: tuple[int, ...] = ()
     members: tuple[AskedMember, ...] = ()
     ports: tuple[AskedPort, ...] = ()
     others: Mapping[str, str] = field(default_factory=dict)
