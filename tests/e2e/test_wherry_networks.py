@@ -143,3 +143,13 @@ def test_prune_takes_what_nobody_is_in(networks: Engine) -> None:
     assert "idle" in out(networks, "network", "ls", "--format", "{{.Name}}").split()
     assert out(networks, "network", "prune", "-f") == "Deleted Networks:\nidle\n"
     assert "idle" not in out(networks, "network", "ls", "--format", "{{.Name}}").split()
+
+
+def test_an_image_that_exposes_ports_can_share_a_network(networks: Engine) -> None:
+    out(networks, "run", "-d", "--name", "web", "busybox", "sleep", "1000")
+    networks.docker("commit", "-c", "EXPOSE 80", "web", "exposed")
+    shared = out(networks, "run", "--rm", "--network", "container:web", "exposed", "readlink", "/proc/self/ns/net")
+    assert shared == out(networks, "exec", "web", "readlink", "/proc/self/ns/net")
+    refused = wherry(networks, "run", "--rm", "--expose", "90", "--network", "container:web", "busybox", "true")
+    assert b"conflicting options: port exposing and the container type network mode" in refused.stderr
+    networks.docker("rmi", "exposed")

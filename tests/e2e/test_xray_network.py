@@ -333,6 +333,9 @@ def test_settings_routes_and_sizes(web: World):
     (why,) = web.problems("front").values()
     assert why == f"bridge {bridge} takes packets of 1500 bytes, up0 only of 1400"
     web.told("ip", "link", "set", "up0", "mtu", "1500")
+    web.told("ip", "route", "del", "default")
+    assert web.problems("front") == {"Containers do not reach the outside.": "no route of the host leads there"}
+    web.told("ip", "route", "add", "default", "via", "192.0.2.2")
     web.told("ip", "route", "add", "10.250.0.0/25", "dev", "up0")
     assert web.problems("front")["The host and its containers do not find each other."].startswith(
         f"the host sends what is for 10.250.0.0/24 to up0 and not to {bridge}"

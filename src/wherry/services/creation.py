@@ -86,7 +86,7 @@ class Creation:
         host = self._with_references(self._host_defaults(request.host_config, config))
         if config.stop_signal:
             signals.parse(config.stop_signal)
-        check_mode(config, host)
+        check_mode(request.config, host)  # what an image exposes is no wish
         config = self._with_hostname(config, host, container_id)
         warnings = validate.validate(config, host)
         self.settings.cgroups_path(host, container_id)

@@ -20,6 +20,7 @@ from wherry.xray.path import Walk, join
 from wherry.xray.ruleset import Ruleset
 
 CLIENTS = {4: "198.51.100.10", 6: "2001:db8::10"}
+NOWHERE = "no route"
 HTTPS = 443
 HTTP = 80
 
@@ -92,7 +93,7 @@ class Ways:
             return
         subject, outside, client = self._subject, self._outside(family), CLIENTS[family]
         asks = Packet("tcp", own, client, HTTPS, comes_in=subject.bridge)
-        yield self._walk("out", replace(asks, goes_out=outside), ("prerouting", "forward", "postrouting"))
+        yield self._walk("out", asks, ("prerouting", "forward", "postrouting"))
         back = Packet("tcp", client, own, 40000, HTTPS, outside, subject.bridge, "established")
         yield self._walk("answer", back, ("forward", "postrouting"))
         for link, source in self._strangers(family, outside, client):
@@ -163,7 +164,11 @@ class Ways:
                 walk.through("input")
                 arrives = False
                 break
-            if (hook == "forward" and not self._forwards(walk, packet)) or not walk.through(hook):
+            if hook == "forward" and not walk.packet.goes_out:
+                walk.refused(NOWHERE, "no route of the host leads there: drop it")
+            elif hook != "forward" or self._forwards(walk, packet):
+                walk.through(hook)
+            if walk.stopped_by >= 0:
                 arrives = False
                 break
         end = walk.packet
@@ -176,7 +181,7 @@ class Ways:
             from_link=packet.comes_in,
             to_link=end.goes_out,
             steps=tuple(walk.steps),
-            arrives=arrives and walk.stopped_by < 0,
+            arrives=arrives,
             stopped_by=walk.stopped_by,
             ends_as=f"{join(end.source, end.source_port)} to {join(end.destination, end.port)}",
         )

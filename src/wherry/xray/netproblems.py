@@ -90,8 +90,6 @@ def _of_routes(subject: NetworkSubject, found: Found, host: View) -> Iterator[Pr
             yield _problem("The host and its containers do not find each other.", why, advice)
     if subject.internal:
         return
-    if not found.outside:
-        yield _problem("No container reaches the outside.", "the host itself has no default route", "ip route")
     for each in host.links:
         if each.name in found.outside[:1] and bridge.mtu > each.mtu:
             what = "Large packets are cut up or lost on their way out; connections may hang once data flows."
@@ -168,6 +166,8 @@ def _place(step: Step) -> str:
 
 
 def _blame(step: Step) -> str:
+    if step.text == netpaths.NOWHERE:
+        return "no route of the host leads there"
     if not step.table:
         return f"{step.text}: this host passes no packets on"
     rule = "the policy of the chain, as no rule of it accepts" if step.effect == "policy" else step.text
@@ -182,6 +182,8 @@ def _unless(path: Path) -> str:
 
 def _advice(step: Step, subject: NetworkSubject) -> str:
     name = f"{step.table} {step.chain}".lower()
+    if step.text == netpaths.NOWHERE:
+        return "give the host a route (ip route)"
     if not step.table:
         return f"sysctl -w {step.text.replace(' ', '')[:-1]}1"
     if "ufw" in name or "ufw" in step.text:

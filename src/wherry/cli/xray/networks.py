@@ -192,7 +192,8 @@ def _ways(page: Page, answer: dict[str, Any]) -> None:
 
 def _way(page: Page, path: dict[str, Any]) -> None:
     page.part(f"{KINDS[path['Kind']]}: {path['Protocol']} from {path['Source']} to {path['Destination']}")
-    begins = f"comes in by {path['FromLink']}" if path["FromLink"] else "begins on this host"
+    local = path["Source"].startswith(("127.", "[::1]"))
+    begins = f"comes in by {path['FromLink'] or 'a link to the outside'}" if not local else "begins on this host"
     page.field("", begins, column=2)
     for step in path["Steps"]:
         counted = f"  ({count(step['Packets'], 'packet')} so far)" if step["Packets"] >= 0 else ""
