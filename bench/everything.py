@@ -10,6 +10,7 @@ SCRIPTS = (
     "run_true",
     "exec_true",
     "stats",
+    "volumes",
     "many",
     "crowd",
     "glances",
