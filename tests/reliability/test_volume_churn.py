@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ AT_ONCE = 4
 def remains(engine: Engine) -> dict[str, object]:
     """What is held on disk, in the kernel, in the store and by the engine itself."""
     assert engine.process is not None
-    with sqlite3.connect(engine.data_root / "meta.db") as store:
+    with closing(sqlite3.connect(engine.data_root / "meta.db")) as store:
         tables = ("containers", "volumes", "endpoints")
         rows = {table: store.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
     return {
