@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,17 @@ class Config:
     log_level: str = "info"
     bridge: str = ""
     bip: str = ""
+    bip6: str = ""
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
+    default_address_pools: tuple[tuple[str, int], ...] = ()
+    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ipv6: bool = False
+    icc: bool = True
+    iptables: bool = True
+    ip6tables: bool = True
     mtu: int = 0
     ip_masq: bool = True
     ip_forward: bool = True
@@ -81,6 +92,23 @@ class Config:
     shutdown_timeout: int = 15
 
 
+def _add_network_flags(add: Callable[..., Any]) -> None:
+    add("-b", "--bridge", help="name of the default bridge (wherry0); none: no default network")
+    add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
+    add("--bip6", help="the same for IPv6, such as fd00:30::1/64")
+    add("--fixed-cidr", help="part of the default bridge's subnet that containers get addresses of")
+    add("--fixed-cidr-v6", help="the same for IPv6")
+    add("--default-gateway", help="default gateway of containers on the default bridge (the bridge)")
+    add("--default-gateway-v6", help="the same for IPv6")
+    add("--default-address-pool", action="append", dest="default_address_pools", metavar="base=SUBNET,size=BITS",
+        help="addresses for networks that name no subnet, and the length of the prefix that each gets")  # fmt: skip
+    add("--default-network-opt", action="append", dest="default_network_opts", metavar="DRIVER=KEY=VALUE",
+        help="option of new networks that do not give it")  # fmt: skip
+    add("--mtu", type=int)
+    add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
+    add("--firewall-backend", choices=FIREWALL_BACKENDS, help="who keeps the rules of networks (nftables)")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="wherryd", description="The Wherry container engine", allow_abbrev=False)
     add = parser.add_argument
@@ -92,11 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-G", "--group", help="group that may use the socket (docker)")
     add("-D", "--debug", action="store_true", default=None, help="log more")
     add("-l", "--log-level", choices=("debug", "info", "warn", "error", "fatal"))
-    add("-b", "--bridge", help="name of the default bridge (wherry0); none: no default network")
-    add("--bip", help="address and prefix of the default bridge, such as 172.30.0.1/16")
-    add("--mtu", type=int)
-    add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
-    add("--firewall-backend", choices=FIREWALL_BACKENDS, help="who keeps the rules of networks (nftables)")
+    _add_network_flags(add)
     add("-s", "--storage-driver", help="erofs, overlay2 or vfs")
     add("--cgroup-parent", help="where containers' control groups go (/wherry; with systemd system.slice)")
     add("--cpu-rt-period", type=int, help="period of the real-time budget that containers share, in microseconds")
@@ -122,7 +146,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--http-proxy", metavar="URL", help="proxy for http ($HTTP_PROXY)")
     add("--https-proxy", metavar="URL", help="proxy for https ($HTTPS_PROXY)")
     add("--no-proxy", metavar="HOSTS", help="hosts and networks that need none ($NO_PROXY)")
-    for name in ("ip-masq", "ip-forward", "userland-proxy", "init", "no-new-privileges", "live-restore"):
+    for name in (
+        *("ipv6", "icc", "iptables", "ip6tables", "ip-masq", "ip-forward"),
+        *("userland-proxy", "init", "no-new-privileges", "live-restore"),
+    ):
         add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
     add("--lazy-pull", nargs="?", const="true", choices=("true", "false"),
         help="fetch and check the tables of contents of eStargz layers before all data (false)")  # fmt: skip
@@ -133,8 +160,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _SWITCHES = (
+    *("ipv6", "icc", "iptables", "ip6tables", "firewall_watch"),
     *("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore", "lazy_pull"),
-    "firewall_watch",
 )
 KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}
 KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
@@ -175,6 +202,32 @@ def _runtimes(value: Any) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _pools(value: Any) -> tuple[tuple[str, int], ...]:
+    """Return base and size of each block, of objects as in daemon.json or of base=...,size=... entries."""
+    found = []
+    for entry in value:
+        fields_ = entry if isinstance(entry, Mapping) else dict(each.partition("=")[::2] for each in entry.split(","))
+        size = str(fields_.get("size", ""))
+        if set(fields_) != {"base", "size"} or not (size.isdecimal() and size.isascii()):
+            raise InvalidArgument(f"invalid default address pool {entry!r}: give base=SUBNET and size=BITS")
+        found.append((str(fields_["base"]), int(size)))
+    return tuple(found)
+
+
+def _network_opts(value: Any) -> dict[str, dict[str, str]]:
+    """Return options by driver, of objects as in daemon.json or of DRIVER=KEY=VALUE entries."""
+    found: dict[str, dict[str, str]] = {}
+    if isinstance(value, Mapping):
+        value = [f"{driver}={key}={text}" for driver, options in value.items() for key, text in dict(options).items()]
+    for entry in value:
+        driver, _, option = entry.partition("=")
+        key, equals, text = option.partition("=")
+        if not driver or not key or not equals:
+            raise InvalidArgument(f"invalid default network option {entry!r}: give DRIVER=KEY=VALUE")
+        found.setdefault(driver, {})[key] = text
+    return found
+
+
 CONVERT: Mapping[str, Any] = {
     "hosts": tuple,
     "labels": tuple,
@@ -182,6 +235,8 @@ CONVERT: Mapping[str, Any] = {
     "insecure_registries": tuple,
     "exec_opts": tuple,
     "runtimes": _runtimes,
+    "default_address_pools": _pools,
+    "default_network_opts": _network_opts,
     "default_shm_size": _size,
     "default_ulimits": _ulimits,
 }

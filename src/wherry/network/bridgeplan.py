@@ -6,11 +6,13 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from wherry.network import options
 from wherry.network.config import NetworkConfig
 from wherry.network.firewall.api import BridgeRules
 from wherry.network.ipam.subnets import AddressSpace
-from wherry.network.records import Network
+from wherry.network.records import OTHER_GATEWAY, OTHER_GATEWAY6, Network
 
 ALIAS = "wherry"
 
@@ -19,8 +21,9 @@ ALIAS = "wherry"
 class BridgePlan:
     """name: of the link. ipv4, ipv6: the families that it has. alias: by which the link is known as ours.
 
-    address, address6: "IP/PREFIX" to have, "" to choose, of one of the blocks of `space`. inhibit_ipv4: somebody else
-    has the gateway's address. trusted: see `BridgeRules`.
+    address, address6: "IP/PREFIX" to have, "" to choose, of one of the blocks of `space`. fallback, fallback6: the
+    subnet of a bridge that has no address yet, "" to choose. inhibit_ipv4: somebody else has the gateway's address.
+    trusted: see `BridgeRules`.
 
     advice, subnet_advice: what the user can do when the name cannot be had, or there is no subnet. shown: the options
     that clients see.
@@ -37,6 +40,8 @@ class BridgePlan:
     ipv6: bool = False
     address: str = ""
     address6: str = ""
+    fallback: str = ""
+    fallback6: str = ""
     gateway_mode: str = "nat"
     gateway_mode6: str = "nat"
     inhibit_ipv4: bool = False
@@ -81,12 +86,17 @@ def of_default(config: NetworkConfig, space: AddressSpace | None = None) -> Brid
         name=config.bridge,
         mtu=config.mtu,
         masquerade=config.masquerade,
+        icc=config.icc,
         ip_forward=config.ip_forward,
-        address=str(config.bridge_address()) if config.bip else "",
+        ipv6=config.ipv6,
+        address=config.bip,
+        address6=config.bip6,
+        fallback=config.fixed_cidr,
+        fallback6=config.fixed_cidr6,
         space=space or AddressSpace(),
         shown={
             options.DEFAULT_BRIDGE: "true",
-            options.ICC: "true",
+            options.ICC: "true" if config.icc else "false",
             options.MASQUERADE: "true" if config.masquerade else "false",
             options.HOST_BINDING: config.binding or "0.0.0.0",
             options.NAME: config.bridge,
@@ -118,6 +128,29 @@ def of_network(network: Network, config: NetworkConfig, owner: str, space: Addre
         subnet_advice="name one with --subnet",
         shown=network.options,
     )
+
+
+def with_settings(network: Network, config: NetworkConfig) -> Network:
+    """Return the default bridge's network as the settings want it; they may have changed since the last time."""
+    kept6 = {} if config.ipv6 else {"subnet6": "", "gateway6": ""}
+    other = {OTHER_GATEWAY: config.default_gateway} if config.default_gateway else {}
+    other6 = {OTHER_GATEWAY6: config.default_gateway6} if config.default_gateway6 and config.ipv6 else {}
+    return structs.replace(
+        network,
+        ipv6=config.ipv6,
+        ip_range=config.fixed_cidr,
+        ip_range6=config.fixed_cidr6 if config.ipv6 else "",
+        auxiliary=other,
+        auxiliary6=other6,
+        **kept6,
+    )
+
+
+def check_settings(network: Network, config: NetworkConfig) -> None:
+    """Raise InvalidArgument when the subnet of the default bridge does not hold what the settings put into it."""
+    config.family(4).check_within(network.subnet)
+    if network.subnet6:
+        config.family(6).check_within(network.subnet6)
 
 
 def _with_prefix(address: str, subnet: str) -> str:

@@ -28,18 +28,28 @@ def firewall(
     if config.firewall not in ("nftables", "iptables"):
         raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables or iptables")
     from wherry.network.firewall import remains
+    from wherry.network.firewall.partial import SETTINGS, Partial, cut
 
-    if config.firewall == "iptables":
+    if not config.rules:
+        chosen = Partial(_backend(config.firewall, owner, (), ()), ())
+        remains.of_nftables(owner, chosen)
+        remains.of_iptables(owner, chosen)
+        return chosen
+    kept = cut(known, config.rules)
+    led = [each for each in forwards if each.family in config.rules]
+    backend = _backend(config.firewall, owner, kept, led)
+    (remains.of_nftables if config.firewall == "iptables" else remains.of_iptables)(owner, backend)
+    return backend if len(config.rules) == len(SETTINGS) else Partial(backend, config.rules)
+
+
+def _backend(name: str, owner: str, known: Iterable[BridgeRules], forwards: Iterable[Forward]) -> Firewall:
+    if name == "iptables":
         from wherry.network.firewall.iptables import Iptables
 
-        chosen: Firewall = Iptables(owner, known, forwards)
-        remains.of_nftables(owner, chosen)
-        return chosen
+        return Iptables(owner, known, forwards)
     from wherry.network.firewall.nftables import Nftables
 
-    chosen = Nftables(owner, known, forwards)
-    remains.of_iptables(owner, chosen)
-    return chosen
+    return Nftables(owner, known, forwards)
 
 
 def rules_table(config: NetworkConfig, owner: str) -> str:

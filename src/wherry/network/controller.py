@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec import structs
+
 from wherry.errors import Conflict, Forbidden, NotFound, SystemFailure
 from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.models.network import CreateNetwork
-from wherry.network import choice, definition, planning, requests, sandbox, sysctls, views
+from wherry.network import choice, configurations, definition, planning, requests, sandbox, sysctls, views
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
@@ -59,6 +61,7 @@ class Networks:
         self._files = SandboxFiles(run_root)
         self._workshop = Workshop([*(stock.next_chore for stock in self._stocks.values()), self._files.next_chore])
         self._reaper = Reaper(self._reap)
+        self._defaults = config.network_opts
         self._publishing = Publishing(self._directory, config.binding)
         self._upkeep = Upkeep(config.bus, watch=config.firewall_watch)
         self._naming = Naming(self._directory, self._workshop, run_root, self._members.groups)
@@ -175,7 +178,13 @@ class Networks:
 
     def create(self, asked: CreateNetwork) -> Network:
         """Make a network. Errors: those of definition.define and Directory.create."""
-        network = self._directory.create(definition.define(asked, self._directory.told.plugins.exists))
+        configurations.check(asked)
+        source = configurations.source_of(asked)
+        if source:
+            asked = configurations.applied(asked, self._directory.with_name(source))
+        defaults = {} if source else self._defaults
+        wanted = definition.define(asked, self._directory.told.plugins.exists, defaults)
+        network = self._directory.create(structs.replace(wanted, config_from=source))
         self._upkeep.bridges_changed()
         return network
 
@@ -187,6 +196,8 @@ class Networks:
         network = self.resolve(ref)
         if network.predefined:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if network.config_only and any(entry.network.config_from == network.name for entry in self._directory):
+            raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
         entry = self._members.forget_network(network)
         self.settle()
         self._naming.forget(network.id)

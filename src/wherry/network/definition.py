@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec import structs
 
-from wherry.errors import Forbidden, InvalidArgument, NotFound, NotImplementedHere
+from wherry.errors import Forbidden, InvalidArgument, NotFound
 from wherry.models.network import CreateNetwork, Ipam, IpamPool
-from wherry.network import options, sublinks
+from wherry.network import configurations, options, sublinks
 from wherry.network.ipam.subnets import Subnet
 from wherry.network.records import PREDEFINED, Network, new_id
+
+Defaults = Mapping[str, Mapping[str, str]]
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 NO_SWARM = (
@@ -27,49 +29,62 @@ HasPlugin = Callable[[str], bool]
 """Whether there is a plugin of a name."""
 
 
-def define(asked: CreateNetwork, has_plugin: HasPlugin = lambda name: False) -> Network:
+def define(
+    asked: CreateNetwork, has_plugin: HasPlugin = lambda name: False, defaults: Defaults | None = None
+) -> Network:
     """Return the record of a network; its subnets and gateways are "" where the engine or a plugin may choose.
 
-    Raises InvalidArgument, Forbidden, NotFound (no such driver) and NotImplementedHere.
+    defaults: options that it has when they are not asked for, by driver.
+
+    Raises InvalidArgument, Forbidden, NotFound (no such driver).
     """
     _check_name(asked.name)
     _check_kind(asked)
     driver = _driver(asked.driver, has_plugin)
-    given = dict(asked.options or {})
+    given = {**(defaults or {}).get(driver, {}), **(asked.options or {})}
     ipv4, ipv6 = _families(asked, given)
     ipam = asked.ipam or Ipam()
     ipam_driver = ipam.driver or "default"
     if ipam_driver != "default" and not has_plugin(ipam_driver):
         raise NotFound(f'plugin "{ipam.driver}" not found')
-    pools = _pools(ipam, ipv6=ipv6)
-    if driver == "bridge":
-        options.check(given, internal=asked.internal)
-    pool = _only(pools, 4, driver) if ipv4 else IpamPool()
-    pool6 = _only(pools, 6, driver) if ipv6 else IpamPool()
     network = Network(
         id=new_id(),
         name=asked.name,
-        driver=driver,
+        driver="null" if asked.config_only else driver,
         created=time.time_ns(),
-        subnet=pool.subnet,
-        gateway=pool.gateway or _first(pool),
-        ip_range=pool.ip_range,
-        auxiliary=pool.auxiliary_addresses or {},
         ipv4=ipv4,
         ipv6=ipv6,
-        subnet6=pool6.subnet,
-        gateway6=pool6.gateway or _first(pool6),
-        ip_range6=pool6.ip_range,
-        auxiliary6=pool6.auxiliary_addresses or {},
-        asked=pools,
+        asked=_pools(ipam, ipv6=ipv6),
         ipam_driver=ipam_driver,
         ipam_options=ipam.options,
         options=given,
         labels=asked.labels or {},
         internal=asked.internal,
         attachable=asked.attachable,
+        config_only=asked.config_only,
     )
-    if ipam_driver != "default":  # whoever gives out the addresses chooses the gateway too
+    return network if asked.config_only else _complete(network)
+
+
+def _complete(network: Network) -> Network:
+    """Return a network with the subnets that were asked for, and what its driver says about gateways."""
+    driver = network.driver
+    if driver == "bridge":
+        options.check(network.options, internal=network.internal)
+    pool = _only(network.asked, 4, driver) if network.ipv4 else IpamPool()
+    pool6 = _only(network.asked, 6, driver) if network.ipv6 else IpamPool()
+    network = structs.replace(
+        network,
+        subnet=pool.subnet,
+        gateway=pool.gateway or _first(pool),
+        ip_range=pool.ip_range,
+        auxiliary=pool.auxiliary_addresses or {},
+        subnet6=pool6.subnet,
+        gateway6=pool6.gateway or _first(pool6),
+        ip_range6=pool6.ip_range,
+        auxiliary6=pool6.auxiliary_addresses or {},
+    )
+    if network.ipam_driver != "default":  # whoever gives out the addresses chooses the gateway too
         network = structs.replace(network, gateway=pool.gateway, gateway6=pool6.gateway)
     if driver in sublinks.PREFIXES:
         return _with_sublinks(network)
@@ -107,12 +122,11 @@ def _check_name(name: str) -> None:
 
 
 def _check_kind(asked: CreateNetwork) -> None:
+    configurations.check(asked)
     if asked.ingress:
         raise Forbidden("Ingress network can only be global scope network")
     if asked.scope not in ("", "local"):
         raise Forbidden("cannot create a swarm scoped network when swarm is not active")
-    if asked.config_only or (asked.config_from and asked.config_from.network):
-        raise NotImplementedHere("networks that only hold a configuration: this engine does not have them")
 
 
 def _driver(name: str, has_plugin: HasPlugin) -> str:

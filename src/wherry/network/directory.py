@@ -32,9 +32,10 @@ from wherry.network.driver import Driver
 from wherry.network.drivers.bridge import strays
 from wherry.network.errands import Errands
 from wherry.network.firewall.api import Firewall, Forward
+from wherry.network.ipam import overlaps, subnets
 from wherry.network.ipam.pool import AddressPool
 from wherry.network.ipam.remote import RemotePool, release_pools, with_pools
-from wherry.network.ipam.subnets import DEFAULT_POOLS, AddressSpace, Subnet, overlapping, taken, unique_local
+from wherry.network.ipam.subnets import AddressSpace, Subnet, overlapping
 from wherry.network.records import Network, decode_attached, decode_network, new_id
 from wherry.plugins.registry import Plugins
 from wherry.store.database import Database
@@ -116,6 +117,10 @@ class Directory:
         """Return the entry of an id; also of one that nobody finds any more, but that a plugin has to do with."""
         return self._entries.get(network_id) or self._leaving.get(network_id)
 
+    def with_name(self, name: str) -> Network | None:
+        """Return the network of a name."""
+        return next((entry.network for entry in self if entry.network.name == name), None)
+
     def resolve(self, ref: str) -> Network:
         """Return the network with that id, name or unique beginning of an id; raises NotFound, InvalidArgument."""
         network = self._exactly(BRIDGE if ref == "default" else ref)
@@ -150,7 +155,7 @@ class Directory:
         rows = self._database.query("SELECT name, record FROM networks ORDER BY id")
         known = {name: decode_network(record) for name, record in rows}
         ours = [network for name, network in known.items() if name not in DEFAULTS]
-        self._space = AddressSpace((*DEFAULT_POOLS, unique_local(self._global_id())))
+        self._space = AddressSpace(subnets.pools(self._config.pools, self._global_id()))
         rules = [self._plan(network).rules(network) for network in ours if network.driver == "bridge"]
         self.inherited = self._forwards()
         self._firewall = choice.firewall(self._config, self.table, rules, self.inherited)
@@ -160,9 +165,12 @@ class Directory:
                 if name == BRIDGE and not self._config.bridge:
                     continue
                 before = known.get(name) or Network(id=new_id(), name=name, driver=kind, created=time.time_ns())
+                before = bridgeplan.with_settings(before, self._config) if name == BRIDGE else before
                 driver = choice.driver(before, self._default_plan, self._around())
                 network = self._opened(driver, before, [subnet for each in ours for subnet in each.subnets])
                 undo.callback(driver.close, network, remove=before.subnet == "")
+                if name == BRIDGE:
+                    bridgeplan.check_settings(network, self._config)
                 self._write(network)
                 self._admit(network, driver)
             undo.pop_all()
@@ -300,7 +308,7 @@ class Directory:
     def _with_subnets(self, network: Network) -> Network:
         """Return a network with the subnets that nobody named."""
         with NetlinkSocket() as netlink:
-            avoid = [*taken(netlink), *self._subnets()]
+            avoid = [*subnets.taken(netlink), *self._subnets()]
         if network.ipv4 and not network.subnet:
             subnet = self._space.choose(4, avoid)
             network = structs.replace(network, subnet=str(subnet), gateway=str(subnet.network_address + 1))
@@ -325,6 +333,20 @@ class Directory:
             sublinks.check_shared(wanted, self._networks())
         if wanted.driver == "bridge":
             self._check_bridge(wanted)
+            self._check_host(wanted)
+
+    def _check_host(self, wanted: Network) -> None:
+        """Raise Forbidden for a subnet that would cut the host off, and log one that overlaps.
+
+        Nothing is asked of a bridge that is there already: its subnet is the host's.
+        """
+        with NetlinkSocket() as netlink:
+            if link.find_link(netlink, self._plan(wanted).name) is not None:
+                return
+            ours = [self._plan(entry.network).name for entry in self if entry.network.driver == "bridge"]
+            there = {each.name for each in link.list_links(netlink)}
+            for warning in overlaps.check(netlink, wanted.subnets, there.intersection(ours)):
+                log.warning(warning, extra={"network": wanted.name})
 
     def _check_bridge(self, wanted: Network) -> None:
         name = self._plan(wanted).name

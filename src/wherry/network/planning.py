@@ -86,7 +86,7 @@ def _addressed(entry: Entry, asked: EndpointRequest, container: str) -> Endpoint
     network, endpoint = entry.network, nowhere(entry.network)
     if entry.pool is not None:
         ipv4 = entry.pool.reserve(asked.ipv4, container) if asked.ipv4 else entry.pool.allocate(container)
-        gateway4 = "" if network.internal else network.gateway
+        gateway4 = "" if network.internal else network.router
         endpoint = replace(endpoint, ipv4=ipv4, ipv4_prefix=entry.pool.prefix, gateway4=gateway4)
     if entry.pool6 is None:
         return endpoint
@@ -99,5 +99,5 @@ def _addressed(entry: Entry, asked: EndpointRequest, container: str) -> Endpoint
     except BaseException:
         entry.release([endpoint])
         raise
-    gateway6 = "" if network.internal else network.gateway6
+    gateway6 = "" if network.internal else network.router6
     return replace(endpoint, ipv6=ipv6, ipv6_prefix=entry.pool6.prefix, gateway6=gateway6)

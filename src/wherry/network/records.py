@@ -14,6 +14,9 @@ from wherry.network.api import Endpoint
 from wherry.network.ipam.subnets import Subnet
 from wherry.network.ports import Published
 
+OTHER_GATEWAY, OTHER_GATEWAY6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
+"""Auxiliary addresses with a meaning, as in dockerd: `network create --aux-address DefaultGatewayIPv4=10.1.0.254`."""
+
 PREDEFINED = ("bridge", "host", "none")
 """The networks that every engine has."""
 
@@ -57,6 +60,16 @@ class Network(Model, frozen=True):
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""
         return json.encode(self)
+
+    @property
+    def router(self) -> str:
+        """Where containers send what is for elsewhere: the gateway, or another that is named among the auxiliary."""
+        return self.auxiliary.get(OTHER_GATEWAY, "") or self.gateway
+
+    @property
+    def router6(self) -> str:
+        """The same for IPv6."""
+        return self.auxiliary6.get(OTHER_GATEWAY6, "") or self.gateway6
 
     @property
     def predefined(self) -> bool:

@@ -38,10 +38,14 @@ def _pools(network: Network) -> list[Json] | None:
     """Return the subnets that were asked for, and after them those that the engine chose."""
     shown = [_pool(each) for each in network.asked]
     named = [":" in each.subnet for each in network.asked]
-    own = ((False, network.subnet, network.gateway), (True, network.subnet6, network.gateway6))
-    for is_ipv6, subnet, gateway in own:
+    own = (
+        (False, network.subnet, network.gateway, network.ip_range, network.auxiliary),
+        (True, network.subnet6, network.gateway6, network.ip_range6, network.auxiliary6),
+    )
+    for is_ipv6, subnet, gateway, part, auxiliary in own:
         if subnet and is_ipv6 not in named:
-            shown.append(_pool(IpamPool(subnet=subnet, gateway=gateway)))
+            chosen = IpamPool(subnet=subnet, ip_range=part, gateway=gateway, auxiliary_addresses=auxiliary)
+            shown.append(_pool(chosen))
     return shown or None
 
 

@@ -69,3 +69,34 @@ def test_lazy_pull_is_off_until_it_is_asked_for(tmp_path):
     assert parse(tmp_path, {"lazy-pull": True}).lazy_pull
     assert parse(tmp_path, {}, "--lazy-pull").lazy_pull
     assert not parse(tmp_path, {}, "--lazy-pull=false").lazy_pull
+
+
+def test_settings_of_networks_are_the_same_by_file_and_by_flag(tmp_path):
+    found = parse(
+        tmp_path,
+        {
+            "ipv6": True,
+            "default-address-pools": [{"base": "10.9.0.0/16", "size": 24}],
+            "default-network-opts": {"bridge": {"com.docker.network.driver.mtu": "1400"}},
+        },
+    )
+    flags = ["--ipv6", "--default-address-pool", "base=10.9.0.0/16,size=24"]
+    flags += ["--default-network-opt", "bridge=com.docker.network.driver.mtu=1400"]
+    assert parse(tmp_path, {}, *flags) == found
+    assert found.default_address_pools == (("10.9.0.0/16", 24),)
+    assert found.default_network_opts == {"bridge": {"com.docker.network.driver.mtu": "1400"}}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--default-address-pool", "10.9.0.0/16"),
+        ("--default-address-pool", "base=10.9.0.0/16"),
+        ("--default-address-pool", "base=10.9.0.0/16,size=x"),
+        ("--default-network-opt", "bridge"),
+        ("--default-network-opt", "bridge=key"),
+    ],
+)
+def test_flags_of_networks_that_say_too_little(tmp_path, flag, value):
+    with pytest.raises(InvalidArgument, match="invalid default"):
+        parse(tmp_path, {}, flag, value)

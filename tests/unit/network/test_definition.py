@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from wherry.errors import EngineError, Forbidden, InvalidArgument, NotFound, NotImplementedHere
-from wherry.models.network import ConfigReference, CreateNetwork, Ipam, IpamPool
+from wherry.errors import EngineError, Forbidden, InvalidArgument, NotFound
+from wherry.models.network import CreateNetwork, Ipam, IpamPool
 from wherry.network.definition import define
 
 WRONG = "invalid network config:\n"
@@ -119,18 +119,6 @@ def test_what_dockerd_refuses(request_, kind, message):
     with pytest.raises(EngineError) as caught:
         define(request_)
     assert (type(caught.value), caught.value.message) == (kind, message)
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        asked(config_only=True),
-        asked(config_from=ConfigReference(network="x")),
-    ],
-)
-def test_what_is_not_there_yet_is_refused_in_words(request_):
-    with pytest.raises(NotImplementedHere, match="does not have"):
-        define(request_)
 
 
 @pytest.mark.parametrize(

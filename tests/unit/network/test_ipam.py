@@ -137,6 +137,23 @@ def test_networks_of_ipv6_are_of_the_engines_own_block(taken, preferred, chosen)
     assert str(SPACE.choose(6, nets(*taken), preferred)) == chosen
 
 
+def test_thousands_of_networks_fit_and_dockerds_thirty_one_come_first():
+    taken: list = []
+    for _ in range(1000):
+        taken.append(SPACE.choose(4, taken))
+    assert [str(each) for each in (taken[14], taken[15], taken[30], taken[31], taken[999])] == [
+        *("172.31.0.0/16", "192.168.0.0/20", "192.168.240.0/20", "10.208.0.0/24", "10.211.200.0/24")
+    ]
+
+
+def test_pools_of_the_settings_replace_those_of_their_family():
+    space = subnets.AddressSpace(subnets.pools([subnets.ipv4("10.9.0.0/30", 30)], bytes(5)))
+    assert str(space.choose(4, [])) == "10.9.0.0/30"
+    assert str(space.choose(6, [])) == "fd00::/64"
+    with pytest.raises(SystemFailure, match="all predefined address pools have been fully subnetted"):
+        space.choose(4, nets("10.9.0.0/24"))
+
+
 def test_nothing_left_says_what_to_do():
     with pytest.raises(SystemFailure, match="--bip 10"):
         SPACE.choose(4, nets("0.0.0.0/0"))

@@ -8,7 +8,6 @@ from wherry.models.container import ContainerConfig, HostConfig
 from wherry.models.network import IpamPool
 from wherry.network import requests, sysctls
 from wherry.network.api import EndpointRequest
-from wherry.network.config import NetworkConfig
 from wherry.network.records import Network
 
 BRIDGE = Network(id="1" * 64, name="bridge", driver="bridge", created=0)
@@ -131,34 +130,6 @@ def test_what_is_no_network_sysctl_is_refused(name):
 
 def test_other_sysctls_are_somebody_elses():
     assert sysctls.network_only({"kernel.msgmax": "1", "net.ipv4.ip_forward": "1"}) == {"net/ipv4/ip_forward": "1"}
-
-
-class Settings:
-    bridge, bip, mtu, ip_masq, ip, ip_forward, firewall_backend = "", "", 0, True, "", False, "iptables"
-    firewall_watch = True
-
-
-def test_configuration_of_the_daemon():
-    config = NetworkConfig.of(Settings())
-    assert (config.bridge, config.mtu, config.masquerade, config.ip_forward) == ("wherry0", 1500, True, False)
-    assert config.firewall == "iptables"
-    none = Settings()
-    none.bridge = "none"
-    assert NetworkConfig.of(none).bridge == ""
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [{"bridge": name} for name in ("../../x", "a" * 16, "a b", ".", "..", "a/b", "-x", "a\n", "br'0")]
-    + [
-        {"bip": text}
-        for text in ("nonsense", "172.30.0.0/16", "172.30.255.255/16", "172.30.0.1/30", "172.30.0.1", "fd00::1/64")
-    ]
-    + [{"mtu": number} for number in (-1, 67, 65536)],
-)
-def test_configuration_that_cannot_work_is_refused(bad):
-    with pytest.raises(InvalidArgument):
-        NetworkConfig(**bad)
 
 
 LINKS = "can't be used with links. This would result in undefined behavior"

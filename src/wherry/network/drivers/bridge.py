@@ -109,8 +109,9 @@ class BridgeDriver:
             if address or present:
                 chosen.append(ipaddress.ip_interface(address or present))
                 continue
+            fallback = plan.fallback if version == 4 else plan.fallback6
             occupied = [*subnets.taken(netlink, index), *avoid]
-            subnet = plan.space.choose(version, occupied, before)
+            subnet = ipaddress.ip_network(fallback) if fallback else plan.space.choose(version, occupied, before)
             chosen.append(ipaddress.ip_interface(f"{subnet.network_address + 1}/{subnet.prefixlen}"))
         return chosen
 

@@ -54,8 +54,21 @@ DEFAULT_POOLS = (
     *(ipv4(f"172.{second}.0.0/16", 16) for second in range(17, 20)),
     *(ipv4(f"172.{second}.0.0/14", 16) for second in (20, 24, 28)),
     ipv4("192.168.0.0/16", 20),
+    ipv4("10.208.0.0/12", 24),
 )
-"""dockerd's pools in its order: 172.17.0.0/16 to 172.31.0.0/16, then /20s of 192.168.0.0/16."""
+"""dockerd's pools in its order: 172.17.0.0/16 to 172.31.0.0/16, then /20s of 192.168.0.0/16, which are 31 networks.
+What follows is ours: 4096 networks of 254 addresses, where few others are (Kubernetes has 10.96.0.0/12, 10.244.0.0/16).
+"""
+
+
+def pools(given: Sequence[Pool], global_id: bytes) -> tuple[Pool, ...]:
+    """Return the blocks of an engine: those of its settings; for a family without any the built-in ones."""
+    found = list(given)
+    if not any(each.base.version == 4 for each in given):
+        found += DEFAULT_POOLS
+    if not any(each.base.version == 6 for each in given):
+        found.append(unique_local(global_id))
+    return tuple(found)
 
 
 def unique_local(global_id: bytes) -> Pool:
@@ -84,10 +97,14 @@ class AddressSpace:
         for pool in self.pools:
             if pool.base.version == version and (found := pool.first_free(ranges)) is not None:
                 return found
-        example = "--bip 10.200.0.1/16" if version == 4 else "--bip6 fd00:200::1/64"
+        bridge, base = "--bip 10.200.0.1/16", "10.64.0.0/12,size=24"
+        if version == 6:
+            bridge, base = "--bip6 fd00:200::1/64", "fd00::/48,size=64"
         raise SystemFailure(
-            f"could not find an available, non-overlapping IPv{version} address pool among the defaults: name one "
-            f"yourself, with --subnet for a network, or with {example} for the default bridge"
+            "all predefined address pools have been fully subnetted: no IPv"
+            f"{version} subnet is left that overlaps no network, route or name server of this machine. Remove networks "
+            f"that nobody needs (docker network prune), name a subnet with --subnet (for the default bridge {bridge}), "
+            f"or give the daemon more with --default-address-pool base={base}"
         )
 
 
@@ -112,9 +129,9 @@ def taken(netlink: NetlinkSocket, but_link: int = 0) -> list[Subnet]:
         if each.prefix and (not but_link or each.link != but_link)
     ]
     used += [ipaddress.ip_network(each) for each in nameservers()]
-    return [each for each in used if not _on_every_link(each)]
+    return [each for each in used if not on_every_link(each)]
 
 
-def _on_every_link(subnet: Subnet) -> bool:
+def on_every_link(subnet: Subnet) -> bool:
     """Whether every link has these addresses, so that they say nothing."""
     return isinstance(subnet, ipaddress.IPv6Network) and (subnet.subnet_of(LINK_LOCAL) or subnet.subnet_of(MULTICAST))
