@@ -133,9 +133,10 @@ class Networks:
         """Return the name of the table with the rules of a network, "" when it has none."""
         return self._directory.rules_table if network.driver == "bridge" else ""
 
-    def host_gateway(self) -> str:
-        """Return the host's address on the default bridge, "" when there is none."""
-        return next((entry.network.gateway for entry in self._directory if entry.network.name == BRIDGE), "")
+    def host_gateways(self) -> tuple[str, ...]:
+        """Return the host's addresses on the default bridge, of each family that it has."""
+        bridge = next((entry.network for entry in self._directory if entry.network.name == BRIDGE), None)
+        return tuple(filter(None, (bridge.gateway, bridge.gateway6))) if bridge is not None else ()
 
     def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
         """Return the endpoints a container has now."""

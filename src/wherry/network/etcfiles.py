@@ -40,6 +40,7 @@ _HEADER = """\
 # has been modified.
 
 """
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 _TOKEN = re.compile(r"[^\s\x00-\x1f\x7f#;]+")
 
 
@@ -81,9 +82,9 @@ def render(
     addresses: Sequence[str],
     resolution: str,
     options: Options,
-    gateway: str,
+    gateways: Sequence[str],
 ) -> dict[str, str]:
-    """Return the texts by file name. addresses: those of the container itself; gateway: what host-gateway means.
+    """Return the texts by file name. addresses: those of the container itself; gateways: what host-gateway means.
 
     resolution: who resolves names: HOST (it is in that network), OURS (our name server), OTHERS (those of the host
     that it can reach).
@@ -93,7 +94,7 @@ def render(
     if resolution == HOST and not options.hosts:
         hosts = host.hosts
     else:
-        hosts = hosts_text(hostname, domainname, addresses, options.hosts, gateway)
+        hosts = hosts_text(hostname, domainname, addresses, options.hosts, gateways)
     return {
         "hosts": hosts,
         "resolv.conf": resolver(host, options, resolution, addresses),
@@ -129,14 +130,14 @@ def check_hostname(hostname: str, domainname: str = "") -> None:
 
 
 def hosts_text(
-    hostname: str, domainname: str, own: Sequence[str], extra: Sequence[tuple[str, str]], gateway: str
+    hostname: str, domainname: str, own: Sequence[str], extra: Sequence[tuple[str, str]], gateways: Sequence[str]
 ) -> str:
     """Return a hosts file: the fixed names, those added by the user, then the container's own."""
     lines = []
     for name, address in extra:
-        if address == HOST_GATEWAY and not gateway:
+        if address == HOST_GATEWAY and not gateways:
             raise InvalidArgument("unable to derive the IP value for host-gateway")
-        lines.append(f"{gateway if address == HOST_GATEWAY else address}\t{name}\n")
+        lines += [f"{each}\t{name}\n" for each in (gateways if address == HOST_GATEWAY else (address,))]
     return _HOSTS + "".join(lines) + own_lines(hostname, domainname, own)
 
 
@@ -237,7 +238,11 @@ def _is_address(word: str) -> bool:
 
 
 def _address(word: str, complaint: str) -> str:
+    """Return an address as text; the zone of a link-local one is one word too, which Python does not care for."""
+    zone = word.partition("%")[2]
     try:
+        if "%" in word and not _ZONE.fullmatch(zone):
+            raise ValueError(f"{zone!r} is no zone")
         return str(ipaddress.ip_address(word))
     except ValueError as error:
         raise InvalidArgument(complaint.format(word)) from error

@@ -216,7 +216,7 @@ class Launching:
                 addresses=etcfiles.addresses(sandbox.endpoints if sandbox else ()),
                 resolution=self._resolution(record),
                 options=replace(options, hosts=(*options.hosts, *self.links.hosts(record))),
-                gateway=self.networks.host_gateway(),
+                gateways=self.networks.host_gateways(),
             )
             for name, text in texts.items():
                 _replace(root / name, text)

@@ -31,20 +31,20 @@ BASED = "# Based on host file: '/etc/resolv.conf' (legacy)\n"
     ],
 )
 def test_hosts_names_the_container(hostname, domainname, line):
-    assert etcfiles.hosts_text(hostname, domainname, ["172.17.0.2"], (), "") == HOSTS + line
+    assert etcfiles.hosts_text(hostname, domainname, ["172.17.0.2"], (), ()) == HOSTS + line
 
 
 def test_hosts_of_the_user_come_before_the_container():
     options = Options.of(
         HostConfig(extra_hosts=["foo:1.2.3.4", "gw:host-gateway", "six:[::1]", "seven:::2", "e=1.1.1.1"])
     )
-    assert etcfiles.hosts_text("hh", "", ["172.17.0.3"], options.hosts, "172.17.0.1") == HOSTS + (
+    assert etcfiles.hosts_text("hh", "", ["172.17.0.3"], options.hosts, ["172.17.0.1"]) == HOSTS + (
         "1.2.3.4\tfoo\n172.17.0.1\tgw\n::1\tsix\n::2\tseven\n1.1.1.1\te\n172.17.0.3\thh\n"
     )
 
 
 def test_no_address_no_line():
-    assert etcfiles.hosts_text("hh", "", [], (), "") == HOSTS
+    assert etcfiles.hosts_text("hh", "", [], (), ()) == HOSTS
 
 
 def resolv(text: str, host: HostConfig | None = None, *, own: bool = True, ipv6: bool = False) -> str:
@@ -169,14 +169,14 @@ def test_a_hostname_that_dockerd_takes_is_taken(name):
 
 def test_host_gateway_needs_a_gateway():
     with pytest.raises(InvalidArgument, match="unable to derive the IP value for host-gateway"):
-        etcfiles.hosts_text("a", "", [], [("gw", "host-gateway")], "")
+        etcfiles.hosts_text("a", "", [], [("gw", "host-gateway")], ())
 
 
 def test_render_writes_three_files(monkeypatch):
     monkeypatch.setattr(
         etcfiles.hostfiles, "read", lambda own_namespace: HostFiles("the host's", "nameserver 9.9.9.9\n")
     )
-    common = {"hostname": "hh", "domainname": "", "addresses": ["172.17.0.2"], "gateway": "172.17.0.1"}
+    common = {"hostname": "hh", "domainname": "", "addresses": ["172.17.0.2"], "gateways": ["172.17.0.1"]}
     own = etcfiles.render(**common, resolution=etcfiles.OTHERS, options=Options())
     assert own["hosts"].endswith("172.17.0.2\thh\n")
     assert own["hostname"] == "hh\n"
@@ -195,3 +195,23 @@ def test_addresses_of_endpoints():
         Endpoint("m", "none", "f", "", ""),
     ]
     assert etcfiles.addresses(endpoints) == ("172.17.0.2", "fd00::2")
+
+
+def test_the_host_has_an_address_of_each_family():
+    text = etcfiles.hosts_text("a", "", ["10.0.0.2", "fd00::2"], [("gw", "host-gateway")], ["10.0.0.1", "fd00::1"])
+    assert text == HOSTS + "10.0.0.1\tgw\nfd00::1\tgw\n10.0.0.2\ta\nfd00::2\ta\n"
+
+
+ZONES = ["fe80::1%eth0\nsearch evil", "fe80::1%eth0 x", "fe80::1%", "fe80::1%a/b", "fe80::1%" + "e" * 16]
+
+
+@pytest.mark.parametrize("word", ZONES)
+def test_the_zone_of_an_address_is_one_word(word):
+    with pytest.raises(InvalidArgument):
+        Options.of(HostConfig(dns=[word]))
+    with pytest.raises(InvalidArgument):
+        Options.of(HostConfig(extra_hosts=[f"x={word}"]))
+
+
+def test_an_address_with_a_zone():
+    assert Options.of(HostConfig(dns=["fe80::1%eth0"])).nameservers == ("fe80::1%eth0",)
