@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 COLLECT = 0.2
 PAUSE = 1.0
 RETRY = 30.0
+ATTEMPTS = 10
 
 
 class Upkeep:
@@ -53,6 +54,7 @@ class Upkeep:
         self._watch: RulesetWatch | None = None
         self._bus: Firewalld | None = None
         self._due = 0.0
+        self._attempts = 0
         self._next_attempt = 0.0
         self._last = 0.0
 
@@ -146,6 +148,11 @@ class Upkeep:
             self.restore()
         except (OSError, EngineError) as error:
             log.error("firewall not restored", extra={"error": str(error)})
+            if self._attempts < ATTEMPTS:  # who took them away may not be done: dockerd's start takes a second
+                self._attempts += 1
+                self._due = self._last + PAUSE
+            return
+        self._attempts = 0
 
     def _take_note(self) -> None:
         assert self._firewall is not None

@@ -10,7 +10,9 @@
     filter DOCKER-BRIDGE             -o BRIDGE -j DOCKER
     filter DOCKER                    -d CONTAINER ! -i BRIDGE -o BRIDGE -p tcp --dport PORT -j ACCEPT    per port
                                      ! -i BRIDGE -o BRIDGE -j DROP
-    nat PREROUTING, OUTPUT           addrtype --dst-type LOCAL -j DOCKER
+    nat PREROUTING, OUTPUT           addrtype --dst-type LOCAL -j DOCKER          (OUTPUT: ! -d 127.0.0.0/8)
+    nat OUTPUT                       -d 127.0.0.0/8 -j wherry-BRIDGE              our own chain, with our ports alone:
+                                     for dockerd's, docker-proxy listens there
     nat DOCKER                       -p tcp --dport PORT -j DNAT --to-destination CONTAINER:PORT         per port
     nat POSTROUTING                  -s SUBNET ! -o BRIDGE -j MASQUERADE
     raw PREROUTING                   -d CONTAINER ! -i BRIDGE -j DROP                                    per container
@@ -45,11 +47,17 @@ CHAINS = {
 }
 USER = "DOCKER-USER"
 PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+OWN = "nat"
+"""The table that has a chain of the engine's own, with its comment as the name, in IPv4."""
 OF_PORTS = {("filter", "DOCKER"), ("nat", "DOCKER"), ("raw", "PREROUTING")}
-"""Chains that are as long as there are ports; the order of ours in them does not matter, but for `first`."""
 TAG = re.compile(r"wherry-[A-Za-z0-9_.-]+")
 _WORD = re.compile(r"!|[A-Za-z0-9_.:/,\[\]-]+")
 _LOOPBACK = "127.0.0.0/8"
+
+
+def of_ports(table: str, chain: str) -> bool:
+    """Whether a chain is as long as there are ports, so that the order of ours in it does not matter."""
+    return (table, chain) in OF_PORTS or bool(TAG.fullmatch(chain))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +91,11 @@ class Jumps:
 def jumps(family: int) -> tuple[Jumps, ...]:
     """Return what leads into the chains; it belongs to nobody: all engines and dockerd have the same.
 
-    To ::1 nothing can be led: its packets leave the loopback link by no setting.
+    Without 127.0.0.0/8, as with dockerd: packets to its ports there must reach docker-proxy. To ::1 nothing can be led
+    at all: its packets leave the loopback link by no setting.
     """
     local = "-m addrtype --dst-type LOCAL -j DOCKER"
+    here = _LOOPBACK if family == 4 else "::1/128"
     return (
         Jumps("filter", "FORWARD", (f"-j {USER}", "-j DOCKER-FORWARD"), on_top=True),
         Jumps(
@@ -93,7 +103,7 @@ def jumps(family: int) -> tuple[Jumps, ...]:
             on_top=True,
         ),
         Jumps("nat", "PREROUTING", (local,)),
-        Jumps("nat", "OUTPUT", (local if family == 4 else f"! -d ::1/128 {local}",)),
+        Jumps("nat", "OUTPUT", (f"! -d {here} {local}",)),
     )
 
 
@@ -140,14 +150,18 @@ def _network(tag: str, family: int, rules: BridgeRules) -> _Network | None:
 def of_engine(tag: str, family: int) -> list[Rule]:
     """Return the rules that an engine has whatever its networks are: 127.0.0.0/8 is nobody's on a wire.
 
-    route_localnet on a bridge would let its containers send there, and the host answer (CVE-2020-8558).
+    route_localnet on a bridge would let its containers send there, and the host answer (CVE-2020-8558). What the host
+    itself sends there may be for one of our ports.
     """
     if not TAG.fullmatch(tag):
         raise InvalidArgument(f"invalid name {tag!r} of an engine's rules")
     if family == 6:
         return []
-    comment = ("-m", "comment", "--comment", tag, "-j", "DROP")
-    return [Rule("raw", "PREROUTING", (flag, _LOOPBACK, "!", "-i", "lo", *comment)) for flag in ("-s", "-d")]
+    comment = ("-m", "comment", "--comment", tag, "-j")
+    strange = [
+        Rule("raw", "PREROUTING", (flag, _LOOPBACK, "!", "-i", "lo", *comment, "DROP")) for flag in ("-s", "-d")
+    ]
+    return [*strange, Rule("nat", "OUTPUT", ("-d", _LOOPBACK, *comment, tag))]
 
 
 def of_bridge(tag: str, family: int, rules: BridgeRules) -> list[Rule]:
@@ -235,7 +249,12 @@ def of_forward(tag: str, rules: BridgeRules, forward: Forward) -> list[Rule]:
     if net.family == 6:
         match = f"! -s fe80::/10 {match}"
     where = f"[{target}]:{inner}" if net.family == 6 else f"{target}:{inner}"
-    return [*accept, net.rule("nat", "DOCKER", match, f"DNAT --to-destination {where}")]
+    places = ["DOCKER"] if net.family == 6 or not _on_loopback(forward.address) else ["DOCKER", tag]
+    return [*accept, *(net.rule("nat", place, match, f"DNAT --to-destination {where}") for place in places)]
+
+
+def _on_loopback(address: str) -> bool:
+    return not address or ipaddress.ip_address(address).is_loopback
 
 
 def _accepted(net: _Network, target: str, port: str) -> list[Rule]:

@@ -111,7 +111,8 @@ class Iptables:
         for table in chains.TABLES:
             changes = _changed(saved, table, wanted, self._tag)
             if wanted:  # not for a family that no network has
-                changes = [*_made(saved, table), *_joined(saved, table, family), *changes]
+                own = self._tag if table == chains.OWN and family == 4 else ""
+                changes = [*_made(saved, table, own), *_joined(saved, table, family), *changes]
             if changes:
                 lines += [f"*{table}", *changes, "COMMIT"]
         if lines:
@@ -125,6 +126,7 @@ class Iptables:
             lines: list[str] = []
             for table in chains.TABLES:
                 changes = _changed(saved, table, {}, self._tag)
+                changes += [f"-X {self._tag}"] if (table, self._tag) in saved.policies else []
                 if not used:
                     changes += _unmade(saved, table, family)
                 if changes:
@@ -258,7 +260,7 @@ def _difference(key: tuple[str, str], have: list[str], wanted: list[Rule]) -> li
     texts = [each.text for each in ordered]
     if have == texts:
         return []
-    kept = Counter(have) & Counter(texts) if key in chains.OF_PORTS else Counter[str]()
+    kept = Counter(have) & Counter(texts) if chains.of_ports(*key) else Counter[str]()
     lines = [f"-D {key[1]} {text}" for text in _without(have, kept)]
     missing = set(_without(texts, kept))
     fresh = [each for each in ordered if each.text in missing]
@@ -276,8 +278,9 @@ def _without(texts: list[str], kept: Counter[str]) -> list[str]:
     return found
 
 
-def _made(saved: Saved, table: str) -> list[str]:
-    return [f"-N {name}" for name in chains.CHAINS[table] if (table, name) not in saved.policies]
+def _made(saved: Saved, table: str, own: str) -> list[str]:
+    names = [*chains.CHAINS[table], *([own] if own else [])]
+    return [f"-N {name}" for name in names if (table, name) not in saved.policies]
 
 
 def _joined(saved: Saved, table: str, family: int) -> list[str]:

@@ -14,7 +14,7 @@ from wherry.network.firewall.api import Firewall
 
 log = logging.getLogger(__name__)
 
-LEGACY = "/proc/net/ip_tables_names"
+LEGACY = "/proc/thread-self/net/ip_tables_names"
 """The tables of the legacy kind of iptables in this network namespace, a line each; only root can read it."""
 
 

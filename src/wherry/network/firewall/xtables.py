@@ -63,7 +63,7 @@ def parse(text: str) -> Saved:
 
 def available(family: int) -> bool:
     """Whether the programs of a family are there, and the family is."""
-    if family == 6 and not os.path.exists("/proc/net/if_inet6"):
+    if family == 6 and not os.path.exists("/proc/thread-self/net/if_inet6"):
         return False
     return shutil.which(f"{_NAMES[family]}-restore", path=PATH) is not None
 

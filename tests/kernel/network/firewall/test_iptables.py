@@ -60,6 +60,7 @@ DOCKERD = """
 -A DOCKER-ISOLATION-STAGE-1 -i br-rou ! -o br-rou -j DOCKER-ISOLATION-STAGE-2
 *nat
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
 -A POSTROUTING -s 10.104.0.0/24 ! -o br-unp -j MASQUERADE
 -A POSTROUTING -s 10.103.0.0/24 ! -o br-icc -j MASQUERADE
 -A POSTROUTING -s 10.101.0.0/24 ! -o br-nat -j MASQUERADE
@@ -83,7 +84,9 @@ OURS = {
     "filter DOCKER ! -i br-iso -o br-iso -j DROP",
     "filter DOCKER-BRIDGE -o br-int -j DOCKER",
     "filter DOCKER-BRIDGE -o br-iso -j DOCKER",
-    "nat OUTPUT -m addrtype --dst-type LOCAL -j DOCKER",
+    f"nat OUTPUT -d 127.0.0.0/8 -j {TAG}",
+    f"nat {TAG} -p tcp -m tcp --dport 7080 -j DNAT --to-destination 10.101.0.2:80",
+    f"nat {TAG} -d 127.0.0.1/32 -p udp -m udp --dport 7081 -j DNAT --to-destination 10.101.0.2:81",
     "nat DOCKER -p tcp -m tcp --dport 7080 -j DNAT --to-destination 10.101.0.2:80",
     "nat DOCKER -d 127.0.0.1/32 -p udp -m udp --dport 7081 -j DNAT --to-destination 10.101.0.2:81",
     *(
@@ -282,3 +285,46 @@ def test_a_failure_says_which_line(engine):
     command("nft", "add chain ip filter FORWARD { type filter hook forward priority 5 ; }")
     with pytest.raises(SystemFailure):
         engine(firewall="iptables")
+
+
+@pytest.mark.parametrize("backend", ["iptables"])
+@isolated
+def test_a_program_on_loopback_keeps_the_port_that_dockerd_publishes(world):
+    """dockerd leads a port to a container everywhere but at 127.0.0.1, where docker-proxy listens."""
+    here = world()
+    here.serving(here.container("bridge", publish(80, 18080)).netns_fd, 80)
+    here.serving(None, 18090)
+    theirs = "-p tcp --dport 18090 -j DNAT --to-destination 203.0.113.9:80"
+    command("iptables", "-t", "nat", "-A", "DOCKER", *theirs.split())
+    assert seen(None, "127.0.0.1", 18090) == "127.0.0.1"
+    assert seen(None, "127.0.0.1", 18080) == "172.17.0.1"
+
+
+@pytest.mark.parametrize("backend", ["iptables"])
+@isolated
+def test_with_the_legacy_kind(world, monkeypatch, tmp_path):
+    for name in ("iptables", "ip6tables"):
+        for action in ("save", "restore"):
+            (tmp_path / f"{name}-{action}").symlink_to(f"/usr/sbin/{name}-legacy-{action}")
+    monkeypatch.setattr(xtables, "PATH", str(tmp_path))
+    here = world()
+    here.network("n", "10.1.0.0/24")
+    box, other = here.container("bridge", publish(80, 18080)), here.container("n")
+    here.serving(box.netns_fd, 80)
+    here.route("172.17.0.0/16")
+    assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
+    assert seen(None, "127.0.0.1", 18080) == "172.17.0.1"
+    assert seen(other.netns_fd, HOST, 18080)
+    assert shut(other.netns_fd, "172.17.0.2", 80)
+    assert shut(here.neighbour, "172.17.0.2", 80)
+    assert "DOCKER" not in command("nft", "list", "ruleset")
+    command("iptables-legacy", "-F")
+    command("iptables-legacy", "-t", "nat", "-F")
+    assert shut(here.neighbour, HOST, 18080)
+    here.networks.refresh_firewall()
+    assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
+    for name in ("c0", "c1"):
+        here.networks.close_sandbox(name)
+    assert here.networks.settle()
+    here.networks.stop(remove=True)
+    assert rules(command("iptables-legacy-save")) == set()
