@@ -123,6 +123,11 @@ def bind(text: str) -> str:
     return source + colon + rest
 
 
+def _idmap(value: str) -> str:
+    """The ids of a mount: "owner" when the key stands alone, else the mapping."""
+    return "owner" if value in ("true", "1") else value
+
+
 _MOUNT_WORDS = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
 
 
@@ -155,6 +160,8 @@ def mount(text: str) -> dict[str, Any]:
         result["Source"] = os.path.abspath(source) if result["Type"] == "bind" and source.startswith(".") else source
     if fields.pop("readonly", "false") in ("true", "1"):
         result["ReadOnly"] = True
+    if "idmap" in fields:
+        fields[f"{result['Type']}-idmap"] = fields.pop("idmap")
     _mount_options(result, fields)
     return result
 
@@ -168,6 +175,7 @@ def _mount_options(result: dict[str, Any], fields: dict[str, str]) -> None:
         "BindOptions": _bind_options(fields),
         "VolumeOptions": _volume_options(fields),
         "TmpfsOptions": _tmpfs_options(fields),
+        "ImageOptions": {"Subpath": fields.pop("image-subpath")} if "image-subpath" in fields else {},
     }
     for name in fields:
         raise ValueError(f"unexpected key '{name}' in '{name}={fields[name]}'")
@@ -188,6 +196,8 @@ def _bind_options(fields: dict[str, str]) -> dict[str, Any]:
         options["Propagation"] = fields.pop("bind-propagation")
     if _yes(fields.pop("bind-nonrecursive", "false")):
         options["NonRecursive"] = True
+    if "bind-idmap" in fields:
+        options["IDMap"] = _idmap(fields.pop("bind-idmap"))
     recursive = fields.pop("bind-recursive", "enabled")
     if recursive not in _RECURSIVE:
         raise ValueError(f"invalid value for bind-recursive: {recursive} (must be one of {', '.join(_RECURSIVE)})")
@@ -199,6 +209,8 @@ def _volume_options(fields: dict[str, str]) -> dict[str, Any]:
     driver: dict[str, Any] = {}
     if _yes(fields.pop("volume-nocopy", "false")):
         options["NoCopy"] = True
+    if "volume-idmap" in fields:
+        options["IDMap"] = _idmap(fields.pop("volume-idmap"))
     if "volume-subpath" in fields:
         options["Subpath"] = fields.pop("volume-subpath")
     if "volume-driver" in fields:

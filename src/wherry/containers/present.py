@@ -56,7 +56,8 @@ def status(record: Record, now: int, health: Health | None = None) -> str:
 
 def mount(record: MountRecord) -> Json:
     """Return one entry of Mounts."""
-    volume = {"Name": record.name} if record.type == "volume" else {}
+    named = {"volume": record.name, "image": record.image}.get(record.type)
+    volume = {} if named is None else {"Name": named}
     driver = {"Driver": record.driver} if record.type == "volume" else {}
     entry = {"Type": record.type, **volume, "Source": record.source, "Destination": record.destination}
     return entry | driver | {"Mode": record.mode, "RW": record.rw, "Propagation": record.propagation}

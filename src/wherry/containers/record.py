@@ -12,12 +12,14 @@ from wherry.models.container import ContainerConfig, HostConfig, NetworkingConfi
 
 
 class MountRecord(Model, frozen=True):
-    """A resolved mount. type: bind, volume or tmpfs; options as in Mount; destination: absolute and normal.
+    """A resolved mount. type: bind, volume, tmpfs or image; options as in Mount; destination: absolute and normal.
 
     source: for a bind the path on the host, for a volume where docker inspect shows it, "" for a tmpfs.
     make_source: a directory is made when nothing is at source. name: of the volume; anonymous: nobody gave it.
     subpath: the part of the volume that is mounted. copy: the image's content is copied into an empty volume. driver:
     of the volume; of one that is not "local", source is where it was mounted last.
+    idmap: "owner=UID:GID" (whose is the source is seen as that), or a mapping as in `runtime.idmaps`.
+    image: as the client named it; image_id, chain_id: what that was; source is then where the supervisor mounts it.
     """
 
     type: str
@@ -33,6 +35,10 @@ class MountRecord(Model, frozen=True):
     subpath: str = ""
     copy: bool = False
     driver: str = "local"
+    idmap: str = ""
+    image: str = ""
+    image_id: str = ""
+    chain_id: str = ""
 
 
 class Link(Model, frozen=True):

@@ -68,13 +68,16 @@ def move_mount(tree: int, target: int, path: str = "") -> None:
     check(_move_mount(const.SYS_move_mount, tree, b"", target, b"", _MOVE_FD_TO_FD), "move_mount", path)
 
 
-def mount_setattr(fd: int, attr_set: int, *, clear: int = 0, propagation: int = 0, recursive: bool = False) -> None:
+def mount_setattr(
+    fd: int, attr_set: int, *, clear: int = 0, propagation: int = 0, user_namespace: int = 0, recursive: bool = False
+) -> None:
     """Change the attributes (MOUNT_ATTR_*) or the propagation (MS_PRIVATE ...) of the mount `fd` refers to.
 
-    recursive: all mounts below too, in one step; 5.12. Raises OSError: EINVAL (unknown attribute), EPERM (locked).
+    user_namespace: with MOUNT_ATTR_IDMAP. recursive: all mounts below too, in one step; 5.12. Raises OSError: EINVAL
+    (unknown attribute), EPERM (locked).
     """
     flags = const.AT_EMPTY_PATH | (const.AT_RECURSIVE if recursive else 0)
-    attributes = struct.pack("QQQQ", attr_set, clear, propagation, 0)
+    attributes = struct.pack("QQQQ", attr_set, clear, propagation, user_namespace)
     check(_mount_setattr(const.SYS_mount_setattr, fd, b"", flags, attributes, len(attributes)), "mount_setattr")
 
 

@@ -26,9 +26,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from wherry.kernel import cgroup, const, fds, mountapi, namespaces
+from wherry.kernel.idmap import forked
 from wherry.runtime import channel, selfprotect
 from wherry.runtime.cgroups import Cgroup, detect
-from wherry.runtime.mountoptions import SUBPATH, parse
+from wherry.runtime.idmaps import map_owners
+from wherry.runtime.mountoptions import IDMAP, SUBPATH, parse
 from wherry.runtime.ops_volumes import fill_empty, open_part
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.phases import Marks
@@ -169,7 +171,7 @@ class Foreign:
                 os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             target = os.open(place, os.O_PATH | os.O_CLOEXEC)
             mountapi.move_mount(tree, target, place)
-            words = [word for word in entry["options"] if word != "tmpcopyup" and not word.startswith(SUBPATH)]
+            words = [word for word in entry["options"] if word != "tmpcopyup" and not word.startswith((SUBPATH, IDMAP))]
             reachable[number] = {**entry, "type": "bind", "source": place, "options": words}
         return reachable
 
@@ -237,15 +239,21 @@ class Foreign:
 def _is_out_of_reach(entry: dict[str, Any]) -> bool:
     """Whether the source of a bind mount is in another container, or a part of a volume, or to be filled first."""
     source, options = entry.get("source") or "", parse(entry.get("options") or ())
-    return entry["type"] == "bind" and bool(of_another(source)[0] or options.subpath or options.copy_up)
+    return entry["type"] == "bind" and bool(
+        of_another(source)[0] or options.subpath or options.copy_up or options.idmap
+    )
 
 
 def _tree(entry: dict[str, Any]) -> int:
     """Return a detached copy of what a mount has for its source."""
     options = parse(entry["options"])
     if options.subpath:
-        return open_part(entry["source"], options.subpath)
-    return copy_tree(entry["source"], const.AT_RECURSIVE if options.recursive else 0)
+        tree = open_part(entry["source"], options.subpath)
+    else:
+        tree = copy_tree(entry["source"], const.AT_RECURSIVE if options.recursive else 0)
+    if options.idmap:
+        map_owners(tree, entry["source"], options.idmap, forked)
+    return tree
 
 
 def _leave_mounts() -> None:

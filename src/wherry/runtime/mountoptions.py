@@ -37,6 +37,9 @@ _PROPAGATION = {
 SUBPATH = "x-subpath="
 """An option of ours, in the name space that fstab(5) leaves to applications."""
 
+IDMAP = "x-idmap="
+"""Another one: ids as this mount shows them, "uids=1000-0-1#1001-1-5;gids=...", each DISK-SEEN-COUNT."""
+
 LAYERS = "x-layers"
 """Another one: what is mounted is made of mounts that are in the mount namespace of the layers only (`selfprotect`)."""
 
@@ -48,6 +51,7 @@ class Options:
     """attributes, cleared: MOUNT_ATTR_* of the mount; recursive_*: of all mounts below it too. propagation: MS_* or 0.
 
     data: what the file system itself is told, "key" or "key=value". subpath: the part of a bind's source to mount.
+    idmap: see `IDMAP`.
     """
 
     attributes: int = 0
@@ -61,6 +65,7 @@ class Options:
     copy_up: bool = False
     layers: bool = False
     subpath: str = ""
+    idmap: str = ""
     data: tuple[str, ...] = ()
 
 
@@ -108,6 +113,8 @@ def _special(options: Options, word: str) -> bool:
         options.layers = True
     elif word.startswith(SUBPATH):
         options.subpath = word.removeprefix(SUBPATH)
+    elif word.startswith(IDMAP):
+        options.idmap = word.removeprefix(IDMAP)
     else:
         return word in _IGNORED
     return True

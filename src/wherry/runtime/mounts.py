@@ -35,7 +35,8 @@ class Mount:
 class VolumeMount:
     """One mount(2). place: a directory of the host. flags: MS_*. holder: the mount namespace that may have it, or "".
 
-    complaint: what is said before the reason when it fails.
+    complaint: what is said before the reason when it fails. options: as in `Mount`, for one that a storage driver
+    describes, which mount(2) cannot make.
     """
 
     place: str
@@ -45,7 +46,9 @@ class VolumeMount:
     data: str = ""
     holder: str = ""
     complaint: str = ""
+    options: tuple[str, ...] = ()
 
     def to_wire(self) -> list[Any]:
         """Return the message's element."""
-        return [self.place, self.fstype, self.device, self.flags, self.data, self.holder, self.complaint]
+        wire = [self.place, self.fstype, self.device, self.flags, self.data, self.holder, self.complaint]
+        return [*wire, list(self.options)]

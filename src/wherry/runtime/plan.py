@@ -19,6 +19,7 @@ from typing import Any
 
 from wherry.kernel import caps, const
 from wherry.runtime.cgroups import MountSources
+from wherry.runtime.idmaps import MapOwners
 from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import BindMount, MakeRoot, MountCgroups, MountFilesystem, MountRoot, Pivot
@@ -257,13 +258,17 @@ class _Source:
     recursive: bool = False
     subpath: str = ""
     held: bool = False
+    idmap: str = ""
 
 
 def _opening(sources: list[_Source]) -> list[Operation]:
     whole = tuple((each.key, each.path, each.target, each.recursive) for each in sources if not each.subpath)
     parts = tuple((each.key, each.path, each.subpath) for each in sources if each.subpath)
     steps: list[Operation] = [OpenSources(whole)] if whole else []
-    return [*steps, OpenParts(parts)] if parts else steps
+    if parts:
+        steps.append(OpenParts(parts))
+    mapped = tuple((each.key, each.path, each.idmap) for each in sources if each.idmap)
+    return [*steps, MapOwners(mapped)] if mapped else steps
 
 
 def _mounts(spec: Spec, cgroups: MountSources) -> tuple[list[Operation], list[_Source]]:
@@ -284,7 +289,8 @@ def _mounts(spec: Spec, cgroups: MountSources) -> tuple[list[Operation], list[_S
                 sources += [_Source(key + index, path, target) for index, (_, path) in enumerate(cgroups.binds)]
         elif options.bind or kind in ("bind", "volume"):
             steps.append(BindMount(key, source, target, options))
-            sources.append(_Source(key, source, target, options.recursive, options.subpath, kind == "volume"))
+            held = kind == "volume"
+            sources.append(_Source(key, source, target, options.recursive, options.subpath, held, options.idmap))
         else:
             steps.append(MountFilesystem(kind, source, target, options))
     return steps, sources

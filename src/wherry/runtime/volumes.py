@@ -16,7 +16,10 @@ import os
 from collections.abc import Iterable
 
 from wherry.kernel import const, mountapi, namespaces
+from wherry.runtime import selfprotect
+from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import VolumeMount
+from wherry.runtime.ops_mounts import attach_root, make_filesystem, mount_root
 from wherry.runtime.setup import reason
 from wherry.runtime.wire import SetupFailure
 
@@ -29,7 +32,7 @@ def mount_volumes(volumes: Iterable[VolumeMount]) -> SetupFailure | None:
         return SetupFailure.from_oserror("volume", "make a mount namespace for volumes", error)
     for volume in volumes:
         try:
-            _mount(volume)
+            _mount_image(volume) if volume.options else _mount(volume)
         except OSError as error:
             message = volume.complaint + reason(error)
             return SetupFailure("volume", "mount a volume", error.errno or 0, volume.place, message)
@@ -47,6 +50,22 @@ def _mount(volume: VolumeMount) -> None:
     finally:
         os.close(place)
         os.close(tree)
+
+
+def _mount_image(volume: VolumeMount) -> None:
+    """Mount what a storage driver describes: of layers that are mounted elsewhere, or of folders."""
+    options = parse(volume.options)
+    layers = selfprotect.layer_mounts()
+    if options.layers and layers is not None:
+        with namespaces.visiting_mounts(layers):
+            tree = make_filesystem(volume.fstype, volume.device, options.data, options.attributes)
+        attach_root(tree, volume.place)
+    else:
+        if volume.fstype == "overlay" and volume.device.startswith("/"):
+            os.chdir(volume.device)  # its options name folders below it (snapshots overlay2)
+        tree = mount_root(volume.fstype, volume.device, options, volume.place)
+        os.chdir("/")
+    os.close(tree)
 
 
 def _taken(volume: VolumeMount) -> int:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec import structs
 
 from wherry.containers.record import MountRecord
-from wherry.errors import InvalidArgument, NotImplementedHere, SystemFailure
+from wherry.errors import InvalidArgument, SystemFailure
 from wherry.models.container import ContainerConfig, HostConfig, MountPoint
+from wherry.services import owners
 from wherry.volumes import backing, names
 from wherry.volumes.records import LOCAL, invent_name
 
@@ -54,6 +55,10 @@ def clean_destination(text: str, spec: str) -> str:
 
 def _check_mode(mode: str) -> set[str]:
     words = mode.split(",") if mode else []
+    mapped = [word for word in words if owners.asked(word)]
+    if len(mapped) > 1:
+        raise InvalidArgument(f"invalid mode: {mode}")
+    words = [word for word in words if word not in mapped]
     for word in words:
         if not any(word in kind for kind in KINDS_OF_MODE):
             raise InvalidArgument(f"invalid mode: {mode}")
@@ -73,13 +78,14 @@ def parse_bind(spec: str, driver: str = "") -> Wanted:
         return anonymous(clean_destination(spec, where), driver, mode="z")
     mode = parts[2] if len(parts) == 3 else ""
     words = _check_mode(mode)
+    idmap = owners.of_words(mode.split(","))
     destination = clean_destination(parts[1], where)
     writable = "ro" not in words
     if kind == "volume":
         if words & PROPAGATIONS:
             raise InvalidArgument(f"{where}field BindOptions must not be specified")
         record = _volume(parts[0], destination, driver, rw=writable, copy="nocopy" not in words)
-        return Wanted(structs.replace(record, mode=mode or "z"))
+        return Wanted(structs.replace(record, mode=mode or "z", idmap=idmap))
     if "nocopy" in words:
         raise InvalidArgument(f"{where}field VolumeOptions must not be specified")
     propagation = next(iter(words & PROPAGATIONS), "rprivate")
@@ -92,6 +98,7 @@ def parse_bind(spec: str, driver: str = "") -> Wanted:
         propagation=propagation,
         options=("rbind", propagation, *(() if writable else ("rro",))),
         make_source=True,
+        idmap=idmap,
     )
     return Wanted(record)
 
@@ -135,8 +142,6 @@ def make_source(record: MountRecord) -> None:
 
 def parse_mount(mount: MountPoint) -> Wanted:
     """Return what one --mount asks for; raises InvalidArgument or NotFound with dockerd's text."""
-    if mount.type == "image":
-        raise NotImplementedHere("mounts of type image are not there yet; use type=volume or type=bind")
     parse = _PARSERS.get(mount.type)
     if parse is None:
         raise InvalidArgument(f'invalid mount config for type "{mount.type}": mount type unknown')
@@ -170,6 +175,7 @@ def _bind_mount(mount: MountPoint, target: str, where: str) -> Wanted:
         propagation=propagation,
         options=("bind" if options.get("NonRecursive") else "rbind", propagation, *_access(mount, options)),
         make_source=create,
+        idmap=owners.of_options(options, where),
     )
     return Wanted(record)
 
@@ -199,12 +205,35 @@ def _volume_mount(mount: MountPoint, target: str, where: str) -> Wanted:
         if subpath:
             raise InvalidArgument(f"{where}must not set Subpath when using anonymous volumes")
         wanted = anonymous(target, str(driver.get("Name") or ""), mode="z")
-        return Wanted(structs.replace(wanted.record, copy=copy), given, labels)
-    if subpath.startswith("/") or os.path.normpath(subpath).split("/")[0] == "..":
-        raise InvalidArgument(f"{where}subpath must be a relative path within the volume")
+        idmap = owners.of_options(options, where)
+        return Wanted(structs.replace(wanted.record, copy=copy, idmap=idmap), given, labels)
+    _check_subpath(subpath, where)
     name = str(driver.get("Name") or "")
     record = _volume(mount.source, target, name, rw=not mount.read_only, copy=copy)
-    return Wanted(structs.replace(record, subpath=subpath), given, labels)
+    return Wanted(structs.replace(record, subpath=subpath, idmap=owners.of_options(options, where)), given, labels)
+
+
+def _check_subpath(subpath: str, where: str) -> None:
+    if subpath.startswith("/") or os.path.normpath(subpath).split("/")[0] == "..":
+        raise InvalidArgument(f"{where}subpath must be a relative path within the volume")
+
+
+def _image_mount(mount: MountPoint, target: str, where: str) -> Wanted:
+    subpath = str((mount.image_options or {}).get("Subpath") or "")
+    if not mount.source:
+        raise InvalidArgument(f"{where}field Source must not be empty")
+    _check_subpath(subpath, where)
+    record = MountRecord(
+        type="image",
+        source="",
+        destination=target,
+        rw=False,
+        propagation="rprivate",
+        options=("rbind", "rprivate", "rro"),
+        subpath=subpath,
+        image=mount.source,
+    )
+    return Wanted(record)
 
 
 def _tmpfs_mount(mount: MountPoint, target: str, where: str) -> Wanted:
@@ -230,7 +259,7 @@ def _tmpfs_mount(mount: MountPoint, target: str, where: str) -> Wanted:
     )
 
 
-_PARSERS = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount}
+_PARSERS = {"bind": _bind_mount, "volume": _volume_mount, "tmpfs": _tmpfs_mount, "image": _image_mount}
 
 
 def parse_volumes_from(spec: str) -> tuple[str, bool]:
@@ -239,7 +268,7 @@ def parse_volumes_from(spec: str) -> tuple[str, bool]:
         raise InvalidArgument("volumes-from specification cannot be an empty string")
     name, _, mode = spec.partition(":")
     words = _check_mode(mode)
-    if words & (PROPAGATIONS | {"nocopy"}):
+    if words & (PROPAGATIONS | {"nocopy"}) or any(owners.asked(word) for word in mode.split(",")):
         raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
     return name, "ro" not in words
 
@@ -268,7 +297,8 @@ def resolve(host: HostConfig, config: ContainerConfig, inherited: Iterable[Wante
     for each in found.values():
         if each.options and names.driver(each.record.driver) == LOCAL:
             backing.check(each.record.name, each.options)
-    return tuple(sorted(found.values(), key=lambda each: each.record.destination.count("/")))
+    settled = [replace(each, record=owners.settled(each.record, config.user)) for each in found.values()]
+    return tuple(sorted(settled, key=lambda each: each.record.destination.count("/")))
 
 
 def _check_unique(destinations: Iterable[str]) -> None:

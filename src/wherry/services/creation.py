@@ -15,7 +15,7 @@ from msgspec import structs
 
 from wherry.containers import names, restart, signals
 from wherry.containers.catalog import Catalog, Container
-from wherry.containers.record import Record
+from wherry.containers.record import MountRecord, Record
 from wherry.errors import EngineError, InvalidArgument, NotFound, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
@@ -31,7 +31,7 @@ from wherry.network import etcfiles, ports
 from wherry.network.controller import Networks
 from wherry.network.requests import check_mode, check_settings
 from wherry.oci import validate
-from wherry.services import binds, containerlogs, endpoints, links, merge
+from wherry.services import binds, containerlogs, endpoints, imagemounts, links, merge
 from wherry.services.binds import Wanted
 from wherry.services.pace import at_their_pace
 from wherry.services.provision import Provision, volume_names
@@ -108,12 +108,17 @@ class Creation:
             driver=self.snapshotter.name,
             path=path,
             args=args,
-            mounts=tuple(self.provision.located(each.record) for each in wanted),
+            mounts=self._located(container_id, wanted),
             links=links.resolve(host, self.catalog),
         )
         self._check_network(record)
         containerlogs.target(record, self.settings.container_root(record.id))
         return record, wanted, warnings
+
+    def _located(self, container_id: str, wanted: Sequence[Wanted]) -> tuple[MountRecord, ...]:
+        root = self.settings.container_root(container_id)
+        found = (imagemounts.located(each.record, root, self.images) for each in wanted)
+        return tuple(self.provision.located(each) for each in found)
 
     def _inherited(self, host: HostConfig) -> list[Wanted]:
         """Return the mounts of other containers that this one is to have too (--volumes-from)."""

@@ -54,7 +54,16 @@ class ImageService:
         self.bus.publish("image", "tag", image.id, {"name": name})
 
     def _users(self, image_id: str) -> list[tuple[str, bool]]:
-        return [(each.id, each.record.state.active) for each in self.catalog if each.record.image_id == image_id]
+        """Return the containers that stand on an image or have it mounted, and whether that is for good.
+
+        A container that does not run keeps the layers that it stands on; what it mounts it has to find at its start.
+        """
+        found = []
+        for each in self.catalog:
+            mounted = any(mount.image_id == image_id for mount in each.record.mounts)
+            if mounted or each.record.image_id == image_id:
+                found.append((each.id, mounted or each.record.state.active))
+        return found
 
     async def remove(self, ref: str, *, force: bool, noprune: bool, platform: str) -> list[Json]:
         """DELETE /images/NAME."""

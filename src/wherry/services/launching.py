@@ -28,7 +28,7 @@ from wherry.runtime.cgroups import Cgroup, grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
-from wherry.services import binds, containerlogs, endpoints, ports
+from wherry.services import binds, containerlogs, endpoints, imagemounts, ports
 from wherry.services.attachments import Attachments
 from wherry.services.confinement import Confinement
 from wherry.services.links import Links
@@ -119,11 +119,15 @@ class Launching:
         """See to it that what is mounted is there; return the volumes that the supervisor has to mount itself."""
         for each in record.mounts:
             binds.make_source(each)
+        images: tuple[VolumeMount, ...] = ()
+        if any(each.type == "image" for each in record.mounts):
+            images = await asyncio.to_thread(imagemounts.to_mount, record, self.snapshotter)
         file_systems = self.provision.file_systems(record)
         await held.enter_async_context(self.provision.holding(file_systems))
         if not file_systems:
-            return ()
-        return await asyncio.to_thread(self.provision.volume_mounts, record, file_systems)
+            return images
+        return (*images, *await asyncio.to_thread(self.provision.volume_mounts, record, file_systems))
+
     async def _mounted(self, container: Container, undo: AsyncExitStack) -> Record:
         """Have plugins mount their volumes, and write down where."""
         record = container.record

@@ -33,13 +33,15 @@ from wherry.errors import (
 )
 from wherry.failpoints import reach
 from wherry.kernel import const, mountapi
+from wherry.kernel.idmap import spawned
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.rootfs import joining
 from wherry.rootfs.joining import Known, NotThere, Running
 from wherry.runtime import mountoptions
+from wherry.runtime.idmaps import map_owners
 from wherry.runtime.ops_mounts import apply_options, make_filesystem
 from wherry.runtime.ops_volumes import open_part
-from wherry.services import binds
+from wherry.services import binds, imagemounts
 from wherry.services.binds import Wanted
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
@@ -82,7 +84,7 @@ class Mounting:
         container = self.lifecycle.catalog.resolve(ref)
         driver = container.record.host_config.volume_driver
         host = HostConfig(binds=asked.binds, mounts=asked.mounts, volume_driver=driver)
-        wanted = binds.resolve(host, ContainerConfig())
+        wanted = binds.resolve(host, ContainerConfig(user=container.record.config.user))
         if not wanted:
             raise InvalidArgument("no mount given, such as /srv/data:/data")
         async with container.lock:
@@ -101,7 +103,8 @@ class Mounting:
     async def _add(self, container: Container, host: HostConfig, wanted: Sequence[Wanted]) -> None:
         provision, before = self.lifecycle.provision, container.record
         fresh = provision.missing(wanted)
-        added = [provision.located(each.record) for each in wanted]
+        root, images = self.lifecycle.settings.container_root(container.id), self.lifecycle.images
+        added = [provision.located(imagemounts.located(each.record, root, images)) for each in wanted]
         if before.state.alive and any(each.type == "volume" and each.driver != LOCAL for each in added):
             raise NotImplementedHere("a plugin's volume for a container that runs: stop it, add the mount, start it")
         try:
@@ -193,6 +196,8 @@ class Mounting:
                 f"volume {mount.name} is a file system of its own, which is mounted before a container starts: "
                 f"stop {container.name} first"
             )
+        if mount.type == "image":
+            return imagemounts.opened(mount, self.lifecycle.snapshotter, self.lifecycle.settings.rootfs_path)
         binds.make_source(mount)
         wanted = provision.mount(mount, ())
         options = mountoptions.parse(wanted.options)
@@ -208,6 +213,8 @@ class Mounting:
             raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
         try:
             apply_options(tree, options)
+            if options.idmap:
+                map_owners(tree, wanted.source, options.idmap, spawned)
         except OSError as error:
             os.close(tree)
             raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
@@ -233,6 +240,11 @@ class Mounting:
         if mount.type == "volume" and provision.behind(mount).mounted:
             return Known(provision.behind(mount).fstype)
         source = provision.host_path(mount)
+        if mount.type == "image":
+            view = self.lifecycle.snapshotter.view(mount.chain_id)
+            if view.type != "bind":
+                return Known(view.type)
+            source = view.source
         try:
             fd = open_part(source, mount.subpath) if mount.subpath else os.open(source, const.O_PATH | os.O_CLOEXEC)
         except OSError:

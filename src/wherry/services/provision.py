@@ -20,12 +20,13 @@ from msgspec import structs
 
 from wherry.containers.catalog import Catalog
 from wherry.containers.record import MountRecord, Record
-from wherry.errors import Conflict, EngineError, SystemFailure
+from wherry.errors import Conflict, EngineError, InvalidArgument, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.kernel import procfs
-from wherry.runtime.mountoptions import SUBPATH
+from wherry.runtime.mountoptions import IDMAP, SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
+from wherry.services import owners
 from wherry.services.binds import Wanted
 from wherry.services.pace import at_their_pace
 from wherry.services.population import Population, can_be_opened
@@ -43,8 +44,8 @@ log = logging.getLogger(__name__)
 class Place:
     """A mount of a container as the host can reach it, running or not.
 
-    kind: bind, volume, tmpfs, or "mounted" for a volume that is there only in containers that run. source: a path on
-    the host, "" for a tmpfs. subpath: to be opened below source without leaving it (RESOLVE_BENEATH), "" for all of it.
+    kind: bind, volume, tmpfs, or "mounted" for what is there only in containers that run. source: a path on the host,
+    "" for a tmpfs. subpath: to be opened below source without leaving it (RESOLVE_BENEATH), "" for all of it.
     """
 
     destination: str
@@ -218,7 +219,8 @@ class Provision:
         return tuple(sorted(found, key=lambda place: place.destination.count("/")))
 
     def _place(self, mount: MountRecord) -> Place:
-        kind = "mounted" if mount.type == "volume" and self.behind(mount).while_used else mount.type
+        elsewhere = mount.type == "image" or (mount.type == "volume" and self.behind(mount).while_used)
+        kind = "mounted" if elsewhere else mount.type
         return Place(mount.destination, kind, self.host_path(mount), mount.subpath, not mount.rw)
 
     def host_path(self, mount: MountRecord) -> str:
@@ -264,6 +266,11 @@ class Provision:
     def mount(self, record: MountRecord, rootfs: Sequence[Mount]) -> Mount:
         """Return a mount as the runtime takes it. Raises SystemFailure, NotFound."""
         options = record.options
+        if record.idmap:
+            options += (f"{IDMAP}{owners.mapping(record, self._owned(record))}",)
+        if record.type == "image":
+            part = (f"{SUBPATH}{record.subpath}",) if record.subpath else ()
+            return Mount("volume", record.source, record.destination, (*options, *part))
         if record.type != "volume":
             return Mount(record.type, record.source or record.type, record.destination, options)
         behind = self.behind(record)
@@ -276,6 +283,15 @@ class Provision:
             options += ("tmpcopyup",)
         kind = "volume" if behind.mounted else "bind"
         return Mount(kind, source, record.destination, (*options, *(behind.attributes if behind.bind else ())))
+
+    def _owned(self, record: MountRecord) -> str:
+        """Return the path whose owner a mount with `idmap` goes by; raises InvalidArgument when there is none."""
+        if record.type == "volume" and self.behind(record).mounted:
+            raise InvalidArgument(
+                f"volume {record.name} is mounted for its containers alone, and whose it is cannot be seen before: "
+                "give the mapping, as idmap=uids=1000-0-1;gids=1000-0-1"
+            )
+        return self.host_path(record)
 
     # Remove
 

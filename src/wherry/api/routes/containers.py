@@ -79,6 +79,8 @@ class Containers:
         if body is None and not request.body.received:
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         wanted = parse_create(body)
+        if request.version < (1, 48) and any(each.type == "image" for each in wanted.host_config.mounts or ()):
+            raise InvalidArgument('Mount type "Image" needs API v1.48 or newer')
         name, platform = request.query.text("name"), request.query.text("platform")
         return json_reply(await self._backend.create(wanted, name=name, platform=platform), 201)
 

@@ -1,0 +1,96 @@
+"""Mounts of type image: the tree of an image, for reading only.
+
+The supervisor of a container mounts it where only its container sees it, as it does with volumes that are file systems;
+an image that a container mounts is not removed before the container.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from msgspec import structs
+
+from wherry.containers.record import MountRecord, Record
+from wherry.errors import InvalidArgument, SystemFailure
+from wherry.images.images import Images
+from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel.aside import aside
+from wherry.kernel.namespaces import unshare
+from wherry.runtime import mountoptions
+from wherry.runtime.mounts import VolumeMount
+from wherry.runtime.ops_mounts import apply_options, attach_root
+from wherry.runtime.roots import make_root
+from wherry.snapshots.api import Snapshotter
+
+PLACES = "images"
+"""The folder, in that of a container, of the mount points of its images."""
+
+_WITHIN = const.RESOLVE_BENEATH | const.RESOLVE_NO_MAGICLINKS
+
+
+def located(record: MountRecord, root: Path, images: Images) -> MountRecord:
+    """Return a mount with the image that it names now. root: the folder of the container. Raises NotFound."""
+    if record.type != "image":
+        return record
+    image = images.resolve(record.image)
+    place = root / PLACES / hashlib.sha256(record.destination.encode()).hexdigest()[:16]
+    return structs.replace(record, image_id=image.id, chain_id=image.chain_id, source=str(place))
+
+
+def to_mount(record: Record, snapshotter: Snapshotter) -> tuple[VolumeMount, ...]:
+    """Return what the supervisor has to mount, whose mount points are made. Blocks; raises SystemFailure, NotFound."""
+    found = []
+    for each in record.mounts:
+        if each.type != "image":
+            continue
+        try:
+            os.makedirs(each.source, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise SystemFailure(f"cannot make the mount point of image {each.image}: {error}") from error
+        view = snapshotter.view(each.chain_id)
+        complaint = f"error while mounting image '{each.image}': "
+        found.append(VolumeMount(each.source, view.type, view.source, complaint=complaint, options=view.options))
+    return tuple(found)
+
+
+def opened(record: MountRecord, snapshotter: Snapshotter, place: Path) -> int:
+    """Return a detached mount of the image, or of its part. place: any directory. Raises SystemFailure, NotFound.
+
+    InvalidArgument when the part leads out of the image or is not there.
+    """
+    view = snapshotter.view(record.chain_id)
+
+    def job() -> int:
+        unshare(const.CLONE_FS | const.CLONE_NEWNS)
+        top = os.open("/", const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            mountapi.mount_setattr(top, 0, propagation=const.MS_PRIVATE, recursive=True)
+        finally:
+            os.close(top)
+        if view.type == "bind":
+            root = mountapi.open_tree(const.AT_FDCWD, view.source, const.OPEN_TREE_CLONE)
+        else:
+            root = make_root(view, snapshotter.mount_namespace)
+        try:
+            attach_root(root, str(place))
+            part = pathsafe.openat2(root, record.subpath or ".", const.O_PATH, resolve=_WITHIN)
+            try:
+                return mountapi.clone_fd(part)
+            finally:
+                os.close(part)
+        finally:
+            os.close(root)
+
+    try:
+        tree = aside(job)
+    except OSError as error:
+        kind = InvalidArgument if record.subpath else SystemFailure
+        raise kind(f"cannot mount image {record.image}, part {record.subpath or '/'}: {error}") from error
+    try:
+        apply_options(tree, mountoptions.parse(record.options))
+    except OSError as error:
+        os.close(tree)
+        raise SystemFailure(f"cannot mount image {record.image}: {error}") from error
+    return tree

@@ -1,0 +1,77 @@
+"""Mounts that show other owners than the disk has (idmap): what clients ask for, and what it comes to.
+
+    -v SRC:DST:idmap                       whose SRC is, is seen as the container's user, and the reverse
+    -v SRC:DST:idmap=uids=1000-0-1;gids=1000-0-1     a mapping, DISK-SEEN-COUNT, as podman has it
+    --mount type=bind,...,bind-idmap[=...] and type=volume,...,volume-idmap[=...], as BindOptions and VolumeOptions
+                                           {"IDMap": "owner" or the mapping}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from wherry.containers.record import MountRecord
+from wherry.errors import InvalidArgument, SystemFailure
+from wherry.runtime import idmaps
+
+WORD = "idmap"
+OWNER = "owner"
+
+
+def asked(word: str) -> bool:
+    """Whether a word of the mode of -v is about owners."""
+    return word == WORD or word.startswith(f"{WORD}=")
+
+
+def of_words(words: Sequence[str]) -> str:
+    """Return what the words of a mode say, "" when nothing. Raises InvalidArgument."""
+    found = next((word for word in words if asked(word)), "")
+    return _checked(found.partition("=")[2] or OWNER) if found else ""
+
+
+def of_options(options: Mapping[str, Any], where: str) -> str:
+    """Return what BindOptions or VolumeOptions say, "" when nothing. Raises InvalidArgument."""
+    text = options.get("IDMap") or ""
+    if not isinstance(text, str):
+        raise InvalidArgument(f"{where}IDMap must be a string")
+    return _checked(text) if text else ""
+
+
+def _checked(text: str) -> str:
+    if text != OWNER:
+        try:
+            idmaps.parse(text)
+        except ValueError as error:
+            raise InvalidArgument(str(error)) from error
+    return text
+
+
+def settled(record: MountRecord, user: str) -> MountRecord:
+    """Return a mount that knows as whom the source's owner is seen. user: of the container. Raises InvalidArgument."""
+    if record.idmap != OWNER:
+        return record
+    uid, _, gid = (user or "0:0").partition(":")
+    if (uid, gid) in (("root", ""), ("root", "root"), ("0", "")):
+        uid, gid = "0", "0"
+    if not all(each.isascii() and each.isdigit() for each in (uid, gid)):
+        raise InvalidArgument(
+            f"idmap of {record.destination}: the container's user is {user!r}, whose numbers only its own files say; "
+            "give --user UID:GID, or a mapping, as idmap=uids=1000-33-1;gids=1000-33-1"
+        )
+    return structs.replace(record, idmap=f"{OWNER}={int(uid)}:{int(gid)}")
+
+
+def mapping(record: MountRecord, path: str) -> str:
+    """Return the mapping of a mount. path: whose owner counts. Raises SystemFailure."""
+    if not record.idmap.startswith(f"{OWNER}="):
+        return record.idmap
+    uid, _, gid = record.idmap.removeprefix(f"{OWNER}=").partition(":")
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise SystemFailure(f"cannot say whose {path} is: {error.strerror}") from error
+    return f"uids={state.st_uid}-{uid}-1;gids={state.st_gid}-{gid}-1"
