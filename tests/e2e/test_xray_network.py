@@ -391,6 +391,23 @@ def test_an_internal_network_and_one_without_talk_among_containers(world: World)
     assert "Containers of this network reach each other, which they were not to." in world.problems("quiet")
 
 
+def test_macvlan_has_a_parent(world: World):
+    words = ("-d", "macvlan", "-o", "parent=up0", "--subnet", "192.0.2.0/24", "--gateway", "192.0.2.2")
+    world.engine.docker("network", "create", *words, "lan")
+    own = ("--network", "lan", "--ip", "192.0.2.77")
+    world.engine.docker("run", "-d", "--name", "aa", *own, "busybox", "sleep", "1000")
+    answer = world.look("lan")
+    (up0,) = json.loads(world.told("ip", "-j", "link", "show", "up0"))
+    assert (answer["Bridge"], answer["Paths"], answer["Problems"], answer["Differences"]) == (None, [], [], [])
+    assert (answer["Parent"]["Name"], answer["Parent"]["Index"]) == ("up0", up0["ifindex"])
+    own = answer["Containers"][0]["Link"]
+    assert (own["Kind"], own["Addresses"][0]) == ("macvlan", "192.0.2.77/24")
+    assert world.reaches("aa", "192.0.2.2")  # past the host, as one more machine
+    world.told("ip", "link", "del", "up0")
+    found = {each["What"]: each["Found"] for each in world.look("lan")["Differences"]}
+    assert found == {"link up0": "not there", "aa: link eth0": "not there"}
+
+
 def test_networks_without_a_bridge(world: World):
     world.engine.docker("run", "-d", "--name", "aa", "--network", "host", "busybox", "sleep", "1000")
     world.engine.docker("run", "-d", "--name", "bb", "--network", "none", "busybox", "sleep", "1000")
@@ -430,3 +447,17 @@ def test_the_command_shows_it(web: World):
     part = subprocess.run([*command, "-s", "ports", "front"], check=True, capture_output=True, text=True).stdout
     assert part.startswith("PUBLISHED PORTS")
     assert "CONTAINERS" not in part
+
+
+@pytest.mark.parametrize("world", ["iptables"], indirect=True)
+def test_a_container_is_shown_with_its_rules_of_iptables(web: World):
+    status, body = web.engine.api("GET", "/wherry/v1/containers/web/xray")
+    assert status == 200
+    answer = json.loads(body)
+    saved = web.told("iptables-save")
+    rules = [each for each in answer["Network"]["Rules"] if each["Where"] == "host"]
+    found = [each for each in rules if each["Table"] in ("nat", "filter")]
+    assert any(each["Text"].endswith("--to-destination 10.250.0.2:80") for each in found)
+    for each in found:
+        assert f"-A {each['Chain']} {each['Text']}" in saved
+    assert answer["Differences"] == []

@@ -32,7 +32,7 @@ def concerning(links: Iterable[Link], inside: Ruled, outside: Ruled, *, shared: 
     own = [each for each in links if each.kind != "loopback"]
     found += [_rule("container", each, inside, "in its own namespace") for each in inside.rules]
     for rule in outside.rules:
-        why = "; ".join(_reasons(rule.text, own))
+        why = "; ".join(_reasons(" ".join(rule.words) or rule.text, own))
         if why:
             found.append(_rule("host", rule, outside, why))
     found += _elements(own, outside)

@@ -94,7 +94,8 @@ def _of_routes(subject: NetworkSubject, found: Found, host: View) -> Iterator[Pr
         if each.name in found.outside[:1] and bridge.mtu > each.mtu:
             what = "Large packets are cut up or lost on their way out; connections may hang once data flows."
             why = f"bridge {bridge.name} takes packets of {bridge.mtu} bytes, {each.name} only of {each.mtu}"
-            advice = f"make the network anew with -o com.docker.network.driver.mtu={each.mtu}"
+            anew = f"make the network anew with -o com.docker.network.driver.mtu={each.mtu}"
+            advice = f'"mtu": {each.mtu} in the engine\'s configuration' if subject.name == "bridge" else anew
             yield _problem(what, why, advice)
 
 

@@ -13,7 +13,7 @@ from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.kernel.procfs import GONE, Process
 from wherry.kernel.sockettables import Listening, listening
 from wherry.models.xray import FileText, Link, ListeningSocket, Network, Route
-from wherry.xray import firewall
+from wherry.xray import firewall, ruleset
 from wherry.xray.subject import Subject
 
 MOST_LINKS = 64
@@ -43,6 +43,15 @@ def view() -> View:
         return replace(seen, chains=nftlist.list_chains(netlink), rules=nftlist.list_rules(netlink))
 
 
+def host_view() -> View:
+    """Return the host's, with rules of iptables in its own words; raises OSError.
+
+    Of a container's namespace they are left as the kernel has them: no program of the host reads what it made there.
+    """
+    found = ruleset.read()
+    return replace(links_view(), chains=found.chains, rules=[each for rules in found.rules.values() for each in rules])
+
+
 def links_view() -> View:
     """Return the same without its firewall; raises OSError."""
     with NetlinkSocket() as netlink:
@@ -62,7 +71,7 @@ def _routes6(netlink: NetlinkSocket) -> list[route.Route]:
 def read(process: Process, subject: Subject, members: Iterable[int]) -> Network:
     """Return the network of a process; raises OSError. Must not be called in a thread that left the host's network."""
     shared = process.namespace("net") == os.stat(f"/proc/{os.getpid()}/ns/net").st_ino
-    outside = view()
+    outside = host_view()
     inside = outside if shared else _inside(process)
     links = [link_of(each, inside, outside, shared=shared) for each in inside.links[:MOST_LINKS]]
     routes = [route_of(each, inside) for each in inside.routes if each.table == MAIN_TABLE]
