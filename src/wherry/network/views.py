@@ -35,8 +35,8 @@ def inspect(network: Network) -> Json:
 
 
 def _pools(network: Network) -> list[Json] | None:
-    """Return the subnets that were asked for, and after them those that the engine chose."""
-    shown = [_pool(each) for each in network.asked]
+    """Return the subnets that were asked for, IPv4 first as in dockerd, and after them those that the engine chose."""
+    shown = [_pool(each) for each in sorted(network.asked, key=lambda pool: ":" in pool.subnet)]
     named = [":" in each.subnet for each in network.asked]
     own = (
         (False, network.subnet, network.gateway, network.ip_range, network.auxiliary),
