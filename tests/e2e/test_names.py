@@ -169,6 +169,32 @@ def test_links_that_cannot_be(names: Engine, flags, text):
     assert text in names.run("run", "--rm", *flags, "busybox", "true").stderr
 
 
+def test_linked_containers_that_are_kept_apart_reach_what_is_exposed(own_engine: Engine):
+    own_engine.flags = ("--icc=false",)
+    own_engine.start()
+    own_engine.import_busybox()
+    serve = ("sh", "-c", "for port in 80 81; do (while true; do echo $port | nc -l -p $port; done) & done; wait")
+    own_engine.docker("run", "-d", "--name", "db", "--expose", "80", "busybox", *serve)
+    start(own_engine, "web", "--link", "db:store")
+    start(own_engine, "other")
+
+    def reached(name: str, place: str) -> bool:
+        asked = own_engine.run("exec", name, "sh", "-c", f"nc -w 1 {place} </dev/null", timeout=30)
+        return asked.stdout.strip() == place.split()[1]
+
+    there = address(own_engine, "db")
+    assert reached("web", "store 80")
+    assert not reached("web", "store 81"), "not exposed"
+    assert not reached("other", f"{there} 80"), "not linked"
+    own_engine.crash()
+    own_engine.start()
+    assert reached("web", "store 80")
+    own_engine.docker("restart", "-t", "0", "web")
+    assert reached("web", "store 80")
+    own_engine.docker("rm", "--link", "web/store")
+    assert not reached("web", f"{there} 80")
+
+
 # ---- links in networks of the user
 
 
@@ -197,6 +223,23 @@ def test_a_link_in_a_network_of_the_user(names: Engine):
 def _connectable(engine: Engine) -> str:
     start(engine, "late")
     return "late"
+
+
+def test_names_have_addresses_of_both_families(names: Engine):
+    names.docker("network", "create", "--ipv6", "n")
+    start(names, "aa", "--network", "n")
+    start(names, "bb", "--network", "n", "--network-alias", "web", "--add-host", "six:2001:db8::6")
+    found = json.loads(names.docker("inspect", "-f", "{{json .NetworkSettings.Networks.n}}", "bb"))
+    both = {found["IPAddress"], found["GlobalIPv6Address"]}
+    assert lookup(names, "aa", "bb") == lookup(names, "aa", "web") == both
+    assert "name = bb.n" in names.docker("exec", "aa", "nslookup", found["GlobalIPv6Address"])
+    names.docker("exec", "aa", "ping", "-6", "-c", "1", "-W", "2", "bb")
+    own = names.docker("inspect", "-f", "{{.Config.Hostname}}", "bb")
+    assert hosts(names, "bb") == [
+        "2001:db8::6\tsix",
+        f"{found['IPAddress']}\t{own}",
+        f"{found['GlobalIPv6Address']}\t{own}",
+    ]
 
 
 def test_link_local_addresses(names: Engine):

@@ -136,6 +136,7 @@ class Engine:
                 alive.append(container.id)
             self._take_up(container, found)
         await asyncio.to_thread(self.networks.restore, alive, self._open_network_namespace)
+        await asyncio.to_thread(self.lifecycle.launching.links.let_pass)
         await asyncio.to_thread(self._sweep)
         Backups(self.lifecycle).thaw_left()
         self.lifecycle.resume()

@@ -21,9 +21,11 @@ from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
 from wherry.network.driver import Joining
 from wherry.network.endpointstore import EndpointStore
+from wherry.network.firewall.api import Passage
 from wherry.network.ipam.pool import WAITING
 from wherry.network.members import Members
 from wherry.network.naming import Naming, OpenNamespace, concerns
+from wherry.network.passages import Passages
 from wherry.network.ports import PortRequest, Published
 from wherry.network.publishing import Group, Held, Publishing, ports_of
 from wherry.network.reaper import Reaper
@@ -63,6 +65,7 @@ class Networks:
         self._reaper = Reaper(self._reap)
         self._defaults = config.network_opts
         self._publishing = Publishing(self._directory, config.binding)
+        self._passages = Passages(self._directory)
         self._upkeep = Upkeep(config.bus, watch=config.firewall_watch)
         self._naming = Naming(self._directory, self._workshop, run_root, self._members.groups)
 
@@ -133,6 +136,13 @@ class Networks:
         """Return the name of the table with the rules of a network, "" when it has none."""
         return self._directory.rules_table if network.driver == "bridge" else ""
 
+    def let_pass(self, passages: Iterable[Passage]) -> None:
+        """Let containers of the default bridge reach each other by these ways alone, where they otherwise may not."""
+        try:
+            self._passages.put(passages)
+        except OSError as error:
+            raise SystemFailure(f"cannot let linked containers reach each other: {why(error)}") from error
+
     def host_gateways(self) -> tuple[str, ...]:
         """Return the host's addresses on the default bridge, of each family that it has."""
         bridge = next((entry.network for entry in self._directory if entry.network.name == BRIDGE), None)
@@ -141,6 +151,10 @@ class Networks:
     def endpoints(self, container_id: str) -> tuple[Endpoint, ...]:
         """Return the endpoints a container has now."""
         return tuple(each.endpoint for each in self._members.of(container_id))
+
+    def endpoint_in(self, container_id: str, name: str) -> Endpoint | None:
+        """Return the endpoint that a container has in the network of a name."""
+        return next((each for each in self.endpoints(container_id) if each.network_name == name), None)
 
     def has_names(self, container_id: str) -> bool:
         """Whether a container asks our name server, because it is in a network of the user."""
@@ -460,6 +474,7 @@ class Networks:
         self._files.remove({each.sandbox_id for each in ended if each.sandbox_id} - self._members.sandboxes().keys())
         self._naming.leave(ended)
         self._publishing.forget(ended)
+        self._passages.forget({each.endpoint.ipv4 for each in ended})
         by_network: dict[str, list[Attached]] = {}
         for each in ended:
             by_network.setdefault(each.endpoint.network_id, []).append(each)

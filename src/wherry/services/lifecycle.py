@@ -112,7 +112,10 @@ class Lifecycle:
         self.provision.publish_mounts(container.record, "mount")
         self._tell_networks(container, "connect")
         self.publish(container, "start")
-        self.launching.links.follow(container)
+        try:
+            self.launching.links.follow(container)
+        except EngineError as error:  # it runs all the same
+            log.warning("links are not up to date", extra={"container": container.id, "error": error.message})
 
     def adopt(self, container: Container, task: Task) -> None:
         """Take over a running task: record it, and wait for its end in the background."""

@@ -20,6 +20,7 @@ from wherry.models.container import HostConfig
 from wherry.network import etcfiles, livefiles, ports
 from wherry.network.api import Endpoint
 from wherry.network.controller import Networks
+from wherry.network.firewall.api import Passage
 from wherry.network.requests import LINKS
 from wherry.services.settings import Settings
 
@@ -93,7 +94,7 @@ class Links:
                 raise SystemFailure(
                     f"Cannot link to a non running container: /{self._name(link)} AS /{record.name}/{link.alias}"
                 )
-            if self._endpoint(other) is None:
+            if self.networks.endpoint_in(other.id, NETWORK) is None:
                 raise SystemFailure(f"container {other.id} not attached to default bridge network")
 
     def hosts(self, record: Record) -> tuple[tuple[str, str], ...]:
@@ -114,14 +115,30 @@ class Links:
 
     def follow(self, container: Container) -> None:
         """Tell those that link to a container that has been started where it is now. Raises SystemFailure."""
-        endpoint = self._endpoint(container)
+        endpoint = self.networks.endpoint_in(container.id, NETWORK)
         if endpoint is None:
             return
+        self.let_pass()
         for parent, link in self._parents(container):
             if parent.record.state.alive:
                 names = _names(link, container.record)
                 lines = "".join(f"{address}\t{names}\n" for address in etcfiles.addresses([endpoint]))
                 self._rewrite(parent, link, container.record, lines)
+
+    def let_pass(self) -> None:
+        """Let linked containers reach what those that they link to expose, where containers may not talk (icc=false).
+
+        Raises SystemFailure.
+        """
+        self.networks.let_pass(passage for container in self.catalog for passage in self._passages(container.record))
+
+    def _passages(self, record: Record) -> Iterator[Passage]:
+        source = self.networks.endpoint_in(record.id, NETWORK) if record.links else None
+        if source is None or not source.ipv4:
+            return
+        for _, other, endpoint in self._there(record):
+            for port, protocol in _known_ports(other.record) if endpoint.ipv4 else ():
+                yield Passage(source.ipv4, endpoint.ipv4, ports.PROTOCOLS[protocol], port)
 
     def remove(self, ref: str) -> None:
         """Take a link "parent/alias" away (docker rm --link); the variables stay until the next start."""
@@ -136,6 +153,7 @@ class Links:
         if parent.record.state.alive and found.container in self.catalog:
             self._rewrite(parent, found, self.catalog.resolve(found.container).record, "")
         self.catalog.save(parent, structs.replace(parent.record, links=rest))
+        self.let_pass()
 
     def shown(self, record: Record) -> list[str] | None:
         """Return HostConfig.Links of docker inspect."""
@@ -157,12 +175,9 @@ class Links:
 
     def _there(self, record: Record) -> Iterator[tuple[Link, Container, Endpoint]]:
         for link, other in self._linked(record):
-            endpoint = self._endpoint(other) if other is not None else None
+            endpoint = self.networks.endpoint_in(other.id, NETWORK) if other is not None else None
             if other is not None and endpoint is not None:
                 yield link, other, endpoint
-
-    def _endpoint(self, container: Container) -> Endpoint | None:
-        return next((each for each in self.networks.endpoints(container.id) if each.network_name == NETWORK), None)
 
     def _parents(self, container: Container) -> Iterator[tuple[Container, Link]]:
         for parent in self.catalog:
@@ -186,16 +201,20 @@ def _names(link: Link, other: Record) -> str:
 def variables(name: str, alias: str, other: Record, address: str) -> Iterator[str]:
     """Yield the variables of one link, in dockerd's order. name: "/parent/alias"; address: IPv4, as there."""
     prefix = alias.upper().replace("-", "_")
-    exposed = ports.exposed(other.config.exposed_ports or {})
-    bound = [(each.port, each.protocol) for each in ports.requests(other.host_config.port_bindings or {})]
-    known = sorted({*exposed, *bound}, key=lambda port: (port[1] != "tcp", *port))
     if address:
-        yield from _port_variables(prefix, known, address)
+        yield from _port_variables(prefix, _known_ports(other), address)
     yield f"{prefix}_NAME={name}"
     for entry in other.config.env or ():
         variable, equals, value = entry.partition("=")
         if equals and variable not in _NOT_FOR_OTHERS:
             yield f"{prefix}_ENV_{variable}={value}"
+
+
+def _known_ports(record: Record) -> list[Port]:
+    """Return the ports that a container exposes or publishes, those of TCP first."""
+    exposed = ports.exposed(record.config.exposed_ports or {})
+    bound = [(each.port, each.protocol) for each in ports.requests(record.host_config.port_bindings or {})]
+    return sorted({*exposed, *bound}, key=lambda port: (port[1] != "tcp", *port))
 
 
 def _port_variables(prefix: str, known: Sequence[Port], address: str) -> Iterator[str]:

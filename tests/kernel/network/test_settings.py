@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 import pytest
 
-from tests.kernel.isolation import command, ip, isolated
+from tests.kernel.isolation import command, inside, ip, isolated
 from tests.kernel.network.test_dual_stack import addresses, gateways, make, opened, reaches
 from wherry.errors import Forbidden, InvalidArgument, SystemFailure
 from wherry.models.network import ConfigReference, CreateNetwork, Ipam, IpamPool
 from wherry.network.api import EndpointRequest, SandboxRequest
+from wherry.network.firewall.api import Passage
 from wherry.network.ipam.subnets import Pool
 from wherry.network.ports import PortRequest
 
@@ -188,3 +190,36 @@ def test_a_network_that_holds_a_configuration_has_nothing_in_the_kernel_and_no_c
     again.remove("n")
     again.remove("held")
     assert "held" not in again.names()
+
+
+@isolated
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_linked_containers_that_are_kept_apart_reach_what_is_let_through(engine, backend):
+    networks = engine(icc=False, firewall=backend)
+    boxes = {name: opened(networks, name, BRIDGE) for name in ("c1", "c2", "c3")}
+    one, two, three = (box.endpoints[0].ipv4 for box in boxes.values())
+
+    def connects(box, port: int) -> bool:
+        def attempt() -> bool:
+            with socket.socket() as client:
+                client.settimeout(1)
+                return client.connect_ex((two, port)) == 0
+
+        return inside(box.netns_fd, attempt)
+
+    listeners = [inside(boxes["c2"].netns_fd, lambda port=port: socket.create_server(("", port))) for port in (80, 81)]
+    assert not connects(boxes["c1"], 80)
+    networks.let_pass([Passage(one, two, socket.IPPROTO_TCP, 80)])
+    assert [connects(boxes[name], port) for name, port in (("c1", 80), ("c1", 81), ("c3", 80))] == [True, False, False]
+    networks.refresh_firewall()
+    assert connects(boxes["c1"], 80)
+    networks.close_sandbox("c1")
+    boxes["c1"].close()
+    assert networks.settle()
+    boxes["c1"] = opened(networks, "c4", BRIDGE)
+    assert boxes["c1"].endpoints[0].ipv4 not in (two, three)
+    assert not connects(boxes["c1"], 80), "whoever has its address next"
+    for each in listeners:
+        each.close()
+    for box in boxes.values():
+        box.close()

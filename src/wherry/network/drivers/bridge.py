@@ -18,6 +18,7 @@ import os
 import socket
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import replace
 
 from msgspec import structs
 
@@ -30,7 +31,7 @@ from wherry.network import forwarding, sysctls
 from wherry.network.api import Endpoint
 from wherry.network.bridgeplan import ALIAS, BridgePlan
 from wherry.network.driver import START, START_WAIT, Joined
-from wherry.network.firewall.api import Firewall
+from wherry.network.firewall.api import BridgeRules, Firewall, Passage
 from wherry.network.ipam import subnets
 from wherry.network.records import Attached, Network
 
@@ -53,6 +54,7 @@ class BridgeDriver:
         self._index = 0
         self._ours = True
         self._exposed = False
+        self._rules: BridgeRules | None = None
         self._claim: Claim | None = None
         digest = hashlib.sha256(plan.name.encode()).digest()
         self._group = 1 << 30 | int.from_bytes(digest[:4], "big") >> 3 << 1
@@ -75,7 +77,8 @@ class BridgeDriver:
                 found = self._make(netlink, name)
             self._set_up(netlink, found, gateways)
             undo.callback(self._firewall.uninstall, name)
-            self._firewall.install(self._plan.rules(network))
+            self._rules = self._plan.rules(network)
+            self._firewall.install(self._rules)
             if self._plan.ip_forward and not self._plan.internal:
                 forwarding.enable(netlink, self._firewall, [each.version for each in gateways])
             undo.pop_all()
@@ -203,6 +206,20 @@ class BridgeDriver:
         if not self._exposed:
             sysctls.write(f"net/ipv4/conf/{self._plan.name}/route_localnet", "1")
             self._exposed = True
+
+    def let_pass(self, passages: tuple[Passage, ...]) -> None:
+        """Let containers that may not talk to each other do so by these ways, and no others; nothing with icc.
+
+        Their ports are isolated, so packets go by way of the host, which answers for all addresses of the subnet then
+        (proxy_arp_pvlan, RFC 3069, ip-sysctl.rst) and at once (proxy_delay, arp(7)), and routes back into the bridge.
+        """
+        if self._plan.icc or self._rules is None:
+            return
+        if passages:
+            sysctls.write(f"net/ipv4/neigh/{self._plan.name}/proxy_delay", "0")
+            sysctls.write(f"net/ipv4/conf/{self._plan.name}/proxy_arp_pvlan", "1")
+        self._rules = replace(self._rules, passages=passages)
+        self._firewall.install(self._rules)
 
     def detach(self, netlink: NetlinkSocket, network: Network, ended: Collection[Attached]) -> None:
         """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine."""

@@ -18,6 +18,19 @@ from wherry.kernel.netlink.nftwatch import Transaction
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """What a container of a bridge may reach of another one, by IPv4, where it may not reach all of it (no icc).
+
+    protocol: the number of IANA's.
+    """
+
+    source: str
+    target: str
+    protocol: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class BridgeRules:
     """masquerade: packets leaving the subnet by another interface get that interface's address.
 
@@ -26,6 +39,7 @@ class BridgeRules:
     gateway_mode: "nat"; "nat-unprotected" (every port of a container can be reached from outside); "routed" (as it is,
     without translation, published ports only); "isolated" (internal, and the host has no address in it).
     trusted: links of the host from which all ports of the containers can be reached, without translation.
+    passages: what is let through without icc.
     """
 
     bridge: str
@@ -38,6 +52,7 @@ class BridgeRules:
     gateway_mode: str = "nat"
     gateway_mode6: str = "nat"
     trusted: tuple[str, ...] = ()
+    passages: tuple[Passage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 from wherry.errors import InvalidArgument
 from wherry.network.config import BRIDGE_NAME
-from wherry.network.firewall.api import BridgeRules, Forward
+from wherry.network.firewall.api import BridgeRules, Forward, Passage
 
 TABLES = ("raw", "filter", "nat")
 CHAINS = {
@@ -169,7 +169,19 @@ def of_bridge(tag: str, family: int, rules: BridgeRules) -> list[Rule]:
     net = _network(tag, family, rules)
     if net is None:
         return []
-    return [*_isolation(net), *_forward(net), *_translation(net)]
+    return [*_isolation(net), *_forward(net), *_translation(net), *_passages(net, rules.passages)]
+
+
+def _passages(net: _Network, passages: Iterable[Passage]) -> list[Rule]:
+    """Let what is for a linked container pass, and what comes back, as dockerd does."""
+    found = []
+    for each in passages if net.family == 4 else ():
+        protocol, port = PROTOCOLS[each.protocol], _port(each.port)
+        source, target = (_single(ipaddress.ip_address(address)) for address in (each.source, each.target))
+        within = f"-i {net.bridge} -o {net.bridge} -p {protocol} -m {protocol}"
+        ways = f"-s {source} -d {target} {within} --dport {port}", f"-s {target} -d {source} {within} --sport {port}"
+        found += [net.rule("filter", "DOCKER", way, "ACCEPT", first=True) for way in ways]
+    return found
 
 
 def _isolation(net: _Network) -> list[Rule]:

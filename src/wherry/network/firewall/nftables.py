@@ -18,6 +18,7 @@
                                           oifname @bridges ct status dnat accept
                                           oifname @bridges counter drop
       chain from-BRIDGE  (one per bridge) oifname @bridges ct status dnat accept     (not for one that is internal)
+                                          oifname BRIDGE ip saddr A ip daddr B th dport P accept    (one per passage)
                                           oifname BRIDGE accept          (drop: containers may not talk to each other)
                                           oifname @bridges counter drop
                                           accept                         (drop: internal)
@@ -196,6 +197,9 @@ def _from_bridge(change: nft.Ruleset, table: str, rules: BridgeRules) -> None:
     change.chain(table, chain)
     if not rules.internal:
         change.rule(table, chain, *_INTO_OURS, *nft.of_changed_destination(), nft.verdict(nft.NF_ACCEPT))
+    for each in rules.passages:
+        ends = (*nft.from_subnet4(each.source, 32), *nft.to_address4(each.target, each.protocol, each.port))
+        change.rule(table, chain, *nft.to_interface(rules.bridge), *ends, nft.counter(), nft.verdict(nft.NF_ACCEPT))
     among = nft.verdict(nft.NF_ACCEPT if rules.icc else nft.NF_DROP)
     change.rule(table, chain, *nft.to_interface(rules.bridge), among)
     change.rule(table, chain, *_INTO_OURS, nft.counter(), nft.verdict(nft.NF_DROP))
