@@ -55,6 +55,7 @@ COMMANDS = {
     "volume inspect": "volumes:INSPECT",
     "volume rm": "volumes:RM",
     "volume prune": "volumes:PRUNE",
+    "volume rename": "volumes:RENAME",
     "volume export": "backups:EXPORT",
     "volume import": "backups:IMPORT",
     "volume snapshot": "backups:SNAPSHOT",

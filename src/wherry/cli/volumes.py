@@ -71,6 +71,8 @@ PRUNE = Command(
     (0, 0),
 )
 
+RENAME = Command("volume rename", "VOLUME NEW_NAME", "Rename a volume", "volumes:rename", (), (2, 2))
+
 _TITLES = {
     "Driver": "DRIVER",
     "Name": "VOLUME NAME",
@@ -156,6 +158,13 @@ def remove(host: str, flags: Parsed) -> int:
             print(f"{error.prefix}{error}", file=sys.stderr)
             status = 1
     return status
+
+
+def rename(host: str, flags: Parsed) -> int:
+    """Give a volume another name; containers that have it, and do not run, follow."""
+    name, new = flags.words
+    engine.client(host).post(f"/wherry/v1/volumes/{quote(name)}/rename", {"name": new})
+    return 0
 
 
 def prune(host: str, flags: Parsed) -> int:

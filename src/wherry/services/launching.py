@@ -28,7 +28,7 @@ from wherry.runtime.cgroups import Cgroup, grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
-from wherry.services import binds, containerlogs, endpoints, imagemounts, ports
+from wherry.services import binds, containerlogs, endpoints, imagemounts, ports, propagation
 from wherry.services.attachments import Attachments
 from wherry.services.confinement import Confinement
 from wherry.services.links import Links
@@ -119,6 +119,7 @@ class Launching:
         """See to it that what is mounted is there; return the volumes that the supervisor has to mount itself."""
         for each in record.mounts:
             binds.make_source(each)
+        propagation.check(record.mounts)
         images: tuple[VolumeMount, ...] = ()
         if any(each.type == "image" for each in record.mounts):
             images = await asyncio.to_thread(imagemounts.to_mount, record, self.snapshotter)

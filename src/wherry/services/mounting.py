@@ -41,7 +41,7 @@ from wherry.runtime import mountoptions
 from wherry.runtime.idmaps import map_owners
 from wherry.runtime.ops_mounts import apply_options, make_filesystem
 from wherry.runtime.ops_volumes import open_part
-from wherry.services import binds, imagemounts
+from wherry.services import binds, imagemounts, propagation
 from wherry.services.binds import Wanted
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
@@ -199,6 +199,7 @@ class Mounting:
         if mount.type == "image":
             return imagemounts.opened(mount, self.lifecycle.snapshotter, self.lifecycle.settings.rootfs_path)
         binds.make_source(mount)
+        propagation.check([mount])
         wanted = provision.mount(mount, ())
         options = mountoptions.parse(wanted.options)
         try:

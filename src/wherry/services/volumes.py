@@ -16,6 +16,7 @@ from wherry.models.patterns import compile_pattern
 from wherry.models.queries import Filters
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.volume import CreateVolume
+from wherry.services import renaming
 from wherry.services.pace import at_their_pace
 from wherry.services.provision import Provision, other_driver
 from wherry.volumes import backing, names
@@ -103,6 +104,11 @@ class VolumeService:
             raise NotFound(f"get {volume.name}: no such volume")
         scope = await at_their_pace(remote.scope, volume.driver)
         return self._entry(volume, found) | {"Scope": scope, "Status": found.status or {}}
+
+    async def rename(self, name: str, new: str) -> Json:
+        """POST /wherry/v1/volumes/NAME/rename."""
+        await renaming.rename(self.provision, name, new)
+        return await self.inspect(new)
 
     async def remove(self, name: str, *, force: bool) -> None:
         """DELETE /volumes/NAME; force: one that is not there is no error."""

@@ -56,6 +56,9 @@ class Volumes:
             except msgspec.MsgspecError as error:
                 damaged.append(f"the record of volume {name} cannot be read: {error}")
                 self._by_name[name] = Volume(name=name, created=time.time_ns())
+        for volume in self:
+            if volume.moved_from:
+                self.move(volume)
         return damaged
 
     def __iter__(self) -> Iterator[Volume]:
@@ -104,7 +107,33 @@ class Volumes:
         for name in unwanted:
             self._by_name.pop(name, None)
 
+    @contextmanager
+    def renaming(self, old: str, fresh: Volume) -> Iterator[None]:
+        """Remember a volume by another name, together with what the block writes; `move` is next."""
+        with self._database.transaction():
+            self._database.execute("DELETE FROM volumes WHERE name = ?", (old,))
+            self._database.execute("INSERT INTO volumes (name, record) VALUES (?, ?)", (fresh.name, fresh.encode()))
+            yield
+        self._by_name.pop(old, None)
+        self._by_name[fresh.name] = fresh
+
     # Folders
+
+    def move(self, volume: Volume) -> None:
+        """Give the folder of a volume that was renamed its name, if it has it not, and note that. Raises SystemFailure.
+
+        The rows come first: an engine that dies before it is here does this at its next start.
+        """
+        old, new = self._root / volume.moved_from, self._root / volume.name
+        try:
+            if old.exists() and not new.exists():
+                old.rename(new)
+        except OSError as error:
+            raise SystemFailure(f"rename {volume.moved_from}: {error}") from error
+        reach("volume.moved")
+        settled = msgspec.structs.replace(volume, moved_from="")
+        self._database.execute("UPDATE volumes SET record = ? WHERE name = ?", (settled.encode(), settled.name))
+        self._by_name[settled.name] = settled
 
     def make(self, name: str) -> None:
         """Make the folder of a volume, unsettled. Raises SystemFailure."""

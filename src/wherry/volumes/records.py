@@ -16,13 +16,17 @@ ANONYMOUS = "com.docker.volume.anonymous"
 
 
 class Volume(Model, frozen=True):
-    """A volume. created: Unix ns. labels, options: as the client gave them, None when not. driver: who keeps it."""
+    """A volume. created: Unix ns. labels, options: as the client gave them, None when not. driver: who keeps it.
+
+    moved_from: the name that its folder may still have; "" but while it is renamed.
+    """
 
     name: str
     created: int
     driver: str = LOCAL
     labels: dict[str, str] | None = None
     options: dict[str, str] | None = None
+    moved_from: str = ""
 
     @property
     def local(self) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wherry.errors import InvalidArgument, NotImplementedHere
+from wherry.errors import InvalidArgument
 from wherry.models.container import ContainerConfig, HostConfig, MountPoint
 from wherry.services import binds
 
@@ -168,9 +168,13 @@ def test_bad_mounts_are_refused(fields, text):
     assert text in caught.value.message
 
 
-def test_image_mounts_are_refused_in_words():
-    with pytest.raises(NotImplementedHere, match="type image"):
-        binds.parse_mount(MountPoint(type="image", source="busybox", target="/x"))
+def test_image_mounts_are_read_only_and_stay_in_the_image():
+    record = binds.parse_mount(MountPoint(type="image", source="busybox", target="/x")).record
+    assert (record.type, record.image, record.rw, record.options[-1]) == ("image", "busybox", False, "rro")
+    with pytest.raises(InvalidArgument, match="subpath must be a relative path"):
+        binds.parse_mount(
+            MountPoint(type="image", source="busybox", target="/x", image_options={"Subpath": "a/../../b"})
+        )
 
 
 def test_a_tmpfs_mount_carries_its_size_mode_and_exec():

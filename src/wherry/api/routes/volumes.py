@@ -9,6 +9,7 @@ from wherry.api.backends import Backends, VolumesBackend
 from wherry.api.request import Request
 from wherry.api.router import Route
 from wherry.api.routes.unsupported import NO_SWARM
+from wherry.api.routes.xray import PREFIX
 from wherry.errors import Unavailable
 from wherry.models.volume import CreateVolume
 
@@ -46,6 +47,10 @@ class Volumes:
         await self._backend.remove(request.params["name"], force=request.query.flag("force"))
         return NO_CONTENT
 
+    async def rename(self, request: Request) -> Answer:
+        """Give a volume another name; ours and not Docker's."""
+        return json_reply(await self._backend.rename(request.params["name"], request.query.text("name")))
+
     async def prune(self, request: Request) -> Answer:
         """Remove the volumes that no container has."""
         filters = request.query.filters()
@@ -62,4 +67,5 @@ def routes(backends: Backends) -> Iterator[Route]:
     yield Route("POST", "/volumes/prune", area.prune)
     yield Route("GET", "/volumes/{name}", area.inspect)
     yield Route("PUT", "/volumes/{name}", area.update)
+    yield Route("POST", f"{PREFIX}/volumes/{{name}}/rename", area.rename)
     yield Route("DELETE", "/volumes/{name}", area.remove)
