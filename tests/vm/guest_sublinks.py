@@ -76,7 +76,8 @@ def test_ipvlan_in_layer_2(engine, closing):  # noqa: F811
     (parent,) = ip("link", "show", "wire0")
     one, two = opened(closing, networks, "c1", "lan"), opened(closing, networks, "c2", "lan")
     assert (one.endpoints[0].ipv4, one.endpoints[0].mac, one.endpoints[0].gateway4) == ("10.77.0.2", "", OUTSIDE)
-    assert kind(one.netns_fd) == {"kind": "ipvlan", "mode": "l2", "flags": "bridge"} | kind(one.netns_fd)
+    found = kind(one.netns_fd)
+    assert (found["kind"], found["mode"], found["bridge"]) == ("ipvlan", "l2", True)
     assert inside(one.netns_fd, lambda: ip("link", "show", "eth0"))[0]["address"] == parent["address"]
     assert pinged(one.netns_fd, two.endpoints[0].ipv4)
     assert pinged(one.netns_fd, OUTSIDE)
@@ -92,7 +93,7 @@ def test_ipvlan_keeps_containers_apart(engine, closing, flag):  # noqa: F811
     networks = engine()
     networks.create(asked("lan", "ipvlan", parent="wire0", ipvlan_flag=flag))
     one, two = opened(closing, networks, "c1", "lan"), opened(closing, networks, "c2", "lan")
-    assert kind(one.netns_fd)["flags"] == flag
+    assert kind(one.netns_fd)[flag] is True
     assert pinged(one.netns_fd, OUTSIDE)
     assert not pinged(one.netns_fd, two.endpoints[0].ipv4)
 

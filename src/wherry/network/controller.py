@@ -16,6 +16,7 @@ from wherry.kernel.netlink import link
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.models.network import CreateNetwork
 from wherry.network import choice, configurations, definition, planning, requests, sandbox, sysctls, views
+from wherry.network.announcing import Announcer
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
 from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
@@ -62,6 +63,7 @@ class Networks:
         }
         self._files = SandboxFiles(run_root)
         self._workshop = Workshop([*(stock.next_chore for stock in self._stocks.values()), self._files.next_chore])
+        self._announcer = Announcer()
         self._reaper = Reaper(self._reap)
         self._defaults = config.network_opts
         self._publishing = Publishing(self._directory, config.binding)
@@ -109,6 +111,7 @@ class Networks:
             stock.close()
         self._workshop.stop()
         self._reaper.stop()
+        self._announcer.stop()
         self._directory.told.errands.stop()
         self._files.close()
         self._naming.close()
@@ -378,6 +381,7 @@ class Networks:
         one, kept = company
         try:
             fresh = sandbox.join(netlink, plan, netns_fd, one.sandbox_id, [each.endpoint for each in kept])
+            self._announcer.announce([fresh])
             return replace(fresh, nameservers=one.nameservers)
         except BaseException as error:
             self._reaper.submit([Attached(plan.endpoint, "")])
@@ -459,12 +463,14 @@ class Networks:
     ) -> Built:
         try:
             self._files.make(sandbox_id)
-            return sandbox.build(netlink, plans, settings, sandbox_id)
+            built = sandbox.build(netlink, plans, settings, sandbox_id)
         except BaseException:
             # Links die with the namespace, which nobody holds now; the reaper frees the addresses after them.
             self._reaper.submit([Attached(plan.endpoint, "") for plan in plans])
             self._files.remove([sandbox_id])
             raise
+        self._announcer.announce(built.attached)
+        return built
 
     def _discard(self, built: Built) -> None:
         os.close(built.netns_fd)

@@ -36,15 +36,14 @@ def provide(netlink: NetlinkSocket, network: Network, owner: str) -> bool:
     if link.find_link(netlink, name) is not None:
         return False
     if not network.options.get(PARENT):
-        kind, request = "dummy", link.new_dummy(name, alias=_alias(owner))
+        kind, request = "dummy", link.new_dummy(name)
     else:
         parent, number = _vlan(netlink, name)
-        kind, request = "vlan", link.new_vlan(name, parent.index, number, alias=_alias(owner))
+        kind, request = "vlan", link.new_vlan(name, parent.index, number)
     try:
         netlink.apply(request)
+        netlink.apply(link.set_attributes(name, link.alias(_alias(owner))))
     except OSError as error:
-        if error.errno != errno.EEXIST:
-            _take_away(netlink, name, owner)  # a link that cannot be brought up is there all the same
         what = f"failed to create {name} {kind} link"
         raise SystemFailure(f"{what}: {reason(error, kind)}") from error
     return True

@@ -226,6 +226,30 @@ def test_a_mac_address_and_ipv6_reach_the_plugin_and_the_kernel(world):
     assert "fd00:60::2" in {each["local"] for each in eth0["addr_info"]}
 
 
+@isolated
+def test_neighbours_hear_of_the_mac_address_that_the_plugin_chose(world):
+    """Otherwise they would go on sending to who had the IP address before."""
+    here = world()
+    pools = [IpamPool(subnet=SUBNET), IpamPool(subnet="fd00:60::/64")]
+    here.networks.create(CreateNetwork(name="n", driver="tester", enable_ipv6=True, ipam=Ipam(config=pools)))
+    one = here.open("c1", "n")
+    wrong = "02:00:00:00:00:55"
+
+    def remember() -> None:
+        for address in ("10.60.0.3", "fd00:60::3"):
+            command("ip", "neigh", "replace", address, "lladdr", wrong, "nud", "reachable", "dev", "eth0")
+
+    def known() -> set[str]:
+        return {each["lladdr"] for each in ip("neigh") if each["dst"] in ("10.60.0.3", "fd00:60::3")}
+
+    inside(one.netns_fd, remember)
+    assert inside(one.netns_fd, known) == {wrong}
+    two = here.open("c2", "n")
+    assert (two.endpoints[0].ipv4, two.endpoints[0].ipv6) == ("10.60.0.3", "fd00:60::3")
+    until(lambda: inside(one.netns_fd, known) == {two.endpoints[0].mac}, seconds=5.0)
+    assert pinged(one.netns_fd, "10.60.0.3")
+
+
 @pytest.mark.parametrize("driver", ["tester", "bridge"])
 @isolated
 def test_a_plugin_gives_out_addresses(world, driver):

@@ -153,19 +153,18 @@ def new_bridge(name: str, *, mac: str, mtu: int = 0, multicast_snooping: bool = 
     return Request(RTM_NEWLINK, body, "RTM_NEWLINK bridge", name, NLM_F_CREATE | NLM_F_EXCL)
 
 
-def new_vlan(name: str, parent: int, vlan: int, *, alias: str) -> Request:
+def new_vlan(name: str, parent: int, vlan: int) -> Request:
     """Make a link for one VLAN of a parent, up. EOPNOTSUPP: no 8021q in this kernel; EEXIST: the name is taken.
 
-    ENETDOWN: the parent is down, and the link was made all the same: see `delete_link`.
+    ENETDOWN: the parent is down.
     """
     info = nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"), nested(IFLA_INFO_DATA, u16(IFLA_VLAN_ID, vlan)))
-    return _new(name, "vlan", u32(IFLA_LINK, parent) + attribute(IFLA_IFALIAS, alias.encode()) + info)
+    return _new(name, "vlan", u32(IFLA_LINK, parent) + info)
 
 
-def new_dummy(name: str, *, alias: str) -> Request:
+def new_dummy(name: str) -> Request:
     """Make a link that leads nowhere, up. EOPNOTSUPP: no dummy in this kernel; EEXIST: the name is taken."""
-    info = nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "dummy"))
-    return _new(name, "dummy", attribute(IFLA_IFALIAS, alias.encode()) + info)
+    return _new(name, "dummy", nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "dummy")))
 
 
 def _new(name: str, kind: str, attributes_: bytes) -> Request:
@@ -254,7 +253,10 @@ def renamed(name: str) -> bytes:
 
 
 def alias(value: str) -> bytes:
-    """Return the attribute that sets the description of a link (ip link shows it as "alias"); at most 255 bytes."""
+    """Return the attribute that sets the description of a link (ip link shows it as "alias"); at most 255 bytes.
+
+    Only of one that is there: rtnl_create_link in net/core/rtnetlink.c passes it over.
+    """
     return attribute(IFLA_IFALIAS, value.encode())
 
 
