@@ -120,7 +120,7 @@ class _Deadline:
         self.over = False
         assert connection.sock is not None
         self._sock: socket.socket = connection.sock
-        self._sock.settimeout(None)
+        connection.timeout = None  # which each request sets anew on the socket
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
