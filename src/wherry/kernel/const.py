@@ -121,6 +121,7 @@ SYS_fsmount = 432
 SYS_close_range = 436
 SYS_openat2 = 437
 SYS_mount_setattr = 442
+SYS_quotactl_fd = 443  # 5.14
 
 _OLD_NUMBERS = {
     "x86_64": {

@@ -12,10 +12,11 @@ from the host's network namespace, as NFS needs.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 
-from wherry.kernel import const, mountapi, namespaces
+from wherry.kernel import const, loop, mountapi, namespaces
 from wherry.runtime import selfprotect
 from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import VolumeMount
@@ -42,7 +43,12 @@ def mount_volumes(volumes: Iterable[VolumeMount]) -> SetupFailure | None:
 def _mount(volume: VolumeMount) -> None:
     tree = _taken(volume)
     if tree < 0:
-        mountapi.mount(volume.device, volume.place, volume.fstype, volume.flags, volume.data)
+        try:
+            mountapi.mount(volume.device, volume.place, volume.fstype, volume.flags, volume.data)
+        except OSError as error:
+            if error.errno != errno.ENOTBLK:
+                raise
+            _mount_file(volume)
         return
     place = os.open(volume.place, const.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -50,6 +56,20 @@ def _mount(volume: VolumeMount) -> None:
     finally:
         os.close(place)
         os.close(tree)
+
+
+def _mount_file(volume: VolumeMount) -> None:
+    """Mount an image of a file system, by a loop device that is gone with its last mount."""
+    writable = not volume.flags & const.MS_RDONLY
+    file = os.open(volume.device, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    try:
+        device, name = loop.attach(file, writable=writable)
+    finally:
+        os.close(file)
+    try:
+        mountapi.mount(name, volume.place, volume.fstype, volume.flags, volume.data)
+    finally:
+        os.close(device)
 
 
 def _mount_image(volume: VolumeMount) -> None:

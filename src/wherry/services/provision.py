@@ -31,7 +31,7 @@ from wherry.services.binds import Wanted
 from wherry.services.pace import at_their_pace
 from wherry.services.population import Population, can_be_opened
 from wherry.supervision.background import spawn
-from wherry.volumes import backing, names
+from wherry.volumes import backing, names, quotas
 from wherry.volumes.backing import Backing
 from wherry.volumes.local import Volumes
 from wherry.volumes.records import ANONYMOUS, LOCAL, Volume
@@ -143,8 +143,19 @@ class Provision:
         """
         if volume.local:
             self.volumes.make(volume.name)
+            if size := (volume.options or {}).get("size"):
+                self._limit(volume.name, quotas.parse_size(size))
         elif self.remote.create(volume.driver, volume.name, volume.options):
             self._made.add(volume.name)
+
+    def _limit(self, name: str, size: int) -> None:
+        volumes = self.volumes
+        others = [volumes.mountpoint(each.name) for each in volumes if each.name != name and each.local]
+        try:
+            quotas.limit(name, volumes.mountpoint(name), size, others)
+        except EngineError:
+            volumes.discard(name)
+            raise
 
     def unmake(self, fresh: Iterable[Volume]) -> None:
         """Take away what was made for volumes that are not to be. Blocks."""

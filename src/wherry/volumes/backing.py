@@ -1,6 +1,6 @@
 """What a volume's options make of it: a directory of ours, one of the host, or a file system to be mounted.
 
-The options are those of mount(8): type, device, and o for the rest. "size" is for quotas, which no driver here has.
+The options are those of mount(8): type, device, and o for the rest. "size" is for quotas, see `quotas`.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def check(name: str, options: Mapping[str, str]) -> None:
     if "size" in options:
         if not SIZE.match(options["size"]):
             raise InvalidArgument(f"create {name}: invalid size: '{options['size']}'")
-        raise InvalidArgument(f"create {name}: quota size requested but no quota support")
+        if len(options) > 1:
+            raise InvalidArgument(f"create {name}: quota size requested but no quota support for what is mounted")
     for word in options.get("o", "").split(","):
         if word in _REFUSED:
             raise InvalidArgument(f'create {name}: option "{word}" cannot be used for a volume')

@@ -13,7 +13,10 @@ from wherry.volumes import backing
         ({"type": "tmpfs"}, 'create vv: missing required option: "device"'),
         ({"device": "/tmp"}, 'create vv: missing required option: "type"'),
         ({"o": "size=1m"}, 'create vv: missing required option: "device"'),
-        ({"size": "10k"}, "create vv: quota size requested but no quota support"),
+        (
+            {"size": "10k", "type": "tmpfs", "device": "x"},
+            "create vv: quota size requested but no quota support for what is mounted",
+        ),
         ({"size": "zz"}, "create vv: invalid size: 'zz'"),
         ({"type": "none", "device": "/tmp", "o": "bind,rshared"}, 'option "rshared" cannot be used for a volume'),
     ],

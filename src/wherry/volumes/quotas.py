@@ -1,0 +1,60 @@
+"""The size of a volume: a project quota of the file system that the volumes' folders are on.
+
+A volume with a size has a project of its own. Its number is on the disk, with the folder; numbers begin where nobody
+else's are likely to be, and one that is free again is used again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from wherry.errors import InvalidArgument, SystemFailure
+from wherry.kernel import quota
+
+FIRST = 0x57000000
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_WITHOUT = (errno.ESRCH, errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV)
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of "10G", "1.5gb", "512m", "1024": units of 1024, as dockerd has it. Checked before."""
+    number = text.strip().lower().removesuffix("b").removesuffix("i").strip()
+    unit = number[-1] if number[-1] in _UNITS else ""
+    return int(float(number.removesuffix(unit)) * 1024 ** _UNITS[unit])
+
+
+def limit(name: str, folder: Path, size: int, others: Iterable[Path]) -> None:
+    """Give the empty folder of a volume a size. others: of the other volumes. Raises InvalidArgument, SystemFailure."""
+    fd = os.open(folder, _FOLDER)
+    try:
+        taken = {_project(each) for each in others}
+        number = next(each for each in range(FIRST, FIRST + len(taken) + 1) if each not in taken)
+        quota.limit(fd, number, size)
+        quota.set_project(fd, number)
+    except OSError as error:
+        if error.errno not in _WITHOUT:
+            raise SystemFailure(f"create {name}: cannot set its size: {error}") from error
+        raise InvalidArgument(
+            f"create {name}: quota size requested but no quota support: the file system of {folder.parent.parent} is "
+            "not mounted with prjquota, or the kernel has no quotas for it (ext4 made with mkfs.ext4 -O quota,project, "
+            f"or xfs): {error.strerror}"
+        ) from error
+    finally:
+        os.close(fd)
+
+
+def _project(folder: Path) -> int:
+    try:
+        fd = os.open(folder, _FOLDER)
+    except OSError:
+        return 0  # gone, or damaged: it holds no number
+    try:
+        return quota.project(fd)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
