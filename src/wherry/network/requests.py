@@ -50,10 +50,11 @@ def _complaints(asked: EndpointRequest, network: Network) -> list[str]:
     wanted = asked.ipv4 or asked.ipv6
     if network.predefined:
         found += [NO_OWN_ADDRESS] if wanted else []
-        found += [_NO_OWN_SUBNET] if wanted and not network.subnet else []
+        found += [_NO_OWN_SUBNET] if wanted else []
         found += [_NO_ALIAS] if asked.aliases else []
         return found
-    if wanted and not network.asked:
+    named = {6 if ":" in pool.subnet else 4 for pool in network.asked if pool.subnet}
+    if (asked.ipv4 and 4 not in named) or (asked.ipv6 and 6 not in named):
         return [_NO_OWN_SUBNET]
     for address, version, subnet in ((asked.ipv4, 4, network.subnet), (asked.ipv6, 6, network.subnet6)):
         if address and not _is_address(address, version):

@@ -133,10 +133,16 @@ def shown(record: Record, networks: Networks) -> dict[str, Json]:
         wire["MacAddress"] = "" if name not in live else live[name].mac
         if name in live:
             wire |= _live(live[name])
-        elif record.state.started_at:
+        elif record.state.started_at or record.state.error:
             wire |= _ended(record, name, networks)
         answer[name] = wire
     return answer
+
+
+def chosen_mac(record: Record) -> str:
+    """Return the MAC address that was asked for in the network of the container's mode, "" for none."""
+    settings = (record.networking.endpoints_config or {}).get(record.host_config.network_mode)
+    return settings.mac_address if settings is not None else ""
 
 
 def _live(endpoint: Endpoint) -> Json:

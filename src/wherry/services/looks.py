@@ -150,19 +150,24 @@ class Looks:
             root=self.settings.container_root(container.id),
             network=present.network_settings(
                 endpoints.shown(record, self.networks),
-                ports=ports.shown(record, self.networks.published(container.id)),
+                ports=ports.shown(record, self.networks.published(container.id), way_out=self._leads_out(record)),
                 sandbox=sandbox,
                 key=key,
             ),
             graph=self.snapshotter.graph_data(container.id),
             exec_ids=self.exec_ids(container.id),
         )
+        if mac := endpoints.chosen_mac(record):
+            answer["Config"]["MacAddress"] = mac
         answer["HostConfig"]["Links"] = self.links.shown(record)
         answer["State"] = present.state(record, container.health)
         answer["AppArmorProfile"] = _profile(record)
         if size:
             answer |= await self._sizes(container)
         return answer
+
+    def _leads_out(self, record: Record) -> bool:
+        return any(each.gateway4 or each.gateway6 for each in self.networks.endpoints(record.id))
 
     async def changes(self, container: Container) -> list[Json]:
         """Return what the container changed in its file system."""

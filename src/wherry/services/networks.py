@@ -57,6 +57,10 @@ class NetworkService:
         for container_id, endpoint in self.networks.inside(entry["Id"]).items():
             if container_id in self.catalog:
                 entry["Containers"][container_id] = _inside(self.catalog.resolve(container_id).name, endpoint)
+        if entry["Name"] == "host":  # they are in it, without an endpoint
+            sharing = [each.record for each in self.catalog if each.record.host_config.network_mode == "host"]
+            nowhere = Endpoint(entry["Id"], "host", "", "", "")
+            entry["Containers"] = {each.id: _inside(each.name, nowhere) for each in sharing if each.state.alive}
         return entry
 
     # ---- networks

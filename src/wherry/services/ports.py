@@ -50,9 +50,14 @@ def _key(published: Published) -> str:
     return f"{published.protocol} {published.host_ip}:{published.host_port}"
 
 
-def shown(record: Record, published: Sequence[Published]) -> dict[str, list[Json] | None]:
-    """Return NetworkSettings.Ports: all ports of a container that runs, None for one that is only exposed."""
-    if not record.state.alive or not record.host_config.in_networks:
+def shown(
+    record: Record, published: Sequence[Published], *, way_out: bool = True
+) -> dict[str, list[Json] | None]:
+    """Return NetworkSettings.Ports: all ports of a container that runs, None for one that is only exposed.
+
+    way_out: whether it is in a network that leads out; of one that is not, dockerd shows no ports.
+    """
+    if not record.state.alive or not record.host_config.in_networks or not way_out:
         return {}
     known = [*ports.exposed(record.config.exposed_ports or {}), *((each.port, each.protocol) for each in published)]
     found: dict[str, list[Json] | None] = {f"{port}/{protocol}": None for port, protocol in sorted(set(known))}
