@@ -27,9 +27,7 @@ def is_plain(asked: EndpointRequest) -> bool:
 def check(asked: EndpointRequest, network: Network) -> None:
     """Raise InvalidArgument for a request that this network can never meet."""
     if network.config_only:
-        raise InvalidArgument(
-            f"network {network.name} holds a configuration for other networks: no container can be in it"
-        )
+        raise InvalidArgument("cannot create endpoint on configuration-only network")
     if network.driver == "host":
         raise InvalidArgument("container cannot be connected to host network: it has a network namespace of its own")
     check_settings(asked, network)

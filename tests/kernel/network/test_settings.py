@@ -174,7 +174,7 @@ def test_a_network_that_holds_a_configuration_has_nothing_in_the_kernel_and_no_c
     ipam = Ipam(config=[IpamPool(subnet="10.66.0.0/24")])
     networks.create(CreateNetwork(name="held", config_only=True, ipam=ipam))
     assert (command("ip", "link"), command("nft", "list", "ruleset")) == before
-    with pytest.raises(InvalidArgument, match="no container can be in it"):
+    with pytest.raises(InvalidArgument, match="cannot create endpoint on configuration-only network"):
         opened(networks, "c1", EndpointRequest("held"))
     taken = networks.create(CreateNetwork(name="n", config_from=ConfigReference(network="held")))
     assert (taken.subnet, networks.inspect("n")["ConfigFrom"]) == ("10.66.0.0/24", {"Network": "held"})

@@ -47,7 +47,9 @@ ASKED = Network(
     gateway="10.1.0.1",
     asked=(IpamPool(subnet="10.1.0.0/24"),),
 )
-BOTH = structs.replace(ASKED, ipv6=True, subnet6="fd12::/64", gateway6="fd12::1")
+BOTH = structs.replace(
+    ASKED, ipv6=True, subnet6="fd12::/64", gateway6="fd12::1", asked=(*ASKED.asked, IpamPool(subnet="fd12::/64"))
+)
 CHOSEN = Network(id="4" * 64, name="any", driver="bridge", created=0, subnet="172.18.0.0/16", gateway="172.18.0.1")
 
 
@@ -62,7 +64,8 @@ CHOSEN = Network(id="4" * 64, name="any", driver="bridge", created=0, subnet="17
             {"ipv4": "banana"},
             "* invalid IPv4 address: banana\n* no configured subnet or ip-range contain the IP ",
         ),
-        (ASKED, {"ipv6": "fd00::7"}, "no configured subnet or ip-range contain the IP address fd00::7"),
+        (ASKED, {"ipv6": "fd00::7"}, "user specified IP address is supported only when connecting to networks with"),
+        (BOTH, {"ipv6": "fd00::7"}, "no configured subnet or ip-range contain the IP address fd00::7"),
         (BOTH, {"ipv6": "fd12::7", "ipv4": "10.1.0.7"}, None),
         (BOTH, {"ipv6": "fd12::ffff:ffff:ffff:ffff"}, None),
         (BOTH, {"ipv6": "fd12::"}, "no configured subnet or ip-range contain the IP address fd12::"),
