@@ -143,7 +143,7 @@ class Upkeep:
 
     def _put_back(self) -> None:
         self._due, self._last = 0.0, time.monotonic()
-        log.warning("firewall rules were taken away; putting them back")
+        log.warning("firewall rules may have been taken away; putting them back")
         try:
             self.restore()
         except (OSError, EngineError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.isolation import in_thread, new_namespace
 from wherry.errors import Unavailable
 from wherry.kernel.pidfd import pidfd_open
+from wherry.network.dns import place
 from wherry.network.dns.client import Client, NameServer
 from wherry.runtime import channel
 
@@ -127,3 +130,18 @@ def test_one_of_another_version_is_replaced(tmp_path: Path, lost: threading.Even
     assert Path(f"/proc/{peer(tmp_path / 'dns.sock')}/comm").read_text() == "wherry-names\n"
     after.drop([CLIENT.sandbox_id])
     after.close()
+
+
+def test_a_kernel_without_nf_tables_is_told_of(monkeypatch: pytest.MonkeyPatch):
+    """As such a one answers: the firewall may do without, names cannot."""
+
+    def unknown(_change: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(place.nft.Ruleset, "commit", unknown)
+    fd = new_namespace()
+    try:
+        with pytest.raises(OSError, match="names need nf_tables in the kernel, whatever the firewall's backend is"):
+            in_thread(lambda: place.sockets(fd))
+    finally:
+        os.close(fd)

@@ -9,6 +9,7 @@ of 127.0.0.0/8 is local wherever the loopback link is up, so the address needs n
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from wherry.kernel import netns
@@ -18,12 +19,13 @@ ADDRESS = "127.0.0.11"
 PORT = 53
 TABLE = "wherry_dns"
 BACKLOG = 64
+MISSING = {errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT}
 
 
 def sockets(netns_fd: int) -> tuple[socket.socket, socket.socket]:
     """Return a UDP socket and a listening TCP socket in a namespace, to which port 53 leads.
 
-    The thread stays in that namespace. The caller closes them. Raises OSError.
+    The thread stays in that namespace. The caller closes them. Raises OSError, which names what the kernel lacks.
     """
     netns.enter(netns_fd)
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -49,4 +51,13 @@ def _lead(udp: int, tcp: int) -> None:
     for protocol, port in ((socket.IPPROTO_UDP, udp), (socket.IPPROTO_TCP, tcp)):
         match = nft.to_address4(ADDRESS, protocol, PORT)
         change.rule(TABLE, "output", *match, *nft.destination4(ADDRESS, port))
-    change.commit()
+    try:
+        change.commit()
+    except OSError as error:
+        if error.errno not in MISSING:
+            raise
+        text = (
+            f"{error.strerror}: names need nf_tables in the kernel, whatever the firewall's backend is; load the "
+            "modules nf_tables, nft_chain_nat and nft_nat, or use the default bridge"
+        )
+        raise OSError(error.errno, text) from error

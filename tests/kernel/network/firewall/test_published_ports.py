@@ -98,3 +98,31 @@ def test_a_hundred_ports_of_one_container(world):
     here.serving(box.netns_fd, 80)
     for port in (18000, 18050, 18099):
         assert seen(here.neighbour, HOST, port) == NEIGHBOUR
+
+
+OWN_TABLE = f"""
+table inet mine {{
+    chain forward {{
+        type filter hook forward priority filter; policy accept;
+        iifname "wan0" meta l4proto tcp ct original proto-dst 18080 ip saddr {NEIGHBOUR} drop
+    }}
+}}
+"""
+OWN_RULE = f"-I DOCKER-USER -i wan0 -p tcp -m conntrack --ctorigdstport 18080 -s {NEIGHBOUR} -j DROP"
+
+
+@isolated
+def test_a_rule_of_the_administrators_goes_before_ours_as_the_guide_says(world, backend, tmp_path):
+    here = world()
+    box = here.container("bridge", publish(80, 18080), publish(80, 18081))
+    here.serving(box.netns_fd, 80)
+    assert seen(here.neighbour, HOST, 18080) == NEIGHBOUR
+    if backend == "iptables":
+        command("iptables", *OWN_RULE.split())
+    else:
+        (tmp_path / "mine.nft").write_text(OWN_TABLE)
+        command("nft", "-f", str(tmp_path / "mine.nft"))
+    assert shut(here.neighbour, HOST, 18080)
+    assert seen(here.neighbour, HOST, 18081) == NEIGHBOUR
+    here.network("n", "10.1.0.0/24")
+    assert shut(here.neighbour, HOST, 18080), "also when ours have been written anew"
