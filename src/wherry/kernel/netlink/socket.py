@@ -40,6 +40,8 @@ NETLINK_CAP_ACK = 10  # since 4.3: an error does not carry our whole request bac
 NETLINK_EXT_ACK = 11  # since 4.12: an error carries a sentence
 NETLINK_GET_STRICT_CHK = 12  # since 4.20: dumps honour the filters in their request
 NLMSGERR_ATTR_MSG = 1
+SO_SNDBUFFORCE = 32
+"""As SO_SNDBUF, but past net.core.wmem_max, for those with CAP_NET_ADMIN: socket(7). Python's module lacks it."""
 BUFFER = 1 << 16
 DUMP_ATTEMPTS = 8
 
@@ -143,8 +145,15 @@ class NetlinkSocket:
                 return reply
 
     def _send(self, data: bytes) -> None:
+        """Send one datagram. One larger than the send buffer, as a large transaction is, is refused: then it grows."""
         try:
-            self._socket.sendto(data, (0, 0))
+            try:
+                self._socket.sendto(data, (0, 0))
+            except OSError as error:
+                if error.errno != errno.EMSGSIZE:
+                    raise
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, len(data))
+                self._socket.sendto(data, (0, 0))
         except OSError as error:
             raise OSError(error.errno, f"sendto: {error.strerror}", "netlink") from error
 
