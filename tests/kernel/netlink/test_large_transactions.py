@@ -23,7 +23,7 @@ def test_a_transaction_larger_than_the_send_buffer_is_done_as_a_whole():
     change.add_elements("large", "names", [nft.interface_key(f"link{number}") for number in range(KEYS)])
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as fresh:
         room = fresh.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
-    assert KEYS * nft.IFNAMSIZ > room, "it would fit, and the test would show nothing"
+    assert room < KEYS * nft.IFNAMSIZ, "it would fit, and the test would show nothing"
     change.commit()
     found = json.loads(command("nft", "-j", "list", "set", "ip", "large", "names"))
     (names,) = [each["set"]["elem"] for each in found["nftables"] if "set" in each]
