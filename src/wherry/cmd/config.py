@@ -50,6 +50,7 @@ class Config:
     fixed_cidr: str = ""
     fixed_cidr_v6: str = ""
     default_gateway: str = ""
+    host_gateway_ips: tuple[str, ...] = ()
     default_gateway_v6: str = ""
     default_address_pools: tuple[tuple[str, int], ...] = ()
     default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -155,6 +156,8 @@ def _parser() -> argparse.ArgumentParser:
         help="fetch and check the tables of contents of eStargz layers before all data (false)")  # fmt: skip
     add("--firewall-watch", nargs="?", const="true", choices=("true", "false"),
         help="put firewall rules back at once when another program removes them (true)")  # fmt: skip
+    add("--host-gateway-ip", action="append", dest="host_gateway_ips", metavar="ADDRESS",
+        help="what host-gateway of --add-host means, once per family (the default bridge)")  # fmt: skip
     add("-v", "--version", action="store_true", default=None)
     return parser
 
@@ -164,7 +167,7 @@ _SWITCHES = (
     *("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore", "lazy_pull"),
 )
 KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}
-KEYS |= {"exec-root": "run_root", "hosts": "hosts"}
+KEYS |= {"exec-root": "run_root", "hosts": "hosts", "host-gateway-ip": "host_gateway_ips"}
 
 
 def _size(text: Any) -> int:
@@ -234,6 +237,7 @@ CONVERT: Mapping[str, Any] = {
     "registry_mirrors": tuple,
     "insecure_registries": tuple,
     "exec_opts": tuple,
+    "host_gateway_ips": lambda value: (value,) if isinstance(value, str) else tuple(value),
     "runtimes": _runtimes,
     "default_address_pools": _pools,
     "default_network_opts": _network_opts,

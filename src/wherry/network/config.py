@@ -38,6 +38,8 @@ class DaemonSettings(Protocol):
     @property
     def default_gateway_v6(self) -> str: ...
     @property
+    def host_gateway_ips(self) -> tuple[str, ...]: ...
+    @property
     def ipv6(self) -> bool: ...
     @property
     def icc(self) -> bool: ...
@@ -129,6 +131,7 @@ class NetworkConfig:
     fixed_cidr6: str = ""
     default_gateway: str = ""
     default_gateway6: str = ""
+    host_gateways: tuple[str, ...] = ()
     ipv6: bool = False
     icc: bool = True
     mtu: int = DEFAULT_MTU
@@ -157,6 +160,7 @@ class NetworkConfig:
             fixed_cidr6=settings.fixed_cidr_v6,
             default_gateway=settings.default_gateway,
             default_gateway6=settings.default_gateway_v6,
+            host_gateways=host_gateways(settings.host_gateway_ips),
             ipv6=settings.ipv6,
             icc=settings.icc,
             mtu=settings.mtu or DEFAULT_MTU,
@@ -190,6 +194,20 @@ class NetworkConfig:
         if version == 4:
             return BridgeAddresses(4, self.bip, self.fixed_cidr, self.default_gateway)
         return BridgeAddresses(6, self.bip6, self.fixed_cidr6, self.default_gateway6)
+
+
+def host_gateways(given: Iterable[str]) -> tuple[str, ...]:
+    """Return what host-gateway means: an address of each family at most, IPv4 first. Raises InvalidArgument."""
+    found: dict[int, str] = {}
+    for text in given:
+        try:
+            address = ipaddress.ip_address("" if "%" in text else text)
+        except ValueError:
+            raise InvalidArgument(f"invalid IP address {text!r} of host-gateway-ips") from None
+        if address.version in found:
+            raise InvalidArgument(f"only one IPv{address.version} host gateway IP address can be specified")
+        found[address.version] = str(address)
+    return tuple(found[version] for version in sorted(found))
 
 
 def address_pools(given: Iterable[tuple[str, int]]) -> tuple[Pool, ...]:

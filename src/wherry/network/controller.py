@@ -68,6 +68,7 @@ class Networks:
         self._defaults = config.network_opts
         self._publishing = Publishing(self._directory, config.binding)
         self._passages = Passages(self._directory)
+        self._host_gateways = config.host_gateways
         self._upkeep = Upkeep(config.bus, watch=config.firewall_watch)
         self._naming = Naming(self._directory, self._workshop, run_root, self._members.groups)
 
@@ -147,7 +148,9 @@ class Networks:
             raise SystemFailure(f"cannot let linked containers reach each other: {why(error)}") from error
 
     def host_gateways(self) -> tuple[str, ...]:
-        """Return the host's addresses on the default bridge, of each family that it has."""
+        """Return what host-gateway means: what is configured, or the host's addresses on the default bridge."""
+        if self._host_gateways:
+            return self._host_gateways
         bridge = next((entry.network for entry in self._directory if entry.network.name == BRIDGE), None)
         return tuple(filter(None, (bridge.gateway, bridge.gateway6))) if bridge is not None else ()
 

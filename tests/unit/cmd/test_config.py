@@ -100,3 +100,11 @@ def test_settings_of_networks_are_the_same_by_file_and_by_flag(tmp_path):
 def test_flags_of_networks_that_say_too_little(tmp_path, flag, value):
     with pytest.raises(InvalidArgument, match="invalid default"):
         parse(tmp_path, {}, flag, value)
+
+
+def test_the_hosts_address_for_containers(tmp_path):
+    wanted = ("10.0.0.1", "fd00::1")
+    assert parse(tmp_path, {"host-gateway-ips": ["10.0.0.1", "fd00::1"]}).host_gateway_ips == wanted
+    flags = ("--host-gateway-ip", "10.0.0.1", "--host-gateway-ip", "fd00::1")
+    assert parse(tmp_path, {}, *flags).host_gateway_ips == wanted
+    assert parse(tmp_path, {"host-gateway-ip": "10.0.0.1"}).host_gateway_ips == ("10.0.0.1",)

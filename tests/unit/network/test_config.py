@@ -8,7 +8,7 @@ import pytest
 
 from wherry.cmd.config import Config
 from wherry.errors import InvalidArgument
-from wherry.network.config import NetworkConfig
+from wherry.network.config import NetworkConfig, host_gateways
 
 
 def test_configuration_of_the_daemon():
@@ -71,3 +71,11 @@ def test_address_pools_that_cannot_be(pools, text):
 def test_configuration_that_cannot_work_is_refused(bad):
     with pytest.raises(InvalidArgument):
         NetworkConfig(**bad)
+
+
+def test_host_gateways():
+    assert host_gateways(()) == ()
+    assert host_gateways(("fd00::1", "10.0.0.1")) == ("10.0.0.1", "fd00::1")
+    for given in (("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2"), ("x",), ("fe80::1%a b",), ("",)):
+        with pytest.raises(InvalidArgument):
+            host_gateways(given)
