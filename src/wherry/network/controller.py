@@ -28,7 +28,7 @@ from wherry.network.members import Members
 from wherry.network.naming import Naming, OpenNamespace, concerns
 from wherry.network.passages import Passages
 from wherry.network.ports import PortRequest, Published
-from wherry.network.publishing import Group, Held, Publishing, ports_of
+from wherry.network.publishing import Group, Held, Publishing, leads_out, ports_of
 from wherry.network.reaper import Reaper
 from wherry.network.records import Attached, Network, new_id
 from wherry.network.sandbox import Built, OpenSandbox, Plan
@@ -309,7 +309,7 @@ class Networks:
     def published(self, container_id: str) -> tuple[Published, ...]:
         """Return the ports that a running container publishes; none while it is in no network with a way out."""
         group = self._members.of(container_id)
-        return tuple(each for owner in group if owner.endpoint.ipv4 for each in owner.published)
+        return tuple(each for owner in group for each in owner.published if leads_out(owner.endpoint, each.version))
 
     def publish(self, container: str, name: str, asked: Sequence[PortRequest]) -> Held:
         """Publish more ports of a running container; returns the sockets for its supervisor. All or nothing."""

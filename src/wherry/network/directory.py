@@ -193,10 +193,7 @@ class Directory:
     def _forwards(self) -> tuple[Forward, ...]:
         """Return the published ports of the engine before: what of it still runs is not known yet."""
         rows = self._database.query("SELECT record FROM endpoints")
-        attached = [decode_attached(record) for (record,) in rows]
-        return tuple(
-            each.forward(owner.endpoint.ipv4) for owner in attached if owner.endpoint.ipv4 for each in owner.published
-        )
+        return tuple(each for (record,) in rows for each in decode_attached(record).forwards)
 
     def _around(self) -> choice.Surroundings:
         networks = lambda: [entry.network for entry in self]  # noqa: E731

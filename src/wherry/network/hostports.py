@@ -12,14 +12,17 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
 from wherry.errors import SystemFailure
 from wherry.network import sysctls
-from wherry.network.ports import ANY, PortRequest, Published
+from wherry.network.ports import ANY, ANY6, PortRequest, Published
 
 _SCTP = 132
+Place = tuple[str, int, str]
+"""Protocol, port and address."""
+Taken = tuple[Published, socket.socket | None]
 _MISSING = (errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT)
 
 
@@ -32,30 +35,52 @@ class HostPorts:
         self._taken: dict[tuple[str, int], dict[str, str]] = {}
         self._last = 0
 
-    def take(self, container: str, asked: PortRequest, target: str) -> tuple[Published, socket.socket | None]:
-        """Return the port and the socket that holds it, None where the kernel has no such sockets (SCTP).
+    def take(self, container: str, asked: PortRequest, targets: Mapping[str, str]) -> list[Taken]:
+        """Return a port, at each of some addresses, with the sockets that hold it. All or nothing.
 
-        target: the container's address, for the error. Raises SystemFailure with dockerd's text.
+        targets: the addresses of the host, each with the container's that it leads to, for the error. The socket is
+        None where the kernel has no such ones (SCTP). Raises SystemFailure with dockerd's text.
         """
+        fixed = asked.first == asked.last != 0
         with self._lock:
             for number in self._candidates(asked):
-                fixed = asked.first == asked.last != 0
-                place = (asked.protocol, number, asked.address or ANY)
-                if self._holder(place):
+                places = [(asked.protocol, number, address) for address in targets]
+                occupied = next((place for place in places if self._holder(place)), None)
+                if occupied is not None:
                     if fixed:
-                        raise SystemFailure(f"Bind for {place[2]}:{number} failed: port is already allocated")
+                        raise SystemFailure(f"Bind for {_shown(occupied)} failed: port is already allocated")
                     continue
-                try:
-                    held = _bind(*place)
-                except OSError as error:
-                    if error.errno == errno.EADDRINUSE and not fixed:
-                        continue
-                    raise _not_bound(place, asked, target, error) from error
-                self._note(container, *place)
+                held = self._held(places, asked, targets, fixed=fixed)
+                if held is None:
+                    continue
+                for place in places:
+                    self._note(container, *place)
                 if not asked.first:
                     self._last = number
-                return Published(asked.protocol, asked.port, place[2], number), held
+                return [
+                    (Published(asked.protocol, asked.port, address, number), sock)
+                    for (_, _, address), sock in zip(places, held, strict=True)
+                ]
             raise SystemFailure("all ports are allocated")
+
+    def _held(
+        self, places: list[Place], asked: PortRequest, targets: Mapping[str, str], *, fixed: bool
+    ) -> list[socket.socket | None] | None:
+        """Return a socket for each place, None when a program has one of them and another port will do."""
+        found: list[socket.socket | None] = []
+        with ExitStack() as undo:
+            for place in places:
+                try:
+                    sock = _bind(*place)
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE and not fixed:
+                        return None
+                    raise _not_bound(place, asked, targets[place[2]], error) from error
+                found.append(sock)
+                if sock is not None:
+                    undo.callback(sock.close)
+            undo.pop_all()
+        return found
 
     def _candidates(self, asked: PortRequest) -> Iterator[int]:
         if asked.first:
@@ -66,10 +91,11 @@ class HostPorts:
         yield from range(begin, last + 1)
         yield from range(first, begin)
 
-    def _holder(self, place: tuple[str, int, str]) -> str:
+    def _holder(self, place: Place) -> str:
         protocol, port, address = place
+        any_ = ANY6 if ":" in address else ANY
         for other, holder in self._taken.get((protocol, port), {}).items():
-            if address == other or ANY in (address, other):
+            if address == other or (any_ in (address, other) and (":" in other) == (":" in address)):
                 return holder
         return ""
 
@@ -92,23 +118,30 @@ class HostPorts:
                 self._taken.pop(place, None)
 
 
-def _not_bound(place: tuple[str, int, str], asked: PortRequest, target: str, error: OSError) -> SystemFailure:
+def _shown(place: Place) -> str:
+    _, port, address = place
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _not_bound(place: Place, asked: PortRequest, target: str, error: OSError) -> SystemFailure:
     why = (error.strerror or str(error)).lower()
-    return SystemFailure(
-        f"failed to bind host port for {place[2]}:{place[1]}:{target}:{asked.port}/{asked.protocol}: {why}"
-    )
+    inner = f"[{target}]" if ":" in target else target
+    return SystemFailure(f"failed to bind host port for {_shown(place)}:{inner}:{asked.port}/{asked.protocol}: {why}")
 
 
 def _bind(protocol: str, port: int, address: str) -> socket.socket | None:
     kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
     try:
-        held = socket.socket(socket.AF_INET, kind, _SCTP if protocol == "sctp" else 0)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        held = socket.socket(family, kind, _SCTP if protocol == "sctp" else 0)
     except OSError as error:
         if protocol != "sctp" or error.errno not in _MISSING:
             raise
         return None  # a host without SCTP has no program that could take the port
     with ExitStack() as undo:
         undo.callback(held.close)
+        if ":" in address:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 is another's, or another socket's
         if protocol == "tcp":
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:

@@ -2,6 +2,7 @@
 
     PortBindings  {"80/tcp": [{"HostIp": "", "HostPort": "8000-8010"}]}
                   an address: only there; a range: one free port of it; "" or "0": any free port
+    "0.0.0.0" and "::": every address of that family; "": of both, as far as the container has them, at one port
 
 A protocol that is none, or an address that is none, dockerd takes and publishes nothing; here it is refused.
 """
@@ -19,6 +20,7 @@ from wherry.network.firewall.api import Forward
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 ANY = "0.0.0.0"
+ANY6 = "::"
 MOST = 4096
 """Ports of one container: each is a socket that its supervisor holds."""
 _RANGE = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
@@ -51,9 +53,14 @@ class Published:
         """The container's port as the API writes it."""
         return f"{self.port}/{self.protocol}"
 
+    @property
+    def version(self) -> int:
+        """The family of the host's address, 4 or 6."""
+        return 6 if ":" in self.host_ip else 4
+
     def forward(self, address: str) -> Forward:
-        """Return what the firewall has to know; address: the container's."""
-        place = "" if self.host_ip == ANY else self.host_ip
+        """Return what the firewall has to know; address: the container's, of the same family."""
+        place = "" if self.host_ip in (ANY, ANY6) else self.host_ip
         return Forward(PROTOCOLS[self.protocol], place, self.host_port, address, self.port)
 
 
@@ -84,8 +91,9 @@ def _address(text: str) -> str:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidArgument(f"invalid IP address {text!r} to publish a port on") from None
-    if address.version == 6:
-        raise NotImplementedHere(f"publishing on the IPv6 address {text}: networks of this engine have no IPv6 yet")
+    if address.version == 6 and (address.is_link_local or address.is_loopback):
+        kind = "loopback" if address.is_loopback else "link-local"
+        raise NotImplementedHere(f"cannot publish a port on {text}: the kernel routes no {kind} address of IPv6")
     return str(address)
 
 

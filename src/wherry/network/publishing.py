@@ -1,8 +1,9 @@
 """The published ports of all sandboxes: taken on the host, led to the endpoint that has the way out, and given back.
 
-A container's ports stand in the record of that endpoint (`Attached.published`), so that the engine that comes next
-knows them before it touches the firewall. They follow when the way out moves to another network; in internal networks
-and without any, they lead nowhere but stay taken.
+The way out is one of each family: IPv4 and IPv6 may leave by different networks. A container's ports stand in the
+record of the endpoint that carries their family (`Attached.published`), so that the engine that comes next knows them
+before it touches the firewall. They follow when the way out moves to another network; in internal networks and without
+any, they lead nowhere but stay taken.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
-from wherry.errors import EngineError, SystemFailure
+from wherry.errors import EngineError, InvalidArgument, SystemFailure
 from wherry.kernel.netlink import conntrack
 from wherry.network import options
+from wherry.network.api import Endpoint
 from wherry.network.directory import Directory, why
 from wherry.network.driver import Asking
 from wherry.network.firewall.api import Forward
 from wherry.network.hostports import HostPorts
-from wherry.network.ports import PROTOCOLS, PortRequest, Published
+from wherry.network.ports import ANY, ANY6, PROTOCOLS, PortRequest, Published
 from wherry.network.records import Attached
 from wherry.network.sandbox import gateway_of
 
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 _TCP = PROTOCOLS["tcp"]
 
 Group = tuple[Attached, ...]
+Carriers = dict[int, Attached]
+"""The endpoints that have the way out, by family."""
 Held = dict[Published, socket.socket]
 """Sockets by the port that they hold; their holder hands them to the supervisor and closes its own."""
 
@@ -47,74 +51,114 @@ class Publishing:
 
         name: for the error, which is dockerd's. Nothing is published where there is no way out. Raises SystemFailure.
         """
-        carrier = _carrier(group)
-        entry = self._directory.get(carrier.endpoint.network_id) if carrier is not None else None
-        if carrier is not None and entry is not None and isinstance(entry.driver, Asking):
-            entry.driver.program(entry.network, carrier.endpoint, asked)
-        if carrier is None or not asked or not self._is_bridge(carrier):
+        self._program(group, asked)
+        carriers = self._carriers(group)
+        if not carriers or not asked:
             return group, {}
         held: Held = {}
         fresh: list[Published] = []
         with ExitStack() as undo:
             try:
                 for each in asked:
-                    published, sock = self._ports.take(container, self._placed(each, carrier), carrier.endpoint.ipv4)
-                    undo.callback(self._ports.give_back, container, published)
-                    fresh.append(published)
-                    if sock is not None:
-                        undo.callback(sock.close)
-                        held[published] = sock
-                self._forward((), [each.forward(carrier.endpoint.ipv4) for each in fresh], carrier)
+                    targets = self._targets(each, carriers)
+                    for published, sock in self._ports.take(container, each, targets) if targets else ():
+                        undo.callback(self._ports.give_back, container, published)
+                        fresh.append(published)
+                        if sock is not None:
+                            undo.callback(sock.close)
+                            held[published] = sock
+                self._forward((), _led(fresh, carriers), carriers)
             except (OSError, EngineError) as error:
-                raise SystemFailure(_failure(name, carrier, error)) from error
+                raise SystemFailure(_failure(name, next(iter(carriers.values())), error)) from error
             undo.pop_all()
-        return _with(group, carrier, (*ports_of(group), *fresh)), held
+        return _with(group, carriers, (*ports_of(group), *fresh)), held
 
-    def _is_bridge(self, carrier: Attached) -> bool:
-        """Whether the host leads ports to where an endpoint is: elsewhere containers have addresses of their own."""
-        entry = self._directory.get(carrier.endpoint.network_id)
-        return entry is not None and entry.network.driver == "bridge"
+    def _program(self, group: Group, asked: Sequence[PortRequest]) -> None:
+        """Tell drivers that publish by themselves, once for both families."""
+        chosen = [gateway_of((each.endpoint for each in group), version) for version in (4, 6)]
+        for endpoint in dict.fromkeys(each for each in chosen if each is not None):
+            entry = self._directory.get(endpoint.network_id)
+            if entry is not None and isinstance(entry.driver, Asking):
+                entry.driver.program(entry.network, endpoint, asked)
 
-    def _placed(self, asked: PortRequest, carrier: Attached) -> PortRequest:
-        if asked.address:
-            return asked
-        entry = self._directory.get(carrier.endpoint.network_id)
-        given = entry.network.options if entry is not None and not entry.network.predefined else {}
-        return replace(asked, address=given.get(options.HOST_BINDING, "") or self._default)
+    def _carriers(self, group: Group) -> Carriers:
+        """Return the endpoint that has the way out, by family, as far as the host leads ports to it.
 
-    def _forward(self, gone: Iterable[Forward], fresh: Sequence[Forward], carrier: Attached | None = None) -> None:
+        To others than bridges it does not: elsewhere containers have addresses of their own.
+        """
+        found: Carriers = {}
+        for version in (4, 6):
+            chosen = gateway_of((each.endpoint for each in group), version)
+            carrier = next((each for each in group if each.endpoint is chosen), None)
+            entry = self._directory.get(carrier.endpoint.network_id) if carrier is not None else None
+            if carrier is not None and entry is not None and entry.network.driver == "bridge":
+                found[version] = carrier
+        return found
+
+    def _targets(self, asked: PortRequest, carriers: Carriers) -> dict[str, str]:
+        """Return the addresses of the host where a port is to be, each with the container's that it leads to.
+
+        "::" for a container without IPv6 is none: nothing but a proxy could lead it there. Raises InvalidArgument.
+        """
+        addresses = [asked.address] if asked.address else self._defaults(carriers)
+        found: dict[str, str] = {}
+        for address in addresses:
+            carrier = carriers.get(6 if ":" in address else 4)
+            if carrier is not None:
+                found[address] = _address(carrier.endpoint, 6 if ":" in address else 4)
+            elif address not in (ANY, ANY6):
+                version = 6 if ":" in address else 4
+                raise InvalidArgument(f"a port of {address} needs a network with IPv{version} and a way out")
+        return found
+
+    def _defaults(self, carriers: Carriers) -> list[str]:
+        """Return where a port is published that names no address. A default that is not 0.0.0.0 is the only one."""
+        bound = self._option(carriers.get(4), options.HOST_BINDING)
+        place = bound or self._default or ANY
+        bound6 = self._option(carriers.get(6), options.HOST_BINDING6)
+        place6 = bound6 or (ANY6 if place == ANY else "")
+        wanted = {4: place, 6: place6}
+        return [address for version, address in wanted.items() if version in carriers and address]
+
+    def _option(self, carrier: Attached | None, name: str) -> str:
         entry = self._directory.get(carrier.endpoint.network_id) if carrier is not None else None
-        if entry is not None and carrier is not None and fresh:
-            entry.driver.expose(carrier.host_link)
+        return entry.network.options.get(name, "") if entry is not None and not entry.network.predefined else ""
+
+    def _forward(
+        self, gone: Iterable[Forward], fresh: Sequence[Forward], carriers: Mapping[int, Attached] | None = None
+    ) -> None:
+        for version, carrier in (carriers or {}).items():
+            entry = self._directory.get(carrier.endpoint.network_id)
+            if entry is not None and any(each.family == version for each in fresh):
+                entry.driver.expose(carrier.host_link)
         gone = list(gone)
         self._directory.firewall.forward(gone, fresh)
         _forget_flows(gone, fresh)
 
     def retract(self, container: str, group: Group, gone: Sequence[Published]) -> Group:
         """Publish some ports of a container no more; returns its endpoints without them. Raises SystemFailure."""
-        doomed = [each.forward(owner.endpoint.ipv4) for owner in group for each in owner.published if each in gone]
+        chosen = set(gone)
+        owners = (replace(each, published=tuple(p for p in each.published if p in chosen)) for each in group)
+        doomed = [each for owner in owners for each in owner.forwards]
         try:
             self._forward(doomed, ())
         except OSError as error:
             raise SystemFailure(f"cannot change published ports: {why(error)}") from error
         for each in gone:
             self._ports.give_back(container, each)
-        return tuple(replace(each, published=tuple(p for p in each.published if p not in gone)) for each in group)
+        return tuple(replace(each, published=tuple(p for p in each.published if p not in chosen)) for each in group)
 
     def follow(self, before: Group, after: Group) -> Group:
         """Lead the ports of a container to where its way out is now. Raises SystemFailure."""
         published = ports_of(before)
         if not published:
             return after
-        carrier = _carrier(after)
-        gone = [each.forward(owner.endpoint.ipv4) for owner in before for each in owner.published]
-        led = carrier is not None and self._is_bridge(carrier)
-        fresh = [each.forward(carrier.endpoint.ipv4) for each in published] if carrier is not None and led else []
+        carriers = self._carriers(after)
         try:
-            self._forward(gone, fresh, carrier)
+            self._forward(forwards(before), _led(published, carriers), carriers)
         except OSError as error:
             raise SystemFailure(f"cannot move published ports: {why(error)}") from error
-        return _with(after, carrier or after[0], published)
+        return _with(after, carriers, published)
 
     def release(self, container: str, group: Group) -> None:
         """Let others have the ports of a container that has ended; `forget` takes their rules away."""
@@ -123,7 +167,7 @@ class Publishing:
 
     def forget(self, ended: Iterable[Attached]) -> None:
         """Take the rules of ended endpoints away, before their addresses can be another's. Raises OSError."""
-        self._forward([each.forward(owner.endpoint.ipv4) for owner in ended for each in owner.published], ())
+        self._forward(forwards(ended), ())
 
     def restore(self, groups: Mapping[str, Group]) -> None:
         """Know the ports of the containers that run, and drop the rules of those that do not."""
@@ -140,7 +184,7 @@ def _forget_flows(gone: Sequence[Forward], fresh: Sequence[Forward]) -> None:
     Connection tracking would lead them to where the port led when they began, an address that may be another's.
     """
     doomed = [conntrack.answered_by(each.protocol, each.to_address) for each in gone if each.protocol != _TCP]
-    doomed += [conntrack.to_port(each.protocol, each.port) for each in fresh if each.protocol != _TCP]
+    doomed += [conntrack.to_port(each.protocol, each.port, each.family) for each in fresh if each.protocol != _TCP]
     if not doomed:
         return
     try:
@@ -156,16 +200,29 @@ def ports_of(group: Group) -> tuple[Published, ...]:
 
 def forwards(group: Iterable[Attached]) -> list[Forward]:
     """Return the rules of endpoints that have a way out."""
-    return [each.forward(owner.endpoint.ipv4) for owner in group if owner.endpoint.ipv4 for each in owner.published]
+    return [each for owner in group for each in owner.forwards]
 
 
-def _carrier(group: Group) -> Attached | None:
-    chosen = gateway_of(each.endpoint for each in group)
-    return next((each for each in group if each.endpoint is chosen), None)
+def leads_out(endpoint: Endpoint, version: int) -> bool:
+    """Whether an endpoint has a gateway of a family, so that published ports can lead to it."""
+    return bool(endpoint.gateway4 if version == 4 else endpoint.gateway6)
 
 
-def _with(group: Group, carrier: Attached, published: tuple[Published, ...]) -> Group:
-    return tuple(replace(each, published=published if each is carrier else ()) for each in group)
+def _led(published: Iterable[Published], carriers: Carriers) -> list[Forward]:
+    addresses = {version: _address(each.endpoint, version) for version, each in carriers.items()}
+    return [each.forward(addresses[each.version]) for each in published if each.version in addresses]
+
+
+def _address(endpoint: Endpoint, version: int) -> str:
+    return endpoint.ipv4 if version == 4 else endpoint.ipv6
+
+
+def _with(group: Group, carriers: Carriers, published: tuple[Published, ...]) -> Group:
+    """Return the endpoints with the ports that each carries; those of a family without a way out are the first's."""
+    owners = {version: carriers.get(version, group[0]) for version in (4, 6)}
+    return tuple(
+        replace(each, published=tuple(port for port in published if owners[port.version] is each)) for each in group
+    )
 
 
 def _failure(name: str, carrier: Attached, error: OSError | EngineError) -> str:

@@ -11,6 +11,7 @@ from msgspec import field, json
 from wherry.models.base import Model
 from wherry.models.network import IpamPool
 from wherry.network.api import Endpoint
+from wherry.network.firewall.api import Forward
 from wherry.network.ipam.subnets import Subnet
 from wherry.network.ports import Published
 
@@ -98,6 +99,14 @@ class Attached:
     def encode(self) -> bytes:
         """Return the record as the store keeps it."""
         return json.encode(self)
+
+    @property
+    def forwards(self) -> tuple[Forward, ...]:
+        """What the firewall has to know of its ports; none for a family in which it has no way out."""
+        end = self.endpoint
+        addresses = {4: end.ipv4 if end.gateway4 else "", 6: end.ipv6 if end.gateway6 else ""}
+        found = ((each, addresses[each.version]) for each in self.published)
+        return tuple(each.forward(address) for each, address in found if address)
 
 
 _networks = json.Decoder(Network)

@@ -47,7 +47,8 @@ def _descriptors(held: Mapping[Published, socket]) -> dict[str, int]:
 
 
 def _key(published: Published) -> str:
-    return f"{published.protocol} {published.host_ip}:{published.host_port}"
+    host = f"[{published.host_ip}]" if published.version == 6 else published.host_ip
+    return f"{published.protocol} {host}:{published.host_port}"
 
 
 def shown(
@@ -202,7 +203,7 @@ def _without(
             (one,) = ports.requests({key: [place]})
             source = next((each for each in left if _meant(each, one)), None)
             if source is not None:
-                left.remove(source)
+                left = [each for each in left if each.host_port != source.host_port or not _meant(each, one)]
             elif not any(_covers(each, one) for each in asked):
                 rest.setdefault(key, []).append(place)
                 continue
@@ -213,6 +214,6 @@ def _without(
 def _covers(asked: PortRequest, held: PortRequest) -> bool:
     return (
         (asked.port, asked.protocol) == (held.port, held.protocol)
-        and (not asked.address or asked.address in (held.address or ports.ANY,))
+        and (not asked.address or asked.address in ((held.address,) if held.address else (ports.ANY, ports.ANY6)))
         and (not asked.first or (asked.first <= held.first and held.last <= asked.last))
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import json
 import socket
 
 import pytest
 
 from tests.kernel.isolation import command, isolated
-from wherry.kernel.netlink import nft
+from wherry.kernel.netlink import nft, nftexpr
 
 pytestmark = pytest.mark.root
 
@@ -27,26 +28,29 @@ def test_every_expression():
     change.base_chain("t", "way", "filter", nft.HOOK_FORWARD, nft.PRIORITY_FILTER)
     change.chain("t", "more")
     change.set("t", "names", nft.IFNAME_TYPE, nft.IFNAMSIZ)
-    change.add_elements("t", "names", [nft.interface_key("eth0"), nft.interface_key("eth1")])
+    change.add_elements("t", "names", [nftexpr.interface_key("eth0"), nftexpr.interface_key("eth1")])
     change.verdict_map("t", "by_source", nft.IPV4_TYPE, 4)
     change.add_verdicts(
         "t",
         "by_source",
         {
-            socket.inet_aton("10.0.0.1"): nft.verdict_data(nft.NF_DROP),
-            socket.inet_aton("10.0.0.2"): nft.verdict_data(nft.NFT_JUMP, "more"),
+            socket.inet_aton("10.0.0.1"): nftexpr.verdict_data(nft.NF_DROP),
+            socket.inet_aton("10.0.0.2"): nftexpr.verdict_data(nft.NFT_JUMP, "more"),
         },
     )
-    outside = nft.to_interface("br0", equal=False)
-    change.rule("t", "out", *nft.from_subnet4("172.17.0.0", 16), *outside, nft.counter(), nft.masquerade())
-    change.rule("t", "out", *nft.from_subnet4("10.128.0.0", 9), nft.masquerade())
-    change.rule("t", "way", *nft.to_interface("br0"), *nft.of_known_connection(), nft.verdict(nft.NF_ACCEPT))
-    change.rule("t", "way", *nft.from_interface("br0"), nft.verdict(nft.NFT_JUMP, "more"))
+    outside = nftexpr.to_interface("br0", equal=False)
+    inside = nftexpr.from_subnet(ipaddress.ip_network("172.17.0.0/16"))
+    change.rule("t", "out", *inside, *outside, nftexpr.counter(), nftexpr.masquerade())
+    change.rule("t", "out", *nftexpr.from_subnet(ipaddress.ip_network("10.128.0.0/9")), nftexpr.masquerade())
+    known = (*nftexpr.to_interface("br0"), *nftexpr.of_known_connection())
+    change.rule("t", "way", *known, nftexpr.verdict(nft.NF_ACCEPT))
+    change.rule("t", "way", *nftexpr.from_interface("br0"), nftexpr.verdict(nft.NFT_JUMP, "more"))
     change.rule(
-        "t", "way", nft.load_meta(nft.META_IIFNAME), nft.in_set("names", inverted=True), nft.verdict(nft.NF_DROP)
+        *("t", "way", nftexpr.load_meta(nftexpr.META_IIFNAME), nftexpr.in_set("names", inverted=True)),
+        nftexpr.verdict(nft.NF_DROP),
     )
-    change.rule("t", "way", nft.load_network(12, 4), nft.verdict_from("by_source"))
-    change.rule("t", "more", nft.verdict(nft.NFT_RETURN))
+    change.rule("t", "way", nftexpr.load_network(12, 4), nftexpr.verdict_from("by_source"))
+    change.rule("t", "more", nftexpr.verdict(nft.NFT_RETURN))
     change.commit()
     seen = listing()
     for line in (
@@ -73,7 +77,7 @@ def test_a_transaction_is_all_or_nothing():
     change = nft.Ruleset()
     change.table("t")
     change.chain("t", "c")
-    change.rule("t", "nosuch", nft.verdict(nft.NF_DROP))
+    change.rule("t", "nosuch", nftexpr.verdict(nft.NF_DROP))
     with pytest.raises(OSError, match="NFT_MSG_NEWRULE") as caught:
         change.commit()
     assert (caught.value.errno, caught.value.filename) == (errno.ENOENT, "t nosuch")

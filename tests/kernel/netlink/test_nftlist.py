@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 
 import pytest
 
 from tests.kernel.isolation import command, isolated
-from wherry.kernel.netlink import nft, nftlist
+from wherry.kernel.netlink import nft, nftexpr, nftlist
 
 pytestmark = pytest.mark.root
 
@@ -98,8 +99,10 @@ def test_our_own_rules_come_back():
     change = nft.Ruleset()
     change.table("t")
     change.base_chain("t", "way", "filter", nft.HOOK_FORWARD, nft.PRIORITY_FILTER)
-    change.rule("t", "way", *nft.to_interface("br0"), *nft.of_known_connection(), nft.verdict(nft.NF_ACCEPT))
-    change.rule("t", "way", *nft.from_subnet4("172.17.0.0", 16), nft.counter(), nft.verdict(nft.NF_DROP))
+    known = (*nftexpr.to_interface("br0"), *nftexpr.of_known_connection())
+    change.rule("t", "way", *known, nftexpr.verdict(nft.NF_ACCEPT))
+    inside = nftexpr.from_subnet(ipaddress.ip_network("172.17.0.0/16"))
+    change.rule("t", "way", *inside, nftexpr.counter(), nftexpr.verdict(nft.NF_DROP))
     change.commit()
     with nftlist.open_socket() as netlink:
         assert [each.text for each in nftlist.list_rules(netlink)] == [

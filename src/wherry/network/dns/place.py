@@ -13,7 +13,7 @@ import errno
 import socket
 
 from wherry.kernel import netns
-from wherry.kernel.netlink import nft
+from wherry.kernel.netlink import nft, nftexpr
 
 ADDRESS = "127.0.0.11"
 PORT = 53
@@ -49,8 +49,8 @@ def _lead(udp: int, tcp: int) -> None:
     change.table(TABLE)
     change.base_chain(TABLE, "output", "nat", nft.HOOK_OUTPUT, nft.PRIORITY_DSTNAT)
     for protocol, port in ((socket.IPPROTO_UDP, udp), (socket.IPPROTO_TCP, tcp)):
-        match = nft.to_address4(ADDRESS, protocol, PORT)
-        change.rule(TABLE, "output", *match, *nft.destination4(ADDRESS, port))
+        match = nftexpr.to_port_of(ADDRESS, protocol, PORT)
+        change.rule(TABLE, "output", *match, *nftexpr.destination4(ADDRESS, port))
     try:
         change.commit()
     except OSError as error:

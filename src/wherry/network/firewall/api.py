@@ -38,7 +38,7 @@ class BridgeRules:
     subnet, subnet6: "" for a family that the network does not have; masquerade6, gateway_mode6: as without the number.
     gateway_mode: "nat"; "nat-unprotected" (every port of a container can be reached from outside); "routed" (as it is,
     without translation, published ports only); "isolated" (internal, and the host has no address in it).
-    trusted: links of the host from which all ports of the containers can be reached, without translation.
+    trusted: links of the host from which published ports can be reached by the container's own address too.
     passages: what is let through without icc.
     """
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import ipaddress
 import struct
 
 import pytest
 
-from wherry.kernel.netlink import codec, link, nft
+from wherry.kernel.netlink import codec, link, nftexpr
 
 
 def test_a_request_is_padded_and_says_its_length():
@@ -47,6 +48,6 @@ def test_what_is_no_mac_is_refused(text):
 
 
 def test_subnet_masks_of_any_length():
-    _load, mask, value = nft.from_subnet4("10.128.0.0", 9)
+    _load, mask, value = nftexpr.from_subnet(ipaddress.ip_network("10.128.0.0/9"))
     assert b"\xff\x80\0\0" in mask
     assert b"\x0a\x80\0\0" in value
