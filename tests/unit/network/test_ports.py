@@ -17,6 +17,8 @@ from wherry.network.ports import PortRequest
         ("80/UDP", "127.0.0.1", "", PortRequest("udp", 80, "127.0.0.1")),
         ("80/sctp", "0.0.0.0", "8000-8010", PortRequest("sctp", 80, "0.0.0.0", 8000, 8010)),
         ("80/tcp", "", "0", PortRequest("tcp", 80, "")),
+        ("80/tcp", "2001:DB8::0001", "8080", PortRequest("tcp", 80, "2001:db8::1", 8080, 8080)),
+        ("80/tcp", "::", "", PortRequest("tcp", 80, "::")),
     ],
 )
 def test_forms(key, address, port, wanted):
@@ -38,8 +40,9 @@ def test_what_is_no_port_of_the_host(port):
 def test_addresses():
     with pytest.raises(InvalidArgument, match="invalid IP address 'xx'"):
         ports.requests({"80/tcp": [PortBinding("xx", "80")]})
-    with pytest.raises(NotImplementedHere, match="IPv6"):
-        ports.requests({"80/tcp": [PortBinding("::1", "80")]})
+    for address in ("::1", "fe80::1", "fe80::1%eth0"):
+        with pytest.raises(NotImplementedHere, match="IPv6"):
+            ports.requests({"80/tcp": [PortBinding(address, "80")]})
     with pytest.raises(InvalidArgument, match="can have 4096"):
         ports.requests({"80/tcp": [PortBinding("", str(n)) for n in range(1, 4098)]})
 

@@ -21,7 +21,7 @@
                                           oifname @bridges ct status dnat accept
                                           oifname @routed jump into-routed                  (where there are any)
                                           oifname @unprotected accept                       (where there are any)
-                                          iifname . oifname @trusted ip daddr . meta l4proto . th dport @open accept   (likewise)
+                                          iifname . oifname @trusted (and) @open accept     (where there are any)
                                           oifname @bridges counter drop
       chain into-routed                   meta l4proto icmp accept
                                           ip daddr . meta l4proto . th dport @open accept

@@ -142,7 +142,7 @@ class Contents:
         self._rule(change, "forward", *_INTO_OURS, nftexpr.counter(), nftexpr.verdict(nft.NF_DROP))
 
     def _from_outside(self, change: nft.Ruleset) -> None:
-        """Let in what need not be published: into unprotected bridges, and from trusted links published ports past the translation."""
+        """Let everything into unprotected bridges, and what trusted links send to published ports untranslated."""
         table, accept = self._table, nftexpr.verdict(nft.NF_ACCEPT)
         bare = [each.name for each in self._bridges if each.mode == "nat-unprotected" and not each.closed]
         if bare:

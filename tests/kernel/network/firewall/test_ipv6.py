@@ -9,8 +9,6 @@ from tests.kernel.network.firewall.world import HOST6, NEIGHBOUR6, seen, shut
 from wherry.network.firewall.api import Forward
 
 pytestmark = pytest.mark.root
-not_with_nftables = pytest.mark.parametrize("backend", ["iptables"])
-"""For what the other backend does not do yet."""
 TCP = 6
 
 
@@ -26,7 +24,6 @@ def made(world, **options):
     return here, one, two, far
 
 
-@not_with_nftables
 @isolated
 def test_isolated_masqueraded_and_closed_to_a_routed_neighbour(world):
     here, one, two, far = made(world)
@@ -40,7 +37,6 @@ def test_isolated_masqueraded_and_closed_to_a_routed_neighbour(world):
     assert shut(here.neighbour, first, 80)
 
 
-@not_with_nftables
 @isolated
 def test_a_published_port(world):
     here, one, two, far = made(world)
@@ -56,7 +52,6 @@ def test_a_published_port(world):
     assert shut(here.neighbour, HOST6, 18080)
 
 
-@not_with_nftables
 @isolated
 def test_an_internal_network(world):
     here, one, two, far = made(world, internal=True)
@@ -68,7 +63,6 @@ def test_an_internal_network(world):
     assert shut(far.netns_fd, first, 80)
 
 
-@not_with_nftables
 @isolated
 def test_a_routed_network(world):
     here, one, _two, far = made(world, gateway_mode_ipv6="routed")
