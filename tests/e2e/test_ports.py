@@ -83,10 +83,12 @@ def outside() -> Iterator[int]:
     there = f"/proc/{os.getpid()}/fd/{fd}"
     command("ip", "link", "add", "wan0", "type", "veth", "peer", "name", "wan1", "netns", there)
     command("ip", "addr", "add", "198.51.100.1/24", "dev", "wan0")
+    command("ip", "addr", "add", "2001:db8::1/64", "dev", "wan0", "nodad")
     command("ip", "link", "set", "wan0", "up")
 
     def configure() -> None:
         command("ip", "addr", "add", "198.51.100.2/24", "dev", "wan1")
+        command("ip", "addr", "add", "2001:db8::2/64", "dev", "wan1", "nodad")
         command("ip", "link", "set", "wan1", "up")
         command("ip", "link", "set", "lo", "up")
 
@@ -391,6 +393,55 @@ def test_a_port_is_added_to_a_running_container_and_taken_away_again(ports: Engi
         free.bind(("0.0.0.0", 18080))
     assert published(ports, "web") == {"80/tcp": None}
     assert ports.api("POST", "/wherry/v1/containers/web/ports/remove", body)[0] == 404
+
+
+def test_ports_of_both_families_in_every_form(ports: Engine, outside: int):
+    switch = Path("/proc/sys/net/ipv6/conf/all/forwarding")
+    before = switch.read_text()
+    switch.write_text("1")
+    try:
+        ports.docker("network", "create", "--ipv6", "--subnet", "fd12::/64", "six")
+        flags = ("-p", "18080:80", "-p", "[2001:db8::1]:18081:80", "-p", "[::]:18082:80", "-p", "80")
+        more = ("-p", "18090-18093:90-93/udp", "-p", "18100-18110:80", "--network", "six")
+        server(ports, "web", *flags, *more)
+        _check_both_families(ports, outside)
+        ports.crash()
+        assert seen(inside(outside, lambda: ask("2001:db8::1", 18080))) == "2001:db8::2"
+        ports.start()
+        assert seen(inside(outside, lambda: ask("2001:db8::1", 18081))) == "2001:db8::2"
+        ports.docker("rm", "-f", "web")
+    finally:
+        switch.write_text(before)
+
+
+def _check_both_families(ports: Engine, outside: int) -> None:
+    shown = ports.docker("port", "web").splitlines()
+    for line in (
+        "80/tcp -> 0.0.0.0:18080",
+        "80/tcp -> [::]:18080",
+        "80/tcp -> [2001:db8::1]:18081",
+        "80/tcp -> [::]:18082",
+        "90/udp -> 0.0.0.0:18090",
+        "93/udp -> [::]:18093",
+        "80/tcp -> 0.0.0.0:18100",
+        "80/tcp -> [::]:18100",
+    ):
+        assert line in shown
+    assert "[::]:18080->80/tcp" in ports.docker("ps")
+    places = published(ports, "web")["80/tcp"]
+    drawn = [each for each in places if int(each["HostPort"]) > 20000]
+    assert [each["HostIp"] for each in drawn] == ["0.0.0.0", "::"]
+    assert drawn[0]["HostPort"] == drawn[1]["HostPort"]
+    for port in (18080, 18081, 18082, 18100, int(drawn[0]["HostPort"])):
+        assert seen(inside(outside, lambda port=port: ask("2001:db8::1", port))) == "2001:db8::2", port
+    assert seen(ask("2001:db8::1", 18080)) == "2001:db8::1"
+    assert seen(ask("localhost", 18080)).endswith(".1"), "::1 is refused, and clients go on to 127.0.0.1"
+    with pytest.raises(ConnectionRefusedError):
+        ask("::1", 18080, timeout=0.1)
+    taken = ports.run("run", "-d", "--network", "six", "-p", "[::]:18080:80", "busybox", "true")
+    assert "Bind for [::]:18080 failed: port is already allocated" in taken.stderr
+    refused = ports.run("run", "-d", "--network", "six", "-p", "[::1]:18200:80", "busybox", "true")
+    assert "cannot publish a port on ::1: the kernel routes no loopback address of IPv6" in refused.stderr
 
 
 def test_three_hundred_ports(ports: Engine):

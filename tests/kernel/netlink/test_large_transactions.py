@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from tests.kernel.isolation import command, isolated
-from wherry.kernel.netlink import nft
+from wherry.kernel.netlink import nft, nftexpr
 
 pytestmark = pytest.mark.root
 
@@ -20,7 +20,7 @@ def test_a_transaction_larger_than_the_send_buffer_is_done_as_a_whole():
     change = nft.Ruleset()
     change.table("large")
     change.set("large", "names", nft.IFNAME_TYPE, nft.IFNAMSIZ)
-    change.add_elements("large", "names", [nft.interface_key(f"link{number}") for number in range(KEYS)])
+    change.add_elements("large", "names", [nftexpr.interface_key(f"link{number}") for number in range(KEYS)])
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as fresh:
         room = fresh.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     assert room < KEYS * nft.IFNAMSIZ, "it would fit, and the test would show nothing"

@@ -95,7 +95,7 @@ def test_inspect_has_dockerds_shape(engine):
     assert networks.inspect("none")["Driver"] == "null"
     assert networks.inspect("host")["IPAM"]["Config"] is None
     assert networks.inspect(bridge["Id"][:12])["Id"] == networks.inspect("default")["Id"] == bridge["Id"]
-    assert networks.host_gateway() == "172.17.0.1"
+    assert networks.host_gateways() == ("172.17.0.1",)
 
 
 @isolated
@@ -219,7 +219,7 @@ def test_without_a_default_bridge(engine):
     before = machine()
     networks = engine(bridge="")
     assert networks.names() == ["host", "none"]
-    assert networks.host_gateway() == ""
+    assert networks.host_gateways() == ()
     assert machine() == before
 
 

@@ -119,7 +119,8 @@ def from_subnet(subnet: Subnet) -> tuple[bytes, ...]:
 
 
 def _within(subnet: Subnet, place: tuple[int, int]) -> tuple[bytes, ...]:
-    return load_network(*place), masked(subnet.netmask.packed), compared(subnet.network_address.packed)
+    mask = () if subnet.prefixlen == subnet.max_prefixlen else (masked(subnet.netmask.packed),)
+    return (load_network(*place), *mask, compared(subnet.network_address.packed))
 
 
 def load_meta(key: int) -> bytes:

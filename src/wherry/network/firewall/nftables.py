@@ -44,10 +44,10 @@ then it goes from a bridge to itself. Link-local addresses belong to a link; the
 published port is none of theirs. ::1 is not translated: no setting lets its packets leave the loopback link, as
 route_localnet does for 127.0.0.1, so that a client at ::1 is refused at once and goes on to 127.0.0.1.
 
-dockerd makes the policy of FORWARD drop in that case, which cuts off virtual machines and other engines. What must not
-happen is only that the host becomes a router between links between which it was none, and that is what the guard says;
-a link made later, such as another engine's bridge, is not in the set. The underscore cannot collide: "wherry-" is
-followed by the name of a bridge.
+dockerd makes the policy of FORWARD drop when it turns forwarding on, which cuts off virtual machines and other
+engines. What must not happen is only that the host becomes a router between links between which it was none, and that
+is what the guard says; a link made later, such as another engine's bridge, is not in the set. The underscore cannot
+collide: "wherry-" is followed by the name of a bridge.
 
 A client outside keeps its address. One in the same subnet as the container is shown as the bridge: the container would
 answer it directly, past the translation. So is a client at 127.0.0.1, whose packets leave by the bridge because of
