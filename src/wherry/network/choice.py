@@ -28,7 +28,7 @@ def firewall(
     if config.firewall not in ("nftables", "iptables"):
         raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables or iptables")
     from wherry.network.firewall import remains
-    from wherry.network.firewall.partial import SETTINGS, Partial, cut
+    from wherry.network.firewall.partial import FAMILIES, Partial, cut
 
     if not config.rules:
         chosen = Partial(_backend(config.firewall, owner, (), ()), ())
@@ -39,7 +39,7 @@ def firewall(
     led = [each for each in forwards if each.family in config.rules]
     backend = _backend(config.firewall, owner, kept, led)
     (remains.of_nftables if config.firewall == "iptables" else remains.of_iptables)(owner, backend)
-    return backend if len(config.rules) == len(SETTINGS) else Partial(backend, config.rules)
+    return backend if len(config.rules) == len(FAMILIES) else Partial(backend, config.rules)
 
 
 def _backend(name: str, owner: str, known: Iterable[BridgeRules], forwards: Iterable[Forward]) -> Firewall:

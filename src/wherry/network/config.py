@@ -151,7 +151,7 @@ class NetworkConfig:
     def of(cls, settings: DaemonSettings) -> NetworkConfig:
         """Take the daemon's settings; raises InvalidArgument for what cannot work."""
         address = "" if settings.ip in ("0.0.0.0", "::") else settings.ip
-        switches = ((4, settings.iptables), (6, settings.ip6tables))
+        rules = (4, 6) if settings.ip6tables else (4,)
         return cls(
             bridge="" if settings.bridge == "none" else settings.bridge or DEFAULT_BRIDGE,
             bip=settings.bip,
@@ -170,7 +170,7 @@ class NetworkConfig:
             binding6=address if ":" in address else "",
             firewall=settings.firewall_backend,
             firewall_watch=settings.firewall_watch,
-            rules=tuple(version for version, on in switches if on),
+            rules=rules if settings.iptables else (),
             network_opts=settings.default_network_opts,
             pools=address_pools(settings.default_address_pools),
         )

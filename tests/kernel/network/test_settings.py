@@ -111,6 +111,20 @@ def test_without_rules_there_are_none_and_no_port_is_published(engine, backend):
 
 
 @isolated
+@pytest.mark.parametrize("backend", ["nftables", "iptables"])
+def test_rules_may_be_those_of_ipv4_alone(engine, backend):
+    before = command("nft", "list", "tables", "ip6")
+    networks = engine(rules=(4,), firewall=backend)
+    make(networks, "n", "10.1.0.0/24", "fd12::/64")
+    assert "10.1.0.0/24" in command("nft", "list", "ruleset")
+    assert "fd12" not in command("nft", "list", "ruleset")
+    assert command("nft", "list", "tables", "ip6") == before
+    box = opened(networks, "c1", EndpointRequest("n"))
+    assert reaches(box.netns_fd, "fd12::1")
+    box.close()
+
+
+@isolated
 def test_rules_of_an_engine_before_go_when_they_are_turned_off(engine):
     engine().stop(remove=False)
     assert "wherry-wherry0" in command("nft", "list", "ruleset")

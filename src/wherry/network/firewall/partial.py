@@ -1,4 +1,4 @@
-"""A firewall that leaves families alone whose rules are turned off: the settings iptables and ip6tables, if false.
+"""A firewall that leaves families alone whose rules are turned off: IPv6 by the setting ip6tables, both by iptables.
 
 Networks work then as whatever else is in the packet filter lets them. What cannot work without rules is refused: to
 publish a port.
@@ -13,7 +13,7 @@ from wherry.errors import SystemFailure
 from wherry.kernel.netlink.nftwatch import Transaction
 from wherry.network.firewall.api import BridgeRules, Firewall, Forward
 
-SETTINGS = {4: "iptables", 6: "ip6tables"}
+FAMILIES = (4, 6)
 
 
 class Partial:
@@ -39,9 +39,10 @@ class Partial:
         fresh = list(fresh)
         for each in fresh:
             if each.family not in self._versions:
+                setting = "ip6tables" if self._versions else "iptables"
                 raise SystemFailure(
                     f"port {each.port} cannot be published: rules for IPv{each.family} are turned off "
-                    f"({SETTINGS[each.family]}: false)"
+                    f"({setting}: false)"
                 )
         self._backend.forward([each for each in gone if each.family in self._versions], fresh)
 
