@@ -408,6 +408,25 @@ def test_macvlan_has_a_parent(world: World):
     assert found == {"link up0": "not there", "aa: link eth0": "not there"}
 
 
+@pytest.mark.parametrize("world", ["iptables"], indirect=True)
+def test_gateway_modes(world: World):
+    modes = {"routed": "routed", "open": "nat-unprotected"}
+    for number, (name, mode) in enumerate(modes.items()):
+        option = f"com.docker.network.bridge.gateway_mode_ipv4={mode}"
+        world.engine.docker("network", "create", "-o", option, "--subnet", f"10.25{number + 4}.0.0/24", name)
+        own = ("--name", name, "--network", name, "-p", f"809{number}:80")
+        world.engine.docker("run", "-d", *own, "busybox", *SERVE)
+        world.beyond("ip", "route", "add", f"10.25{number + 4}.0.0/24", "via", "192.0.2.1")
+    until(lambda: world.fetches("10.254.0.2", 80) and world.fetches("10.255.0.2", 80))
+    routed, opened = world.look("routed"), world.look("open")
+    assert (routed["Problems"], opened["Problems"]) == ([], [])
+    assert [(each["Mapped"], each["ToAddress"]) for each in routed["Published"]] == [(True, "10.254.0.2")]
+    assert path(routed, "published")["Destination"] == "10.254.0.2:80"
+    assert path(routed, "out")["EndsAs"].startswith("10.254.0.2:")  # as what it is
+    assert path(opened, "foreign", "up0")["Arrives"]
+    assert path(opened, "out")["EndsAs"].startswith("192.0.2.1:")
+
+
 def test_networks_without_a_bridge(world: World):
     world.engine.docker("run", "-d", "--name", "aa", "--network", "host", "busybox", "sleep", "1000")
     world.engine.docker("run", "-d", "--name", "bb", "--network", "none", "busybox", "sleep", "1000")

@@ -84,6 +84,7 @@ class NetworkXrays:
             icc=options.flag(given, options.ICC, True),
             open=_families(network, ("nat-unprotected",)),
             routed=_families(network, ("routed",)),
+            trusted=options.trusted(given),
             members=tuple(self._members(network)),
             ports=tuple(self._ports(network)),
             others={bridge_of(each): each.name for each in others if each.id != network.id and bridge_of(each)},
@@ -120,7 +121,6 @@ class NetworkXrays:
                     interface=endpoint.interface,
                     mac=endpoint.mac,
                     addresses=tuple(_addresses(endpoint)),
-                    gateways=tuple(each for each in (endpoint.gateway4, endpoint.gateway6) if each),
                 )
 
     def _ports(self, network: Network) -> Iterator[AskedPort]:

@@ -14,6 +14,7 @@ from wherry.models.xray_network import Device, Member, Path, Problem, PublishedP
 from wherry.xray import netpaths, netsysctls
 from wherry.xray.netsubject import NetworkSubject
 from wherry.xray.network import View
+from wherry.xray.path import join
 
 
 class Found(Protocol):
@@ -139,7 +140,8 @@ def _of_path(subject: NetworkSubject, path: Path) -> Iterator[Problem]:
     if path.kind == "out" and subject.internal and path.arrives and path.to_link:
         what = "Containers of this network reach the outside, which an internal one must not."
         yield _problem(what, "no rule keeps them", "kill -HUP the engine: it puts all of its rules back")
-    if path.kind == "foreign" and path.arrives and path.family not in subject.open:
+    invited = path.family in subject.open or path.from_link in subject.trusted
+    if path.kind == "foreign" and path.arrives and not invited and not _published(subject, path):
         what = f"{path.source.rpartition(':')[0]} reaches containers unasked, by {path.from_link}."
         yield _problem(what, "no rule keeps it out", "kill -HUP the engine: it puts all of its rules back")
     hidden = any(step.effect in ("masquerade", "snat") for step in path.steps)
@@ -147,6 +149,13 @@ def _of_path(subject: NetworkSubject, path: Path) -> Iterator[Problem]:
         what = "Containers get no answer from outside."
         why = f"no rule gives their packets the host's address, and nobody outside knows {path.source}"
         yield _problem(what, why, "kill -HUP the engine: it puts all of its rules back")
+
+
+def _published(subject: NetworkSubject, path: Path) -> bool:
+    """Whether the packet is for a port that is published where containers are reached at their own addresses."""
+    return path.family in subject.routed and any(
+        path.destination == join(each.to_address, each.to_port) for each in subject.ports
+    )
 
 
 def _of_neighbours(subject: NetworkSubject, found: Found) -> Iterator[Problem]:

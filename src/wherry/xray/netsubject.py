@@ -17,7 +17,6 @@ class AskedMember:
     interface: str = ""
     mac: str = ""
     addresses: tuple[str, ...] = ()
-    gateways: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,8 @@ class NetworkSubject:
 
     masquerade, open, routed: the families (4, 6) in which packets leave with the host's address, in which containers
     may be reached from outside without a published port, and in which a published port is reached at the container's
-    own address. others: other bridges of the engine, with the name of their network.
+    own address. trusted: links from which they may be reached as well. others: other bridges of the engine, with the
+    name of their network.
     """
 
     id: str
@@ -54,6 +54,7 @@ class NetworkSubject:
     icc: bool = True
     open: tuple[int, ...] = ()
     routed: tuple[int, ...] = ()
+    trusted: tuple[str, ...] = ()
     members: tuple[AskedMember, ...] = ()
     ports: tuple[AskedPort, ...] = ()
     others: Mapping[str, str] = field(default_factory=dict)

@@ -100,21 +100,26 @@ def holds(word: str, packet: Packet, host: Host, elements: Elements) -> bool | N
 
 def _joined(word: str, packet: Packet, host: Host, elements: Elements) -> bool | None:
     keys, found, name = word.rpartition(" @")
-    values = [value_of(packet, key, host) for key in keys.split(" . ")]
-    if not found or None in values:
+    values = _values(keys, packet, host)
+    if not found or values is None:
         return None
-    return " . ".join(each or "" for each in values) in elements(name)
+    return values in elements(name)
+
+
+def _values(keys: str, packet: Packet, host: Host) -> str | None:
+    """Return what the packet has where a key of one or more parts looks, as elements are written; None: unknown."""
+    values = [value_of(packet, key, host) for key in keys.split(" . ")]
+    if None in values:
+        return None
+    names = [key in ("iifname", "oifname") for key in keys.split(" . ")]
+    return " . ".join(f'"{each}"' if name else each or "" for each, name in zip(values, names, strict=True))
 
 
 def answer(word: str, packet: Packet, host: Host, elements: Elements) -> str | None:
     """Return what a map answers ("iifname vmap @from"), "" when it has nothing for the packet, None: unknown."""
     keys, _, name = word.partition(" vmap @" if " vmap @" in word else " map @")
-    values = [value_of(packet, key, host) for key in keys.split(" . ")]
-    if None in values:
-        return None
-    held = elements(name)
-    key = " . ".join(each or "" for each in values)
-    return held.get(key, held.get(f'"{key}"', ""))
+    key = _values(keys, packet, host)
+    return None if key is None else elements(name).get(key, "")
 
 
 def _equal(key: str, has: str, value: str, elements: Elements) -> bool | None:

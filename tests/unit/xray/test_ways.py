@@ -20,6 +20,8 @@ SETS: dict[str, dict[str, str]] = {
     "from": {'"br0"': "jump from-br0"},
     "published": {"tcp . 8080": "10.0.0.2 . 80"},
     "some": {"10.0.0.9": ""},
+    "trusted": {'"eth0" . "br0"': ""},
+    "open": {"10.0.0.2 . tcp . 80": ""},
     "empty": {},
 }
 
@@ -59,6 +61,10 @@ def elements(name: str) -> Mapping[str, str]:
         ("fib daddr type local", False),
         ("fib saddr type local", False),
         ("ip daddr @empty", False),
+        ("iifname . oifname @trusted", True),
+        ("oifname . iifname @trusted", False),
+        ("ip daddr . meta l4proto . th dport @open", True),
+        ("meta mark . th dport @open", None),
         ("ip daddr @some", None),
         ("[limit]", None),
         ("xt match recent", None),

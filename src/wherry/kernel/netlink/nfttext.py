@@ -262,6 +262,8 @@ def key(raw: bytes) -> str:
         return str(struct.unpack("!H", raw)[0])
     if len(raw) in (8, 12):
         return " . ".join(_part(raw[at : at + 4]) for at in range(0, len(raw), 4))
+    if len(raw) == 32:  # two names of links
+        return " . ".join(key(raw[at : at + 16]) for at in (0, 16))
     if len(raw) in (16, 20, 24):
         address = socket.inet_ntop(socket.AF_INET6, raw[:16])
         return " . ".join([address, *(_part(raw[at : at + 4]) for at in range(16, len(raw), 4))])
