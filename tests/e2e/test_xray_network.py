@@ -10,9 +10,10 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -187,17 +188,29 @@ both = pytest.mark.parametrize("world", ["nftables", "iptables"], indirect=True)
 _TRACED = re.compile(r"trace id \w+ ip (\S+) (\S+) rule .*\(verdict (\w+)")
 
 
+def _when_still(output: IO[bytes]) -> str:
+    """What has been written, once a second has passed without more."""
+    text, since = "", time.monotonic()
+    while time.monotonic() - since < 1:
+        time.sleep(0.1)
+        more = os.pread(output.fileno(), 1 << 20, 0).decode()  # its place in the file is the writer's as well
+        text, since = more, time.monotonic() if more != text else since
+    return text
+
+
 def traced(world: World, match: str, send: Callable[[], object]) -> list[tuple[str, str]]:
     """Send a packet with the kernel's own trace on; returns table and chain of each rule that it was decided by."""
     world.told("nft", "add table ip watch; add chain ip watch first { type filter hook prerouting priority -400; }")
     world.told("nft", f"add rule ip watch first {match} meta nftrace set 1")
-    monitor = ["nft", "monitor", "trace"]
-    watch = inside(world.host, lambda: subprocess.Popen(monitor, stdout=subprocess.PIPE, text=True))
-    time.sleep(0.5)
-    send()
-    time.sleep(0.5)
-    watch.terminate()
-    text, _ = watch.communicate()
+    with tempfile.TemporaryFile() as output:
+        watch = inside(world.host, lambda: subprocess.Popen(["nft", "monitor", "trace"], stdout=output))
+        for _ in range(20):  # it may take its time to begin
+            send()
+            text = _when_still(output)
+            if " ip watch first packet: " in text:
+                break
+        watch.terminate()
+        watch.wait()
     world.told("nft", "delete table ip watch")
     first = text.split(" ip watch first packet: ")[1]
     return [(table, chain) for table, chain, verdict in _TRACED.findall(first) if verdict in ("accept", "drop", "jump")]
@@ -217,7 +230,7 @@ def compared(way: dict[str, Any], real: list[tuple[str, str]]) -> None:
 def test_the_way_to_a_published_port_is_the_one_that_the_kernel_traces(web: World):
     way = path(web.look("front"), "published")
     assert (way["Source"].partition(":")[0], way["Destination"], way["FromLink"]) == (CLIENT, "192.0.2.1:8089", "up0")
-    real = traced(web, "ip saddr 198.51.100.10 tcp dport 8089", lambda: web.fetches("192.0.2.1", 8089))
+    real = traced(web, "ip saddr 198.51.100.10 tcp dport 8089 tcp flags syn", lambda: web.fetches("192.0.2.1", 8089))
     compared(way, real)
     assert way["Arrives"]
     assert way["EndsAs"].endswith(" to 10.250.0.2:80")
