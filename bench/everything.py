@@ -19,6 +19,7 @@ SCRIPTS = (
     "memory",
     "cli_start",
     "logs",
+    "names",
 )
 
 
