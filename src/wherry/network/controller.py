@@ -66,7 +66,7 @@ class Networks:
         self._announcer = Announcer()
         self._reaper = Reaper(self._reap)
         self._defaults = config.network_opts
-        self._publishing = Publishing(self._directory, config.binding)
+        self._publishing = Publishing(self._directory, config.binding, config.binding6)
         self._passages = Passages(self._directory)
         self._host_gateways = config.host_gateways
         self._upkeep = Upkeep(config.bus, watch=config.firewall_watch)

@@ -40,10 +40,13 @@ Held = dict[Published, socket.socket]
 class Publishing:
     """Thread-safe as far as one container is asked about by one thread at a time."""
 
-    def __init__(self, directory: Directory, default_address: str) -> None:
-        """default_address: where a port is published that names no address, "" for every one of the host."""
+    def __init__(self, directory: Directory, default_address: str, default_address6: str = "") -> None:
+        """default_address: where a port is published that names no address, "" for every one of the host; at most one
+        of the two is given.
+        """
         self._directory = directory
         self._default = default_address
+        self._default6 = default_address6
         self._ports = HostPorts()
 
     def publish(self, container: str, name: str, group: Group, asked: Sequence[PortRequest]) -> tuple[Group, Held]:
@@ -114,6 +117,8 @@ class Publishing:
     def _defaults(self, carriers: Carriers) -> list[str]:
         """Return where a port is published that names no address. A default that is not 0.0.0.0 is the only one."""
         bound = self._option(carriers.get(4), options.HOST_BINDING)
+        if self._default6 and not bound:
+            return [self._default6]
         place = bound or self._default or ANY
         bound6 = self._option(carriers.get(6), options.HOST_BINDING6)
         place6 = bound6 or (ANY6 if place == ANY else "")

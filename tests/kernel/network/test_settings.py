@@ -10,6 +10,7 @@ import pytest
 from tests.kernel.isolation import command, inside, ip, isolated
 from tests.kernel.network.test_dual_stack import addresses, gateways, make, opened, reaches
 from wherry.errors import Forbidden, InvalidArgument, SystemFailure
+from wherry.kernel.netlink.nft import Ruleset
 from wherry.models.network import ConfigReference, CreateNetwork, Ipam, IpamPool
 from wherry.network.api import EndpointRequest, SandboxRequest
 from wherry.network.firewall.api import Passage
@@ -18,6 +19,7 @@ from wherry.network.ports import PortRequest
 
 pytestmark = pytest.mark.root
 
+commit = Ruleset.commit
 BRIDGE = EndpointRequest("bridge")
 
 
@@ -237,3 +239,30 @@ def test_linked_containers_that_are_kept_apart_reach_what_is_let_through(engine,
         each.close()
     for box in boxes.values():
         box.close()
+
+
+@isolated
+def test_ports_are_published_on_the_address_of_the_settings_whatever_its_family(engine):
+    networks = engine(binding6="::1", ipv6=True)
+    ports = (PortRequest("tcp", 80, "", 8080, 8080),)
+    box = networks.open_sandbox(SandboxRequest("c1", (BRIDGE,), ports=ports))
+    assert [(each.host_ip, each.host_port) for each in networks.published("c1")] == [("::1", 8080)]
+    box.close()
+    make(networks, "four", "10.1.0.0/24", ipv6=False)
+    with pytest.raises(SystemFailure, match="a port of ::1 needs a network with IPv6"):
+        networks.open_sandbox(SandboxRequest("c2", (EndpointRequest("four"),), ports=ports))
+
+
+@isolated
+def test_an_engine_that_starts_writes_its_rules_once(engine, monkeypatch):
+    networks = engine()
+    for name in "abc":
+        make(networks, name)
+    networks.stop(remove=False)
+    command("nft", "flush", "ruleset")
+    written = []
+    monkeypatch.setattr(Ruleset, "commit", lambda change: (written.append(change), commit(change)))
+    again = engine()
+    rules = command("nft", "list", "ruleset")
+    assert all(again.resolve(name).subnet in rules and again.resolve(name).subnet6 in rules for name in "abc")
+    assert len(written) <= 3, "one for the tables, and the guards"

@@ -121,8 +121,13 @@ class Nftables:
                 self._replace(self._rules.values())
 
     def install(self, rules: BridgeRules) -> None:
-        """Replace the table by one that has these rules too."""
+        """Replace the table by one that has these rules too; the first time it has all that are known.
+
+        So an engine that starts does not write its table once for each network.
+        """
         with self._lock:
+            if self._families and self._rules.get(rules.bridge) == rules:
+                return
             wanted = {**self._rules, rules.bridge: rules}
             self._replace(wanted.values())
             self._rules = wanted
