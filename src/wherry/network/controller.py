@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 from msgspec import structs
 
 from wherry.errors import Conflict, Forbidden, NotFound, SystemFailure
-from wherry.kernel.netlink import link
+from wherry.failpoints import reach
 from wherry.kernel.netlink.socket import NetlinkSocket
 from wherry.models.network import CreateNetwork
 from wherry.network import choice, configurations, definition, planning, requests, sandbox, sysctls, views
 from wherry.network.announcing import Announcer
 from wherry.network.api import Endpoint, EndpointRequest, Sandbox, SandboxRequest
 from wherry.network.config import NetworkConfig
-from wherry.network.directory import BRIDGE, NONE, Directory, Entry, why
+from wherry.network.directory import BRIDGE, NONE, Directory, why
 from wherry.network.driver import Joining
 from wherry.network.endpointstore import EndpointStore
 from wherry.network.firewall.api import Passage
@@ -244,11 +244,14 @@ class Networks:
         held: Held = {}
         try:
             built = self._patiently(lambda: self._take(request, asked, settings))
+            reach("sandbox.taken")
             if request.nameservers:
                 built.attached = tuple(replace(each, nameservers=request.nameservers) for each in built.attached)
             built.attached, held = self._publishing.publish(container, request.name, built.attached, request.ports)
+            reach("sandbox.published")
             self._members.show(container, (), built.attached)
             self._members.write(container, built.attached)
+            reach("sandbox.recorded")
             self._naming.admit(built.attached, built.netns_fd)
         except BaseException as error:
             self._members.drop(container)
@@ -261,8 +264,7 @@ class Networks:
                 raise SystemFailure(f"failed to set up container networking: {why(error)}") from error
             raise
         self._workshop.poke()
-        endpoints = tuple(each.endpoint for each in built.attached)
-        file = self._files.path(built.sandbox_id)
+        endpoints, file = tuple(each.endpoint for each in built.attached), self._files.path(built.sandbox_id)
         return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints, held, file)
 
     def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
@@ -296,6 +298,7 @@ class Networks:
     def close_sandbox(self, container_id: str) -> None:
         """Give links and addresses of a container back; they are gone a moment later. Idempotent."""
         attached = self._members.drop(container_id)
+        reach("sandbox.closed")
         if attached:
             self._publishing.release(container_id, attached)
             self._reaper.submit(attached)
@@ -359,11 +362,10 @@ class Networks:
             raise Forbidden(f"endpoint with name {name} already exists in network {network.name}")
         kept = tuple(each for each in held if each.endpoint.interface)
         joining = Joining(self._files.path(held[0].sandbox_id), tuple(each.endpoint.interface for each in kept))
-        plan = self._patiently(
-            lambda: planning.plan(self._directory, container, asked, joining, self._reaper.submit)
-        )
+        plan = self._patiently(lambda: planning.plan(self._directory, container, asked, joining, self._reaper.submit))
         fresh = self._workshop.run(lambda netlink: self._join(netlink, plan, netns_fd, (held[0], kept)))
         try:
+            reach("connect.linked")
             self._members.show(container, held, (*kept, fresh))
         except BaseException:
             try:
@@ -373,6 +375,7 @@ class Networks:
             raise
         # those that are kept no more are the network none, which stands for none at all
         self._members.write(container, (fresh,), gone=[each for each in held if each not in kept])
+        reach("connect.recorded")
         now = self._members.of(container)
         self._change(container, now, self._publishing.follow(held, now))
         self._naming.admit((*kept, fresh), netns_fd)
@@ -408,7 +411,9 @@ class Networks:
             self._members.put(container, rest)
         self._members.write(container, rest, gone=(found,))
         try:
+            reach("disconnect.recorded")
             self._workshop.run(lambda netlink: self._part(netlink, netns_fd, found, rest))
+            reach("disconnect.unlinked")
         except OSError as error:
             raise SystemFailure(f"cannot take container {container} out of its network: {why(error)}") from error
         finally:
@@ -417,18 +422,8 @@ class Networks:
 
     def _part(self, netlink: NetlinkSocket, netns_fd: int, found: Attached, rest: Sequence[Attached]) -> None:
         if found.host_link:
-            self._unlink(netlink, found.endpoint.network_id, [found])
+            self._directory.unlink(netlink, found.endpoint.network_id, [found])
         sandbox.part(netns_fd, found, [each.endpoint for each in rest])
-
-    def _unlink(self, netlink: NetlinkSocket, network_id: str, group: Iterable[Attached]) -> Entry | None:
-        """Delete the links of endpoints in one network; return None when it was removed meanwhile."""
-        linked = [each for each in group if each.endpoint.interface]
-        entry = self._directory.get(network_id)
-        if entry is None:
-            netlink.apply(*(link.delete_link(each.host_link) for each in linked if each.host_link))
-        elif linked:
-            entry.driver.detach(netlink, entry.network, linked)
-        return entry
 
     def rename(self, container: str, names: Mapping[str, tuple[str, ...]]) -> None:
         """Give a running container other names, by network id."""
@@ -488,7 +483,7 @@ class Networks:
         for each in ended:
             by_network.setdefault(each.endpoint.network_id, []).append(each)
         for network, group in by_network.items():
-            entry = self._unlink(netlink, network, group)
+            entry = self._directory.unlink(netlink, network, group)
             if entry is not None:  # a network that was removed took its addresses along
                 entry.release([each.endpoint for each in group])
 

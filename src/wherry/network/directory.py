@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from wherry.network.ipam import overlaps, subnets
 from wherry.network.ipam.pool import AddressPool
 from wherry.network.ipam.remote import RemotePool, release_pools, with_pools
 from wherry.network.ipam.subnets import AddressSpace, Subnet, overlapping
-from wherry.network.records import Network, decode_attached, decode_network, new_id
+from wherry.network.records import Attached, Network, decode_attached, decode_network, new_id
 from wherry.plugins.registry import Plugins
 from wherry.store.database import Database
 
@@ -147,6 +147,16 @@ class Directory:
         if name in self._entries:
             return self._entries[name].network
         return next((entry.network for entry in self if entry.network.name == name), None)
+
+    def unlink(self, netlink: NetlinkSocket, network_id: str, group: Iterable[Attached]) -> Entry | None:
+        """Delete the links of endpoints in one network; return None when it was removed meanwhile."""
+        linked = [each for each in group if each.endpoint.interface]
+        entry = self.get(network_id)
+        if entry is None:
+            netlink.apply(*(link.delete_link(each.host_link) for each in linked if each.host_link))
+        elif linked:
+            entry.driver.detach(netlink, entry.network, linked)
+        return entry
 
     # The life of an engine
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -291,3 +292,26 @@ def test_after_a_reboot_no_link_is_touched_by_a_name_of_before(engine):
     again = engine()
     assert name in {each["ifname"] for each in ip("link")}
     assert rows(again, "addresses") == rows(again, "endpoints") == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@isolated
+def test_the_host_forgets_a_container_as_its_neighbour(engine, killed):
+    networks = engine()
+    sandbox = networks.open_sandbox(SandboxRequest("c1", BRIDGE))
+    command("ip", "neigh", "add", "172.17.200.1", "lladdr", "02:00:00:00:00:01", "nud", "permanent", "dev", "wherry0")
+
+    def known() -> list[str]:
+        return [each["dst"] for each in ip("-4", "neigh") if each["dev"] == "wherry0"]
+
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((sandbox.endpoints[0].ipv4, 9), timeout=5)
+    assert sorted(known()) == ["172.17.0.2", "172.17.200.1"]
+    sandbox.close()
+    if killed:  # what ended while no engine ran, the next one finds
+        networks._directory.get(networks.resolve("bridge").id).driver.close(networks.resolve("bridge"), remove=False)
+        networks = engine()
+    else:
+        networks.close_sandbox("c1")
+        assert networks.settle()
+    assert known() == ["172.17.200.1"], "what the administrator entered stays"

@@ -16,14 +16,14 @@ import hashlib
 import ipaddress
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
 from msgspec import structs
 
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
-from wherry.kernel.netlink import addr, link
+from wherry.kernel.netlink import addr, link, neigh
 from wherry.kernel.netlink.claim import Claim
 from wherry.kernel.netlink.link import Link
 from wherry.kernel.netlink.socket import NetlinkSocket
@@ -222,8 +222,17 @@ class BridgeDriver:
         self._firewall.install(self._rules)
 
     def detach(self, netlink: NetlinkSocket, network: Network, ended: Collection[Attached]) -> None:
-        """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine."""
+        """Delete veth pairs, all at once. Those whose namespace has ended are gone already, which is fine.
+
+        The host forgets them as neighbours too: below gc_thresh1 of arp(7) the kernel never would.
+        """
         self._delete(netlink, [each.host_link for each in ended if each.host_link])
+        self._forget(netlink, [text for each in ended for text in (each.endpoint.ipv4, each.endpoint.ipv6) if text])
+
+    def _forget(self, netlink: NetlinkSocket, addresses: Sequence[str]) -> None:
+        requests = [neigh.delete_neighbour(self._index, each) for each in addresses] if self._index else []
+        for start in range(0, len(requests), BATCH):
+            netlink.apply(*requests[start : start + BATCH])
 
     def _delete(self, netlink: NetlinkSocket, links: Collection[str]) -> None:
         into = link.group(self._doomed)
@@ -237,6 +246,10 @@ class BridgeDriver:
         kept = {each.host_link for each in keep}
         ours = [each for each in link.list_links(netlink) if each.group in (self._group, self._doomed)]
         self._delete(netlink, [each.name for each in ours if each.name not in kept])
+        living = {text for each in keep for text in (each.endpoint.ipv4, each.endpoint.ipv6)}
+        known = [each for kind in _FAMILIES.values() for each in neigh.list_neighbours(netlink, kind)]
+        passing = [each for each in known if each.link == self._index and not each.state & neigh.NUD_PERMANENT]
+        self._forget(netlink, [each.address for each in passing if each.address not in living])
         lost = [each.name for each in ours if each.name in kept and each.master != self._index]
         if self._index and lost:
             netlink.apply(*(link.set_attributes(name, link.master(self._index), missing_ok=True) for name in lost))
