@@ -161,14 +161,15 @@ def test_addresses_belong_to_one_at_a_time(networks: Engine):
 def test_a_stopped_container_is_connected_from_its_next_start_on(networks: Engine):
     networks.docker("create", "--name", "aa", "busybox", "sleep", "1000")
     networks.docker("network", "connect", "--ip", "10.161.0.9", "--alias", "db", "a", "aa")
-    networks.docker("network", "connect", "b", "aa")
+    networks.docker("network", "create", "x")
+    networks.docker("network", "connect", "x", "aa")
     networks.docker("network", "disconnect", "bridge", "aa")
     assert endpoint(networks, "aa", "a")["Aliases"] == ["db"]
-    networks.docker("network", "rm", "b")
+    networks.docker("network", "rm", "x")
     ran = networks.run("start", "aa")
-    assert "failed to set up container networking: network b not found" in ran.stderr
-    networks.docker("network", "disconnect", "b", "aa")
-    assert "network b not found" in networks.run("network", "disconnect", "b", "aa").stderr
+    assert "failed to set up container networking: network x not found" in ran.stderr
+    networks.docker("network", "disconnect", "x", "aa")
+    assert "network x not found" in networks.run("network", "disconnect", "x", "aa").stderr
     networks.docker("start", "aa")
     assert links(networks, "aa") == {"eth0": "10.161.0.9/24"}
 
