@@ -12,6 +12,7 @@ SCRIPTS = (
     "stats",
     "volumes",
     "many",
+    "ports",
     "crowd",
     "glances",
     "copies",

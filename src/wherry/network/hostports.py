@@ -13,7 +13,6 @@ import errno
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 
 from wherry.errors import SystemFailure
 from wherry.network import sysctls
@@ -68,18 +67,16 @@ class HostPorts:
     ) -> list[socket.socket | None] | None:
         """Return a socket for each place, None when a program has one of them and another port will do."""
         found: list[socket.socket | None] = []
-        with ExitStack() as undo:
-            for place in places:
-                try:
-                    sock = _bind(*place)
-                except OSError as error:
-                    if error.errno == errno.EADDRINUSE and not fixed:
-                        return None
-                    raise _not_bound(place, asked, targets[place[2]], error) from error
-                found.append(sock)
+        try:
+            found.extend(_bind(*place) for place in places)
+        except OSError as error:
+            for sock in found:
                 if sock is not None:
-                    undo.callback(sock.close)
-            undo.pop_all()
+                    sock.close()
+            if error.errno == errno.EADDRINUSE and not fixed:
+                return None
+            place = places[len(found)]
+            raise _not_bound(place, asked, targets[place[2]], error) from error
         return found
 
     def _candidates(self, asked: PortRequest) -> Iterator[int]:
@@ -138,8 +135,7 @@ def _bind(protocol: str, port: int, address: str) -> socket.socket | None:
         if protocol != "sctp" or error.errno not in _MISSING:
             raise
         return None  # a host without SCTP has no program that could take the port
-    with ExitStack() as undo:
-        undo.callback(held.close)
+    try:
         if ":" in address:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # 0.0.0.0 is another's, or another socket's
         if protocol == "tcp":
@@ -151,5 +147,7 @@ def _bind(protocol: str, port: int, address: str) -> socket.socket | None:
             held.listen(1)
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
             held.shutdown(socket.SHUT_RDWR)
-        undo.pop_all()
+    except BaseException:
+        held.close()
+        raise
     return held

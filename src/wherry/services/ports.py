@@ -203,12 +203,25 @@ def _without(
             (one,) = ports.requests({key: [place]})
             source = next((each for each in left if _meant(each, one)), None)
             if source is not None:
-                left = [each for each in left if each.host_port != source.host_port or not _meant(each, one)]
+                here = [each for each in left if each.host_port == source.host_port and _meant(each, one)]
+                left = [each for each in left if each not in here]
+                other = _other_family(one, here, asked)
+                if other:
+                    rest.setdefault(key, []).append(structs.replace(place, host_ip=other))
             elif not any(_covers(each, one) for each in asked):
                 rest.setdefault(key, []).append(place)
                 continue
             dropped = True
     return rest, dropped
+
+
+def _other_family(held: PortRequest, gone: Sequence[Published], asked: Sequence[PortRequest]) -> str:
+    """Return where a port of both families stays published when that of one address goes; "" if nowhere."""
+    named = any(each.address and any(_meant(one, each) for one in gone) for each in asked)
+    families = {each.version for each in gone}
+    if held.address or not named or len(families) != 1:
+        return ""
+    return ports.ANY if families == {6} else ports.ANY6
 
 
 def _covers(asked: PortRequest, held: PortRequest) -> bool:
