@@ -17,7 +17,7 @@ from tests.kernel.isolation import command, inside, new_namespace
 _RANDOM = re.compile(
     r"\b(veth[0-9a-f]{7}(@\w+)?|fe80::[0-9a-f:]+(?=[ /])|"
     r"link-netnsid \d+|(port_)?(id|no) 0x\w+|0x\w+|\w+_timer +[\d.]+|"
-    r"counter packets \d+ bytes \d+|(designated_(root|bridge)|bridge_id|root_id) [0-9a-f.:]+|"
+    r"counter packets \d+ bytes \d+|(designated_(root|bridge|port)|bridge_id|root_id) [0-9a-f.:]+|"
     r"[0-9a-f]{2}(:[0-9a-f]{2}){5}|valid_lft \w+|preferred_lft \w+|REACHABLE|STALE|DELAY|PROBE)\b"
 )
 """Names, numbers and times that are others each time; what is left says that something is there."""
