@@ -333,6 +333,19 @@ class FakeCheck:
         return {"Deep": deep, "Findings": [], "Bytes": {"total": int(repair)}}
 
 
+class FakeMounts:
+    """MountsBackend."""
+
+    async def listing(self, ref):
+        return {"Mounts": []}
+
+    async def add(self, ref, asked):
+        return {"Mounts": [each.target for each in asked.mounts or ()]}
+
+    async def remove(self, ref, target, *, force):
+        return {"Mounts": []}
+
+
 class FakeBackups:
     """BackupsBackend."""
 
@@ -375,6 +388,7 @@ def backends() -> Backends:
         volumes=FakeVolumes(),
         ports=FakePorts(),
         backups=FakeBackups(),
+        mounts=FakeMounts(),
         check=FakeCheck(),
         xray=FakeXray(),
     )

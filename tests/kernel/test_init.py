@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import mounttable
 from tests.kernel.boxes import PATH, Box, busybox, mount
 from wherry.kernel import caps, const, mountapi, namespaces
 from wherry.kernel.seccomp_bpf import compile_filter
@@ -456,10 +457,10 @@ def test_waits_for_start(box, tmp_path):
 
 
 def test_nothing_of_a_failed_container_remains(box):
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mounttable.lines()
     box.bind("/nowhere", "/x")
     assert box.run("true").failure
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounttable.lines() == before
     assert not any(Path(f"/sys/fs/cgroup/{name}{box.cgroup}").exists() for name in os.listdir("/sys/fs/cgroup"))
 
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tests import mounttable
 from tests.forked import forked
 from wherry.runtime import rehearsal
 
@@ -12,9 +13,8 @@ pytestmark = pytest.mark.root
 
 def look():
     names = sorted(os.listdir("/proc/self/fd"))
-    with open("/proc/self/mountinfo") as mounts, open("/proc/self/oom_score_adj") as score:
-        text = mounts.read()
-        return names, text, score.read(), os.readlink("/proc/self/ns/mnt"), os.umask(0o22), os.getcwd()
+    with open("/proc/self/oom_score_adj") as score:
+        return names, mounttable.lines(), score.read(), os.readlink("/proc/self/ns/mnt"), os.umask(0o22), os.getcwd()
 
 
 def test_a_rehearsal_of_a_container_leaves_nothing_and_fails_nowhere(monkeypatch):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import mounttable
+
 pytestmark = pytest.mark.root
 
 SCRIPT = """
@@ -36,12 +38,12 @@ json.dump({{
 def told():
     packages = str(Path(__file__).resolve().parents[2] / "src")
     script = SCRIPT.format(packages=packages, module=f"{packages}/wherry/runtime/selfprotect.py")
-    before = Path("/proc/self/mountinfo").read_text()
+    before = mounttable.lines()
     result = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, "word"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, env={},
     )  # fmt: skip
-    assert Path("/proc/self/mountinfo").read_text() == before
+    assert mounttable.lines() == before
     return json.loads(result.stdout)
 
 
