@@ -147,3 +147,25 @@ def test_nw06_no_container_gets_a_port_of_the_host_or_of_another_in_either_famil
     for address in ("", "0.0.0.0", "::", HOST, HOST6):
         with pytest.raises(SystemFailure, match="port is already allocated"):
             here.container("n", publish(80, 18080, address=address))
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", "-x", "a" * 16, "a/b", "a b", "a\n", "eth%d", "b;reboot", "\u0661"])
+@isolated
+def test_nw05_a_bridge_name_is_a_name_or_refused(world, name):
+    here = world()
+    before = command("ip", "-o", "link"), command("nft", "list", "ruleset")
+    with pytest.raises(InvalidArgument, match="invalid bridge name"):
+        here.network("n", "10.1.0.0/24", bridge=name)
+    assert (command("ip", "-o", "link"), command("nft", "list", "ruleset")) == before
+
+
+@isolated
+def test_nw05_a_link_that_is_no_bridge_is_not_taken_over(world):
+    here = world()
+    command("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth9")
+    command("ip", "addr", "add", "203.0.113.1/24", "dev", "eth0")
+    before = command("ip", "-o", "addr", "show", "dev", "eth0")
+    with pytest.raises(EngineError):
+        here.network("n", "10.1.0.0/24", bridge="eth0")
+    assert command("ip", "-o", "addr", "show", "dev", "eth0") == before
+    assert "eth0" not in command("nft", "list", "ruleset")

@@ -65,6 +65,7 @@ class Config:
     userland_proxy: bool = False
     firewall_backend: str = "nftables"
     firewall_watch: bool = True
+    respect_host_firewall: bool = False
     storage_driver: str = ""
     cgroup_parent: str = ""
     cpu_rt_period: int = 0
@@ -149,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-proxy", metavar="HOSTS", help="hosts and networks that need none ($NO_PROXY)")
     for name in (
         *("ipv6", "icc", "iptables", "ip6tables", "ip-masq", "ip-forward"),
-        *("userland-proxy", "init", "no-new-privileges", "live-restore"),
+        *("userland-proxy", "init", "no-new-privileges", "live-restore", "respect-host-firewall"),
     ):
         add(f"--{name}", nargs="?", const="true", choices=("true", "false"), dest=name.replace("-", "_"))
     add("--lazy-pull", nargs="?", const="true", choices=("true", "false"),
@@ -163,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _SWITCHES = (
-    *("ipv6", "icc", "iptables", "ip6tables", "firewall_watch"),
+    *("ipv6", "icc", "iptables", "ip6tables", "firewall_watch", "respect_host_firewall"),
     *("ip_masq", "ip_forward", "userland_proxy", "init", "no_new_privileges", "live_restore", "lazy_pull"),
 )
 KEYS = {each.name.replace("_", "-"): each.name for each in fields(Config) if each.name != "config_file"}

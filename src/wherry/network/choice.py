@@ -27,17 +27,21 @@ def firewall(
     """
     if config.firewall not in ("nftables", "iptables"):
         raise NotImplementedHere(f"firewall backend {config.firewall!r} is not available: use nftables or iptables")
-    from wherry.network.firewall import remains
+    from wherry.network.firewall import hostinput, remains
     from wherry.network.firewall.partial import FAMILIES, Partial, cut
 
     if not config.rules:
         chosen = Partial(_backend(config.firewall, owner, (), ()), ())
+        hostinput.remove(owner)
         remains.of_nftables(owner, chosen)
         remains.of_iptables(owner, chosen)
         return chosen
     kept = cut(known, config.rules)
     led = [each for each in forwards if each.family in config.rules]
     backend = _backend(config.firewall, owner, kept, led)
+    hostinput.remove(owner)
+    if config.respect_host:
+        backend = hostinput.HostInput(backend, owner, kept, led)
     (remains.of_nftables if config.firewall == "iptables" else remains.of_iptables)(owner, backend)
     return backend if len(config.rules) == len(FAMILIES) else Partial(backend, config.rules)
 

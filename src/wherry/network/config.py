@@ -60,6 +60,8 @@ class DaemonSettings(Protocol):
     @property
     def firewall_watch(self) -> bool: ...
     @property
+    def respect_host_firewall(self) -> bool: ...
+    @property
     def default_network_opts(self) -> Mapping[str, Mapping[str, str]]: ...
     @property
     def default_address_pools(self) -> tuple[tuple[str, int], ...]: ...
@@ -120,7 +122,8 @@ class BridgeAddresses:
 class NetworkConfig:
     """bridge "": no default bridge. bip "": choose a subnet. binding: the address on which ports are published
     that name none, "" for all; binding6: the same for IPv6. rules: the families that have rules of ours in the packet
-    filter. firewall_watch: rules that somebody removes come back at once. bus: where firewalld is asked. network_opts:
+    filter. respect_host: what comes to published ports from outside must pass the host's INPUT.
+    firewall_watch: rules that somebody removes come back at once. bus: where firewalld is asked. network_opts:
     options of new networks that do not give them, by driver. pools: of which subnets are chosen. stock: sandboxes kept
     ready, 0 for none."""
 
@@ -141,6 +144,7 @@ class NetworkConfig:
     binding6: str = ""
     firewall: str = "nftables"
     firewall_watch: bool = True
+    respect_host: bool = False
     bus: str = "/run/dbus/system_bus_socket"
     rules: tuple[int, ...] = (4, 6)
     network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -170,6 +174,7 @@ class NetworkConfig:
             binding6=address if ":" in address else "",
             firewall=settings.firewall_backend,
             firewall_watch=settings.firewall_watch,
+            respect_host=settings.respect_host_firewall,
             rules=rules if settings.iptables else (),
             network_opts=settings.default_network_opts,
             pools=address_pools(settings.default_address_pools),

@@ -21,6 +21,7 @@ from wherry.kernel.netlink.codec import (
     attribute,
     attributes,
     be32,
+    be64,
     nested,
     text,
 )
@@ -43,7 +44,7 @@ NFT_JUMP, NFT_RETURN = -3, -5
 IFNAME_TYPE, IPV4_TYPE, IPV6_TYPE, PROTOCOL_TYPE, PORT_TYPE = 41, 7, 8, 12, 13
 """How nft(8) displays a set's keys; the kernel only stores these numbers."""
 
-SET_INTERVAL, SET_MAP = 0x4, 0x8
+SET_INTERVAL, SET_MAP, SET_TIMEOUT, SET_EVAL = 0x4, 0x8, 0x10, 0x20
 IFNAMSIZ = 16
 
 _LIST_ELEMENT = 1
@@ -98,6 +99,12 @@ class Ruleset:
     def set(self, table: str, name: str, key_type: int, key_length: int) -> None:
         """Make a named set of keys."""
         body = text(1, table) + text(2, name) + be32(3, 0) + _key(key_type, key_length)
+        self._add(NEWSET, "NFT_MSG_NEWSET", f"{table} {name}", body + self._set_id(), NLM_F_CREATE)
+
+    def passing_set(self, table: str, name: str, key_type: int, key_length: int, *, seconds: int, most: int) -> None:
+        """Make a set to which rules add keys, each for some seconds; with `most` in it nothing is added."""
+        body = text(1, table) + text(2, name) + be32(3, SET_TIMEOUT | SET_EVAL) + _key(key_type, key_length)
+        body += nested(9, be32(1, most)) + be64(11, seconds * 1000)
         self._add(NEWSET, "NFT_MSG_NEWSET", f"{table} {name}", body + self._set_id(), NLM_F_CREATE)
 
     def verdict_map(self, table: str, name: str, key_type: int, key_length: int) -> None:

@@ -22,6 +22,7 @@ CT_DNAT = 1 << 5
 RTN_LOCAL = 2
 CT_RELATED, CT_ESTABLISHED = 1 << 2, 1 << 1
 LOOKUP_INVERT = 1
+DYNSET_ADD = 0
 _REGISTER, _SECOND_REGISTER = 1, 2
 _WORD = 8
 """NFT_REG32_00: the first of the 4-byte registers that make up the others, for keys and data of several parts."""
@@ -72,6 +73,34 @@ def load_port_key(*, address: bool, version: int = 4) -> tuple[bytes, ...]:
         expression("meta", be32(2, META_L4PROTO), be32(1, first)),
         expression("payload", be32(1, first + 1), be32(2, 2), be32(3, 2), be32(4, 2)),
     )
+
+
+def load_client_key(version: int) -> tuple[bytes, ...]:
+    """Load iifname . source address . destination address . protocol . destination port as the key of a set."""
+    first = _WORD + IFNAMSIZ // 4
+    length = _SOURCE[version][1]
+    words = length // 4
+    addresses = [
+        expression("payload", be32(1, first + place * words), be32(2, 1), be32(3, offset), be32(4, length))
+        for place, offset in enumerate((_SOURCE[version][0], _DESTINATION[version][0]))
+    ]
+    return (
+        expression("meta", be32(2, META_IIFNAME), be32(1, _WORD)),
+        *addresses,
+        expression("meta", be32(2, META_L4PROTO), be32(1, first + 2 * words)),
+        expression("payload", be32(1, first + 2 * words + 1), be32(2, 2), be32(3, 2), be32(4, 2)),
+    )
+
+
+def added_to(name: str) -> bytes:
+    """Put the loaded key of several parts into a set, for the set's time. The rule ends here when the set is full."""
+    return expression("dynset", text(1, name), be32(3, DYNSET_ADD), be32(4, _WORD))
+
+
+def destination_kept(version: int) -> tuple[bytes, ...]:
+    """Say that the connection's destination is what it is: no later nat chain of the hook is asked. In nat chains."""
+    offset, length = _DESTINATION[version]
+    return load_network(offset, length), expression("nat", be32(1, 1), be32(2, _PROTOCOLS[version]), be32(3, _REGISTER))
 
 
 def load_both_interfaces() -> tuple[bytes, ...]:
