@@ -9,6 +9,7 @@ import pytest
 
 from tests.kernel.isolation import command, inside, isolated
 from tests.kernel.network.firewall.world import HOST, HOST6, NEIGHBOUR, TCP, UDP, publish, seen, shut
+from tests.waiting import until
 
 pytestmark = pytest.mark.root
 UFW = """*filter
@@ -132,3 +133,34 @@ def test_a_port_that_goes_belongs_to_the_host_again_and_the_table_ends_with_the_
     here.networks.stop(remove=False)
     engine(firewall=backend)
     assert "wherry_input" not in command("nft", "list", "tables")
+
+
+@isolated
+def test_what_somebody_flushes_asks_again_a_moment_later(world, backend, tmp_path):
+    here = world(respect_host=True, firewall_watch=True)
+    ufw(backend, tmp_path)
+    box = here.container("bridge", publish(80, 443), publish(81, 8080))
+    here.serving(box.netns_fd, 80)
+    here.serving(box.netns_fd, 81)
+    assert seen(here.neighbour, HOST, 443)
+    command("nft", "delete", "table", "ip", "wherry_input_wherry0")
+    until(lambda: "wherry_input_wherry0" in command("nft", "list", "tables", "ip"))
+    assert closed(here.neighbour, 8080)
+    assert seen(here.neighbour, HOST, 443)
+
+
+@isolated
+def test_the_next_engine_asks_from_the_start(world, engine, backend, tmp_path):
+    here = world(respect_host=True)
+    ufw(backend, tmp_path)
+    box = here.container("bridge", publish(80, 443), publish(81, 8080))
+    here.serving(box.netns_fd, 80)
+    here.serving(box.netns_fd, 81)
+    here.networks.stop(remove=False)
+    assert closed(here.neighbour, 8080), "while no engine runs"
+    again = engine(start=False, firewall=backend, respect_host=True)
+    again.start()
+    assert closed(here.neighbour, 8080), "before it is known what runs"
+    again.restore(["c0"])
+    assert seen(here.neighbour, HOST, 443) == NEIGHBOUR
+    assert closed(here.neighbour, 8080)
