@@ -8,4 +8,4 @@ from pathlib import Path
 def lines() -> list[str]:
     """Return the mounts of this namespace but the files and folders of sandboxes, and what others mounted meanwhile."""
     table = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line for line in table if " - nsfs " not in line and not line.split()[4].endswith("/run/netns")]
+    return [line for line in table if " - nsfs " not in line and not line.split()[4].endswith("/netns")]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests import waiting
+from tests import mounttable, waiting
 from tests.engine import Engine, busybox_tar
 
 pytestmark = [
@@ -217,13 +217,9 @@ def test_annotations_reach_the_runtime(runtimes: tuple[Engine, Path]):
 
 
 def test_mounts_of_it_are_nobody_elses(engine: Engine):
-    def mounts() -> list[str]:
-        """All but network namespaces, which are the engine's doing."""
-        return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " - nsfs " not in line]
-
-    before = mounts()
+    before = mounttable.lines()
     engine.docker("run", "-d", "--name", "aa", "--runtime", "runc", "busybox", "sleep", "1000")
-    assert mounts() == before
+    assert mounttable.lines() == before
 
 
 def test_runtimes_that_are_not_there(engine: Engine):

@@ -28,7 +28,8 @@ def silent(engine: Engine, form: str, place: str = "") -> Iterator[None]:
     """A file system whose server does not answer, mounted in the container aa."""
     pid = engine.docker("inspect", "-f", "{{.State.Pid}}", "aa")
     words = [sys.executable, "-m", "tests.security.fuse_server", pid, form, place]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+    above = Path(__file__).parents[2]  # where its module is; a test may have gone elsewhere
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=above) as server:
         try:
             assert server.stdout
             assert server.stdout.readline() == "ready\n"
