@@ -217,7 +217,10 @@ class Creation:
             if fresh is None:
                 self.catalog.add(record)
             else:
-                await at_their_pace(self.provision.make, record, fresh)
+                if self.provision.instant(record, fresh):
+                    self.provision.make(record, fresh)
+                else:
+                    await at_their_pace(self.provision.make, record, fresh)
                 with self.provision.volumes.recording(fresh):
                     self.catalog.add(record)
         except (OSError, EngineError) as error:

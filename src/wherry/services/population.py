@@ -30,6 +30,29 @@ class Population:
         self._nothing: set[tuple[str, str]] = set()
         """(image, place): looked for before, and images do not change. Mounting a root to look takes 2 ms."""
 
+    def done(self, record: Record, new: Mapping[str, Volume]) -> bool:
+        """Whether it is known without a look at the image that `fill` has nothing to copy. Does not block.
+
+        Only folders of ours are looked into: whose directory a volume is may be a server that does not answer.
+        """
+        for mount in record.mounts:
+            if mount.type != "volume" or not mount.copy or (record.image_id, mount.destination) in self._nothing:
+                continue
+            volume = new.get(mount.name) or self._volumes.get(mount.name)
+            behind = backing.of(volume.options, volume.driver)
+            if behind.while_used:
+                continue
+            if mount.name in new or mount.subpath or not behind.plain or not self._has_content(mount.name):
+                return False
+        return True
+
+    def _has_content(self, name: str) -> bool:
+        try:
+            with os.scandir(self._volumes.mountpoint(name)) as entries:
+                return next(entries, None) is not None
+        except OSError:
+            return False
+
     def fill(self, record: Record, new: Mapping[str, Volume]) -> None:
         """Fill the volumes of a container that are empty; new: those that have no record yet, which nobody else sees.
 
