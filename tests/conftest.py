@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import machine
+from tests import machine, preloaded
 
 STRICT = os.environ.get("WHERRY_TEST_STRICT") == "1"
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -84,6 +84,8 @@ def _nothing_left_in_the_process(request: pytest.FixtureRequest) -> Iterator[Non
     if not request.node.get_closest_marker("root"):
         yield
         return
+    if request.node.get_closest_marker("engine"):
+        preloaded.source()  # stays
     before = _descriptors()
     yield
     leaked = {name: target for name, target in _descriptors().items() if before.get(name) != target}

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.e2e.operations import SERVED
 
 READY_SECONDS = float(os.environ.get("WHERRY_TEST_PATIENCE", "20"))
@@ -71,8 +73,10 @@ class Engine:
         self.log = self.root / "log"
         self.flags = flags
         self.prefix: tuple[str, ...] = ()
-        """What runs the engine's command, e.g. to enter a namespace."""
-        self.process: subprocess.Popen[bytes] | None = None
+        """What runs the engine's command, e.g. to enter a mount namespace."""
+        self.network = ""
+        """The file of the network namespace that it shall be in, "" for ours."""
+        self.process: subprocess.Popen[bytes] | preloaded.Forked | None = None
 
     @property
     def host(self) -> str:
@@ -92,8 +96,7 @@ class Engine:
 
     def start(self) -> None:
         """Start wherryd and wait until it answers."""
-        argv = [*self.prefix, sys.executable, "-m", "wherry.cmd.daemon"]
-        argv += ["--config-file", str(self.root / "daemon.json")]
+        argv = ["--config-file", str(self.root / "daemon.json")]
         argv += ["--data-root", str(self.data_root), "--run-root", str(self.run_root), "-H", self.host]
         argv += ["--bridge", self.bridge, "--cgroup-parent", self.cgroup_parent, "-D", *self.flags]
         if SYSTEMD:
@@ -102,17 +105,28 @@ class Engine:
         if not config.exists():
             config.write_text("{}")
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            if self.prefix or not preloaded.source().suits():
+                enter = ["nsenter", f"--net={self.network}"] if self.network else []
+                whole = [*enter, *self.prefix, sys.executable, "-m", preloaded.MODULE, *argv]
+                self.process = subprocess.Popen(whole, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            else:
+                self.process = preloaded.Forked(argv, os.environ, log, self.network)
         deadline = time.monotonic() + READY_SECONDS
         while not self.answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"wherryd did not start:\n{self.log.read_text()}")
-            time.sleep(0.02)
+            time.sleep(0.01)
 
     def answers(self) -> bool:
         """Return whether the API answers a ping."""
-        ping = ["curl", "-sf", "--max-time", "5", "--unix-socket", str(self.socket), "http://w/_ping"]
-        return subprocess.run(ping, capture_output=True).returncode == 0
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(5)
+            try:
+                client.connect(str(self.socket))
+                client.sendall(b"GET /_ping HTTP/1.1\r\nHost: w\r\nConnection: close\r\n\r\n")
+                return client.recv(64).startswith(b"HTTP/1.1 200 ")
+            except (FileNotFoundError, ConnectionError, TimeoutError):
+                return False
 
     def api(self, method: str, path: str, body: str | None = None) -> tuple[int, str]:
         """Make one request; return status and body."""

@@ -95,13 +95,13 @@ def world(own_engine: Engine, request: pytest.FixtureRequest) -> Iterator[World]
             f"ip addr add {CLIENT}/32 dev lo",
         ):
             world.beyond(*words.split())
-        own_engine.prefix = ("nsenter", f"--net=/proc/{os.getpid()}/fd/{host}", "--")
+        own_engine.network = f"/proc/{os.getpid()}/fd/{host}"
         own_engine.start()
         own_engine.import_busybox()
         own_engine.docker("network", "create", "--subnet", "10.250.0.0/24", "front")
         yield world
     finally:
-        own_engine.prefix = ()
+        own_engine.network = ""
         os.close(host)
         os.close(outside)
 

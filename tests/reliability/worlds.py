@@ -98,7 +98,7 @@ def difference(before: dict[str, Counter[str]], after: dict[str, Counter[str]]) 
 def world(engine: Engine) -> Iterator[World]:
     """Give an engine that is not started yet a network of its own."""
     fd = new_namespace()
-    engine.prefix = ("nsenter", f"--net=/proc/{os.getpid()}/fd/{fd}")
+    engine.network = f"/proc/{os.getpid()}/fd/{fd}"
     try:
         yield World(engine, fd)
     finally:
