@@ -1,11 +1,12 @@
-"""What docker says about networks, here and at a dockerd, field by field: the same commands, the answers compared.
+"""What docker says here and at a dockerd, field by field: the same commands, the answers compared.
 
-    python -m bench.same_networks --peer-host unix:///PATH/docker.sock [--only TEXT]
+    python -m bench.same networks|volumes --peer-host unix:///PATH/docker.sock [--only TEXT]
 
-The commands stand in same_networks.txt; each script runs on both engines. Of an answer in JSON every field is compared,
-of a refusal its text and exit code. What differs by nature is made alike before: ids, times, MAC addresses, paths, and
-addresses of subnets that the engines chose themselves. Every difference that is left is printed; docs/compat.md gives
-the reason for each that is wanted.
+The commands stand in same_networks.txt and same_volumes.txt; each script runs on both engines. Of an answer in JSON
+every field that has to do with the matter is compared, of a refusal its text and exit code, of a container what a
+command in it sees. What differs by nature is made alike before: ids, times, MAC addresses, paths, and addresses of
+subnets that the engines chose themselves. Every difference that is left is printed; docs/compat.md gives the reason for
+each that is wanted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +28,9 @@ from bench.harness import Side
 
 MARK = "wherry-same"
 _ALIKE = (
+    (re.compile(r"(/[\w.-]+)+/volumes/(?=\w)"), "<volumes>/"),
+    (re.compile(rf"/tmp/{MARK}/\w+"), "<dir>"),
+    (re.compile(r"\b(shared|master):\d+"), r"\1:<group>"),
     (re.compile(r"(/[\w.-]+)+/netns/\w+"), "<netns>"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<id>"),
     (re.compile(r"\b[0-9a-f]{12}\b"), "<short id>"),
@@ -37,39 +43,63 @@ _ALIKE = (
     (re.compile(r"br-<short id>"), "<network's bridge>"),
 )
 
+_LIST = r"""$5 ~ /^\/x/ {o=""; for(i=7;$i!="-";i++)o=o" "$i; print %s}"""
+"""Of each mount at /x...: $5 where it is, $6 its options, o its peer groups, $(i+1) the file system."""
 _SHORT = {
     "RUN": f"run -d --name {MARK}-c",
     "TOP": f"{harness.IMAGE} sleep 1000",
     "SHOW": f"container inspect {MARK}-c",
     "IMAGE": harness.IMAGE,
-    "PREFIX": MARK,
-    "''": "",
+    "MOUNTS": f"exec {MARK}-c awk " + shlex.quote(_LIST % "$5,$6,$(i+1)") + " /proc/self/mountinfo",
+    "PEERS": f"exec {MARK}-c awk " + shlex.quote(_LIST % "$5 o") + " /proc/self/mountinfo",
+    "FILES": f"exec {MARK}-c find /x -exec stat -c '%n %F %a %u %g %h' {{}} ;",
 }
 _NAME = re.compile(r"(?<![-\w])([A-Z])(?![\w=])")
 CLEAN = "CLEAN"
-OURS_ALONE = re.compile(
-    r"\[0\]\.(Driver|GraphDriver|ResolvConfPath|HostnamePath|HostsPath|LogPath|Image|State|Storage|Config\.Image"
-    r"|HostConfig\.(LogConfig|Cgroup|Isolation|CgroupnsMode|Runtime|Masked|Readonly|ConsoleSize)).*"
-)
-"""Fields of a container that are no matter of networks."""
+COMPARED = {
+    "networks": re.compile(
+        r"\[0\]\.(?!(Driver|GraphDriver|ResolvConfPath|HostnamePath|HostsPath|LogPath|Image|State|Storage|Config\.Image"
+        r"|HostConfig\.(LogConfig|Cgroup|Isolation|CgroupnsMode|Runtime|Masked|Readonly|ConsoleSize)))"
+    ),
+    "volumes": re.compile(r"\[0\]\.(Mounts|HostConfig\.(Binds|Mounts|Tmpfs|Volume)|Config\.Volumes)"),
+}
+"""What is compared of a container's inspect, by what the scripts are about."""
+FOLDER = Path("/tmp", MARK)
 
 
-def scripts() -> Iterator[tuple[str, list[str]]]:
-    """Yield names and docker commands of same_networks.txt."""
-    for part in Path(__file__).with_suffix(".txt").read_text().split("\n[")[1:]:
+def scripts(matter: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield names and docker commands of the file of scripts."""
+    for part in Path(__file__).with_name(f"same_{matter}.txt").read_text().split("\n[")[1:]:
         name, _, lines = part.partition("]\n")
         yield name, [line for line in lines.splitlines() if line]
 
 
-def words_of(line: str) -> list[str]:
+def words_of(line: str, side: Side) -> list[str]:
     """Return the words of a command, its short words written out."""
     found: list[str] = []
-    for word in line.split():
+    for word in shlex.split(line):
         if word in _SHORT:
-            found += _SHORT[word].split() or [""]
+            found += shlex.split(_SHORT[word])
         else:
-            found.append(_NAME.sub(lambda match: f"{MARK}-{match[1].lower()}", word.replace("PREFIX", MARK)))
+            long = word.replace("PREFIX", MARK).replace("DIR", str(folder(side)))
+            found.append(_NAME.sub(lambda match: f"{MARK}-{match[1].lower()}", long))
     return found
+
+
+def folder(side: Side) -> Path:
+    """Return the directory of the host that a side's commands are about."""
+    return FOLDER / ("one" if side.name == "wherry" else "two")
+
+
+def furnish(side: Side) -> None:
+    """Make a directory with a bit of everything that may be mounted, where the engine sees it and where docker does."""
+    place = folder(side)
+    script = f"""
+        rm -rf {place}; mkdir -p {place}/d/e; cd {place}
+        printf deep >d/e/f; printf file >f; ln -s d link; ln -s nowhere dangling; mkfifo fifo
+    """
+    side.run("run", "--rm", "--network", "none", "-v", f"{FOLDER}:{FOLDER}", harness.IMAGE, "sh", "-c", script)
+    subprocess.run(["sh", "-c", script], check=True)
 
 
 def alike(text: str) -> str:
@@ -81,11 +111,20 @@ def alike(text: str) -> str:
 
 def run(side: Side, line: str) -> Any:
     """Run a docker command; return its JSON, or its texts and exit code."""
-    command = ["timeout", "30", *side.docker(*words_of(line))]
+    command = ["timeout", "30", *side.docker(*words_of(line, side))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0 and (line == "SHOW" or " inspect " in f" {line} "):
-        return json.loads(done.stdout)
+    if done.returncode == 0 and (line == "SHOW" or " inspect " in f" {line} ") and "--format" not in line:
+        return ordered(json.loads(done.stdout))
     return {"code": done.returncode, "out": sorted(alike(done.stdout).split("\n")), "err": alike(done.stderr.strip())}
+
+
+def ordered(answer: Any) -> Any:
+    """Put the mounts of containers in an order: docker and dockerd have none."""
+    for each in answer:
+        if isinstance(each.get("Mounts"), list):
+            each["Mounts"].sort(key=lambda mount: str(mount["Destination"]))
+            (each["HostConfig"].get("Binds") or []).sort()
+    return answer
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -100,18 +139,25 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
         yield path, alike(json.dumps(value))
 
 
-def compare(script: list[str], ours: Side, peer: Side) -> list[str]:
+def compare(script: list[str], ours: Side, peer: Side, compared: re.Pattern[str]) -> list[str]:
     """Run a script on both and return the differences."""
     found = []
+    for side in (ours, peer):
+        furnish(side)
     for line in script:
         if line == CLEAN:
             for side in (ours, peer):
                 clean(side)
             continue
-        answers = [dict(flat(run(side, line))) for side in (ours, peer)]
+        of_container = line == "SHOW" or line.startswith("container inspect")
+        results = [run(side, line) for side in (ours, peer)]
+        if line.startswith("RUN ") and any(each["code"] for each in results):
+            for side in (ours, peer):
+                subprocess.run(side.docker("rm", "-f", f"{MARK}-c"), capture_output=True, check=False)
+        answers = [dict(flat(each)) for each in results]
         for path in dict.fromkeys((*answers[0], *answers[1])):
             one, other = (each.get(path, "(missing)") for each in answers)
-            if one != other and not OURS_ALONE.match(path):
+            if one != other and (not of_container or compared.match(path)):
                 found.append(f"{line}\n        {path}\n            ours {one}\n            peer {other}")
     return found
 
@@ -122,6 +168,9 @@ def clean(side: Side) -> None:
     containers += side.run("ps", "-aq", "--filter", f"ancestor={harness.IMAGE}").split()
     if containers:
         subprocess.run(side.docker("rm", "-f", *dict.fromkeys(containers)), capture_output=True, check=False)
+    volumes = side.run("volume", "ls", "-q", "--filter", f"name={MARK}").split()
+    if volumes:
+        subprocess.run(side.docker("volume", "rm", "-f", *volumes), capture_output=True, check=False)
     networks = side.run("network", "ls", "--filter", f"name={MARK}", "--format", "{{.Name}}").split()
     for each in (*networks, *networks):  # a second time those that others were made from
         subprocess.run(side.docker("network", "rm", each), capture_output=True, check=False)
@@ -130,6 +179,7 @@ def clean(side: Side) -> None:
 def main() -> None:
     """Print the differences of all scripts."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("matter", choices=sorted(COMPARED))
     parser.add_argument("--peer-host", default=os.environ.get("WHERRY_BENCH_PEER_HOST", ""))
     parser.add_argument("--host", default="")
     parser.add_argument("--only", default="")
@@ -140,16 +190,17 @@ def main() -> None:
     total = 0
     with harness.sides(options) as (ours, peer):
         assert peer is not None
-        for name, script in scripts():
+        for name, script in scripts(options.matter):
             if options.only not in name:
                 continue
-            found = compare(script, ours, peer)
+            found = compare(script, ours, peer, COMPARED[options.matter])
             for side in (ours, peer):
                 clean(side)
             total += len(found)
             print(f"{name}: {'the same' if not found else f'{len(found)} differences'}", flush=True)
             for each in found:
                 print(f"    {each}")
+    shutil.rmtree(FOLDER, ignore_errors=True)
     print(f"{total} differences")
     sys.exit(bool(total))
 

@@ -232,7 +232,9 @@ def test_the_server_of_a_network_file_system_is_looked_up(engine: Engine):
     assert ", data: addr=127.0.0.1,nolock: " in ran.stderr
     engine.docker("volume", "create", "-o", "type=nfs", "-o", "device=:/x", "-o", "o=addr=nosuch.invalid", "ww")
     ran = engine.run("run", "--rm", "-v", "ww:/x", "busybox", "true")
-    assert "error resolving passed in network volume address: lookup nosuch.invalid: " in ran.stderr
+    place = engine.data_root / "volumes" / "ww" / "_data"
+    assert f"error while mounting volume '{place}': error resolving passed in network volume address: " in ran.stderr
+    assert "lookup nosuch.invalid: " in ran.stderr
 
 
 def test_a_mount_can_make_a_volume_with_options_and_labels(engine: Engine):

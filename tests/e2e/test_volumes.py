@@ -68,6 +68,7 @@ def test_create_inspect_list_and_remove(engine: Engine):
         (("rm", "nosuch"), "get nosuch: no such volume"),
         (("inspect", "nosuch"), "get nosuch: no such volume"),
         (("create", "a"), "create a: volume name is too short, names should be at least two alphanumeric characters"),
+        (("create", "Ä"), "includes invalid characters for a local volume name"),
         (("create", "a/b"), 'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory'),
         (("create", "-d", "nod", "vv"), 'error looking up volume plugin nod: plugin "nod" not found'),
         (("create", "-o", "foo=bar", "vv"), 'create vv: invalid option: "foo"'),
@@ -261,6 +262,8 @@ def test_volumes_from_is_transitive_and_its_volumes_go_with_the_last(engine: Eng
     [
         (("--volumes-from", "nosuch"), "No such container: nosuch"),
         (("--volumes-from", "nosuch:zz"), "invalid mode: zz"),
+        (("--volumes-from", "nosuch:nocopy"), "invalid mode: nocopy"),
+        (("--volumes-from", ":ro"), 'invalid name or ID supplied: ""'),
         (("-v", "vv:/x", "-v", "ww:/x"), "Duplicate mount point: /x"),
         (("-v", "vv:/x", "--tmpfs", "/x"), "Duplicate mount point: /x"),
         (("-v", "vv:/x", "--mount", "type=volume,dst=/x"), "Duplicate mount point: /x"),

@@ -135,13 +135,15 @@ def read_regular(root: int, path: str, limit: int) -> bytes:
     """Return the content of a regular file below `root`, at most `limit` bytes.
 
     What is no regular file is not opened at all: FIFOs would block, devices never end. Raises OSError: EINVAL for
-    those, EFBIG over the limit (by size or while reading), and as openat2.
+    those, EISDIR, EFBIG over the limit (by size or while reading), and as openat2.
     """
     probe = open_path(root, path)
     try:
         state = os.fstat(probe)
     finally:
         os.close(probe)
+    if stat.S_ISDIR(state.st_mode):
+        raise OSError(errno.EISDIR, "is a directory", path)
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", path)
     if state.st_size > limit:

@@ -57,7 +57,7 @@ class Accounts:
         try:
             return read_regular(self._root, path, LIMIT)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):  # e.g. a volume at its place
                 return b""
             detail = error.strerror if error.errno in (errno.EINVAL, errno.EFBIG) else reason(error)
             raise SetupError(f"cannot look up users in {path}: {detail}", error.errno or 0, path) from error

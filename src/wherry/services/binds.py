@@ -126,17 +126,18 @@ def anonymous(destination: str, driver: str = "", *, mode: str = "") -> Wanted:
 
 def make_source(record: MountRecord) -> None:
     """Make the missing host directory of a bind mount, or refuse it. Raises SystemFailure, InvalidArgument."""
-    if record.type != "bind" or os.path.lexists(record.source):
+    if record.type != "bind" or os.path.exists(record.source):
         return
     if not record.make_source:
         raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {record.source}')
     try:
         os.makedirs(record.source, exist_ok=True)
-    except FileExistsError:
-        return  # a file, a socket: bound as it is
     except OSError as error:
+        if os.path.exists(record.source):
+            return  # somebody has put a file or a socket there meanwhile: bound as it is
+        why = (error.strerror or "").lower()
         raise SystemFailure(
-            f"error while creating mount source path '{record.source}': mkdir {error.filename}: {error.strerror}"
+            f"error while creating mount source path '{record.source}': mkdir {error.filename}: {why}"
         ) from error
 
 
@@ -162,7 +163,7 @@ def _bind_mount(mount: MountPoint, target: str, where: str) -> Wanted:
     if not mount.source.startswith("/"):
         raise InvalidArgument(f"{where}invalid mount path: '{mount.source}' mount path must be absolute")
     create = bool(options.get("CreateMountpoint"))
-    if not create and not os.path.lexists(mount.source):
+    if not create and not os.path.exists(mount.source):
         raise InvalidArgument(f"{where}bind source path does not exist: {mount.source}")
     propagation = str(options.get("Propagation") or "rprivate")
     if propagation not in PROPAGATIONS:
@@ -268,8 +269,10 @@ def parse_volumes_from(spec: str) -> tuple[str, bool]:
         raise InvalidArgument("volumes-from specification cannot be an empty string")
     name, _, mode = spec.partition(":")
     words = _check_mode(mode)
+    if not name:
+        raise InvalidArgument('invalid name or ID supplied: ""')
     if words & (PROPAGATIONS | {"nocopy"}) or any(owners.asked(word) for word in mode.split(",")):
-        raise InvalidArgument(f"invalid mode for volumes-from: {mode}")
+        raise InvalidArgument(f"invalid mode: {mode}")
     return name, "ro" not in words
 
 

@@ -254,8 +254,8 @@ class Provision:
         """Return what the supervisor has to mount; call it with the locks of these volumes held. May ask the DNS."""
         found = []
         for name in names:
-            behind = backing.resolved(backing.of(self.volumes.get(name).options))
             place = str(self.volumes.mountpoint(name))
+            behind = backing.resolved(backing.of(self.volumes.get(name).options), place)
             found.append(
                 VolumeMount(
                     place=place,

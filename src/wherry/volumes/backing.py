@@ -80,7 +80,7 @@ class Backing:
         return f"error while mounting volume '{place}': failed to mount local volume: {mount}"
 
 
-def resolved(behind: Backing) -> Backing:
+def resolved(behind: Backing, place: str) -> Backing:
     """Return a network file system with its server's address in place of its name, as the kernel wants it. Blocks.
 
     Raises SystemFailure with dockerd's text.
@@ -94,7 +94,8 @@ def resolved(behind: Backing) -> Backing:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise SystemFailure(
-            f"error resolving passed in network volume address: lookup {name}: {error.strerror}"
+            f"error while mounting volume '{place}': error resolving passed in network volume address: "
+            f"lookup {name}: {error.strerror}"
         ) from error
     addresses = sorted((family != socket.AF_INET, str(place[0])) for family, _, _, _, place in found)
     data = ",".join(f"addr={addresses[0][1]}" if word == named[0] else word for word in words)

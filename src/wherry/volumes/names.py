@@ -14,7 +14,7 @@ LONGEST = 255
 
 def check(name: str) -> str:
     """Return a name that a volume may have; raises InvalidArgument with dockerd's text."""
-    if len(name) == 1:
+    if len(name.encode()) == 1:
         raise InvalidArgument(
             f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
         )

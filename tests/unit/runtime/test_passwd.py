@@ -86,6 +86,16 @@ def test_additional_groups(root):
         Accounts(root).identify("0", ("nope",))
 
 
+def test_directories_in_their_places_tell_nobody(tmp_path):
+    """A volume can be mounted over /etc/passwd of an image that has none."""
+    (tmp_path / "etc/passwd").mkdir(parents=True)
+    fd = os.open(tmp_path, os.O_PATH)
+    assert Accounts(fd).identify("").uid == 0
+    with pytest.raises(SetupError, match="no matching entries in passwd file"):
+        Accounts(fd).identify("ann")
+    os.close(fd)
+
+
 def test_no_files(tmp_path):
     fd = os.open(tmp_path, os.O_PATH)
     try:
@@ -114,7 +124,7 @@ def _folder(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "message"), [(_sparse, f"larger than {LIMIT}"), (_fifo, "not a regular"), (_folder, "not a regular")]
+    ("make", "message"), [(_sparse, f"larger than {LIMIT}"), (_fifo, "not a regular"), (_folder, "no matching entries")]
 )
 def test_hostile_files(root, tmp_path, make, message):
     make(tmp_path / "etc/passwd")

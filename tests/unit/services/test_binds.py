@@ -2,7 +2,7 @@
 
 import pytest
 
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, SystemFailure
 from wherry.models.container import ContainerConfig, HostConfig, MountPoint
 from wherry.services import binds
 
@@ -100,6 +100,17 @@ def test_a_source_that_went_away_is_refused_at_the_start(tmp_path):
     (tmp_path / "a").rmdir()
     with pytest.raises(InvalidArgument, match="bind source path does not exist"):
         binds.make_source(asked.record)
+
+
+def test_a_link_that_leads_nowhere_is_no_source(tmp_path):
+    dangling = tmp_path / "link"
+    dangling.symlink_to("nowhere")
+    with pytest.raises(InvalidArgument, match="bind source path does not exist"):
+        binds.parse_mount(MountPoint(type="bind", source=str(dangling), target="/x"))
+    bind = binds.parse_bind(f"{dangling}:/x")
+    with pytest.raises(SystemFailure, match=f"source path '{dangling}': mkdir {dangling}: file exists"):
+        binds.make_source(bind.record)
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_v_makes_a_missing_source(tmp_path):
