@@ -206,3 +206,50 @@ def test_waiting_for_a_service(project: Project):
     out, _ = waiting.communicate(timeout=20)
     assert waiting.returncode == 0
     assert "exited with status code 0" in out or out.strip() == "0"
+
+
+VOLUMES = """
+name: keeping
+services:
+  app:
+    image: busybox
+    command: ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+    volumes:
+      - kept:/kept
+      - theirs:/theirs
+      - /unnamed
+      - {type: tmpfs, target: /scratch, tmpfs: {size: 1048576, mode: 0700}}
+      - {type: volume, source: quick, target: /quick, read_only: true, volume: {nocopy: true}}
+volumes:
+  kept: {labels: {tier: data}}
+  theirs: {external: true, name: outside}
+  quick: {driver: local, driver_opts: {type: tmpfs, device: tmpfs, o: size=1m}}
+"""
+
+
+def test_what_is_kept_and_what_goes(project: Project, engine: Engine):
+    """Named, external and unnamed volumes and a tmpfs over up, down and down -v."""
+    (project.folder / "compose.yaml").write_text(VOLUMES)
+    missing = project.try_("up", "-d")
+    assert missing.returncode
+    assert 'external volume "outside" not found' in missing.stderr
+    engine.docker("volume", "create", "outside")
+    project("up", "-d")
+    app = "keeping-app-1"
+    engine.docker("exec", app, "sh", "-c", "for each in kept theirs unnamed scratch; do echo $each >/$each/f; done")
+    seen = engine.docker("exec", app, "sh", "-c", "stat -c %a /scratch; df -k /scratch /quick | awk 'NR>1{print $2}'")
+    assert seen.split() == ["700", "1024", "1024"]
+    assert engine.run("exec", app, "touch", "/quick/f").returncode == 1
+    project("restart", "-t", "1")
+    listed = "for each in kept theirs unnamed scratch; do cat /$each/f; done; true"
+    assert engine.docker("exec", app, "sh", "-c", listed).split("\n")[:3] == ["kept", "theirs", "unnamed"]
+    project("down", "-t", "1")
+    named = {"keeping_kept", "keeping_quick", "outside"}
+    assert named <= set(engine.docker("volume", "ls", "-q").split())
+    project("up", "-d")
+    assert engine.docker("exec", app, "sh", "-c", f"{listed}").split("\n") == ["kept", "theirs"]
+    project("down", "-v", "-t", "1")
+    assert named & set(engine.docker("volume", "ls", "-q").split()) == {"outside"}
+    assert (engine.data_root / "volumes/outside/_data/f").read_text() == "theirs\n"
+    assert not (engine.data_root / "volumes/keeping_kept").exists()
+    engine.docker("volume", "rm", "outside")
