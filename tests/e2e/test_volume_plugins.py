@@ -47,6 +47,11 @@ class Plugin:
         lines = (self.folder / "calls").read_text().splitlines()
         return [each["request"] for each in map(json.loads, lines) if each["method"] == f"VolumeDriver.{method}"]
 
+    def make(self, volume: str) -> None:
+        """Have a volume made that no engine knows of."""
+        where = ["--unix-socket", str(self.socket), "http://p/VolumeDriver.Create"]
+        subprocess.run(["curl", "-sf", "-d", json.dumps({"Name": volume}), *where], check=True, capture_output=True)
+
     def users(self, volume: str) -> list[str]:
         return json.loads((self.folder / "state.json").read_text())[volume]["users"]
 
@@ -201,3 +206,38 @@ def test_a_volume_whose_plugin_is_gone_for_ever_can_be_forgotten(running: Engine
     running.docker("volume", "rm", "-f", "vol")
     assert running.docker("volume", "ls", "-q") == ""
     assert (plugin.folder / "data" / "vol").exists()
+
+
+def test_a_volume_that_only_its_plugin_knows_is_found_by_name(running: Engine, plugin: Plugin) -> None:
+    for name in ("theirs", "other", "third"):
+        plugin.make(name)
+    (plugin.folder / "data/theirs/f").write_text("was there before")
+    (shown,) = json.loads(running.docker("volume", "inspect", "theirs"))
+    assert (shown["Driver"], shown["Scope"], shown["Labels"]) == ("keeper", "global", None)
+    listed = running.docker("volume", "ls", "--format", "{{.Driver}} {{.Name}}").split("\n")
+    assert listed == ["keeper other", "keeper theirs", "keeper third"]
+    assert running.docker("volume", "create", "third") == "third"
+    since = str(time.time())
+    assert running.docker("run", "--name", "aa", "-v", "theirs:/v", "busybox", "cat", "/v/f") == "was there before"
+    seen = running.docker("events", "--since", since, "--until", str(time.time() + 1), "--filter", "type=volume",
+                          "--format", "{{.Action}} {{.Actor.ID}} {{.Actor.Attributes.driver}}")  # fmt: skip
+    assert seen.split("\n") == ["mount theirs keeper", "unmount theirs keeper"]
+    assert "volume is in use" in running.run("volume", "rm", "theirs").stderr
+    running.docker("rm", "aa")
+    assert running.docker("volume", "rm", "theirs", "other") == "theirs\nother"
+    assert list((plugin.folder / "data").iterdir()) == [plugin.folder / "data/third"]
+    assert "no such volume" in running.run("volume", "inspect", "other").stderr
+
+
+def test_one_that_does_not_say_what_it_has_is_not_asked_again_at_once(running: Engine, plugin: Plugin) -> None:
+    plugin.make("theirs")
+    plugin.order(Get="hang")
+    begin = time.monotonic()
+    running.docker("run", "--rm", "-v", "one:/v", "busybox", "true")
+    assert 2 <= time.monotonic() - begin < 5
+    begin = time.monotonic()
+    running.docker("run", "--rm", "-v", "two:/v", "busybox", "true")
+    assert running.run("volume", "inspect", "nosuch").returncode == 1
+    assert time.monotonic() - begin < 2
+    assert len(plugin.calls("Get")) == 1
+    running.docker("volume", "rm", "one", "two")

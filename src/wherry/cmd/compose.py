@@ -55,6 +55,7 @@ from wherry.services.pushing import Pushing
 from wherry.services.registries import RegistryService
 from wherry.services.settings import Settings
 from wherry.services.statistics import Statistics
+from wherry.services.strangers import Strangers
 from wherry.services.streams import Streams
 from wherry.services.system import SystemService
 from wherry.services.updating import Updating
@@ -267,7 +268,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     stack.callback(attachments.close)
     volumes = Volumes(database, settings.data_root / "volumes")
     population = Population(volumes, chosen.snapshotter)
-    provision = Provision(volumes, catalog, population, bus, RemoteVolumes(plugins))
+    provision = Provision(volumes, catalog, population, bus, remote := RemoteVolumes(plugins), Strangers(remote))
     confinement = await _confine(facts)
     links = Links(settings, catalog, networks)
     launching = Launching(

@@ -70,6 +70,27 @@ def find(roots: Roots, name: str) -> Address:
     raise NotFound(f'plugin "{name}" not found')
 
 
+def names(roots: Roots) -> list[str]:
+    """Return the names that plugins can be found by, in order. What cannot be read has none."""
+    found = set()
+    for folders, ends in ((roots.sockets, (".sock",)), (roots.descriptions, (".spec", ".json"))):
+        for folder in folders:
+            for entry in _listed(folder):
+                base, end = os.path.splitext(entry)
+                if end in ends:
+                    found.add(base)
+                elif any((folder / entry / f"{entry}{each}").exists() for each in ends):
+                    found.add(entry)
+    return sorted(name for name in found if NAME.fullmatch(name))
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
 def _places(folder: Path, name: str, end: str) -> Iterator[Path]:
     yield folder / f"{name}{end}"
     yield folder / name / f"{name}{end}"

@@ -126,6 +126,10 @@ class Plugins:
         manifest = fresh.call(ACTIVATE, None, Manifest)
         return Plugin(name, address, self._limits, frozenset(manifest.implements or ()))
 
+    def there(self) -> list[str]:
+        """Return the names of all plugins that can be found, whatever they implement. Asks nobody."""
+        return discovery.names(self._roots)
+
     def exists(self, name: str) -> bool:
         """Whether there is a plugin of that name, without asking it."""
         try:

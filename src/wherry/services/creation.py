@@ -65,6 +65,9 @@ class Creation:
         _check_first(request)
         image = self.images.resolve(request.config.image)
         record, wanted, warnings = self._plan(request, image, name, platform)
+        known = await self.provision.recognised(wanted)
+        if known != wanted:
+            record, wanted = structs.replace(record, mounts=self._located(record.id, known)), known
         self.catalog.check_name_is_free(record.name)
         self.catalog.coming.add(record.id)
         try:

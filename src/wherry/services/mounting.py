@@ -87,6 +87,7 @@ class Mounting:
         wanted = binds.resolve(host, ContainerConfig(user=container.record.config.user))
         if not wanted:
             raise InvalidArgument("no mount given, such as /srv/data:/data")
+        wanted = await self.lifecycle.provision.recognised(wanted)
         async with container.lock:
             self._check(container)
             _check_unique(container.record, wanted)

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
 from msgspec import structs
@@ -30,6 +30,7 @@ from wherry.services import owners
 from wherry.services.binds import Wanted
 from wherry.services.pace import at_their_pace
 from wherry.services.population import Population, can_be_opened
+from wherry.services.strangers import Strangers
 from wherry.supervision.background import spawn
 from wherry.volumes import backing, names, quotas
 from wherry.volumes.backing import Backing
@@ -64,6 +65,7 @@ class Provision:
     population: Population
     bus: Bus
     remote: RemoteVolumes
+    strangers: Strangers
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _made: set[str] = field(default_factory=set)
     """Volumes that plugins have made for us and that have no record yet."""
@@ -90,6 +92,18 @@ class Provision:
         return Counter(name for container in self.catalog for name in volume_names(container.record))
 
     # Create
+
+    async def recognised(self, wanted: Sequence[Wanted]) -> tuple[Wanted, ...]:
+        """Name the drivers of volumes that nobody named one for, that are new to us, and that a plugin has."""
+        found = []
+        for each in wanted:
+            record = each.record
+            if record.type == "volume" and not (record.driver or record.anonymous or record.name in self.volumes):
+                known = await self.strangers.find(record.name)
+                if known is not None:
+                    each = replace(each, record=structs.replace(record, driver=known.driver))
+            found.append(each)
+        return tuple(found)
 
     def missing(self, wanted: Sequence[Wanted]) -> list[Volume]:
         """Return the volumes that have to be made; call it with their locks held."""
@@ -175,11 +189,13 @@ class Provision:
                     log.warning("a volume stays with its plugin", extra={"volume": volume.name, "error": str(error)})
 
     def made(self, fresh: Iterable[Volume]) -> None:
-        """Tell of new volumes, whose records are written by now."""
+        """Tell of new volumes, whose records are written by now; a plugin's that was there before is not new."""
         for volume in fresh:
+            made = volume.local or volume.name in self._made
             self._made.discard(volume.name)
             self.volumes.settle(volume.name)
-            self.publish(volume.name, "create", driver=volume.driver)
+            if made:
+                self.publish(volume.name, "create", driver=volume.driver)
 
     # Volumes of plugins
 

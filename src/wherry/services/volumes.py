@@ -25,9 +25,6 @@ from wherry.volumes.remote import Remote
 
 Json = Any
 LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
-PATIENCE = 5.0
-"""Seconds for a plugin to list its volumes, in a list of all."""
-
 PRUNE_FILTERS = frozenset({"all", "label", "label!"})
 
 
@@ -45,6 +42,8 @@ class VolumeService:
             backing.check(name, request.driver_opts or {})
         else:
             await at_their_pace(self.provision.remote.check, driver, name)
+        if not request.driver and (known := await self._known_elsewhere(name)):
+            return await self._shown(known)
         labels = dict(request.labels or {}) | ({} if request.name else {ANONYMOUS: ""})
         kept = labels if labels or request.labels is not None else None
         async with self.provision.holding([name]):
@@ -69,30 +68,20 @@ class VolumeService:
     async def listing(self, filters: Filters) -> Json:
         """GET /volumes."""
         chosen = self._filter(filters)
-        there, warnings = await self._of_plugins()
-        shown = [each for each in self.provision.volumes if chosen(each)]
+        volumes = self.provision.volumes
+        there, warnings = await self.provision.strangers.listing(each.driver for each in volumes if not each.local)
+        strange = [Volume(name=name, created=0, driver=driver) for driver, name in there if name not in volumes]
+        shown = [each for each in (*volumes, *strange) if chosen(each)]
         found = [self._entry(each, there.get((each.driver, each.name))) for each in shown]
         return {"Volumes": found, "Warnings": warnings or None}
 
-    async def _of_plugins(self) -> tuple[dict[tuple[str, str], Remote], list[str]]:
-        """Return what the plugins say of their volumes, by driver and name, and who of them does not answer."""
-        drivers = sorted({each.driver for each in self.provision.volumes if not each.local})
-        jobs = [asyncio.wait_for(at_their_pace(self.provision.remote.listing, each), PATIENCE) for each in drivers]
-        found: dict[tuple[str, str], Remote] = {}
-        warnings = []
-        for driver, answer in zip(drivers, await asyncio.gather(*jobs, return_exceptions=True), strict=True):
-            if isinstance(answer, EngineError | TimeoutError):
-                why = answer.message if isinstance(answer, EngineError) else f"no answer within {PATIENCE:g} seconds"
-                warnings.append(f"volume driver {driver}: {why}")
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found |= {(driver, each.name): each for each in answer}
-        return found, warnings
+    async def _known_elsewhere(self, name: str) -> Volume | None:
+        """Return a volume that has no record here, as a plugin tells of it."""
+        return None if name in self.provision.volumes else await self.provision.strangers.find(name)
 
     async def inspect(self, name: str) -> Json:
         """GET /volumes/NAME."""
-        return await self._shown(self.provision.volumes.get(name))
+        return await self._shown(await self._known_elsewhere(name) or self.provision.volumes.get(name))
 
     async def _shown(self, volume: Volume) -> Json:
         """Return everything about a volume, also what its plugin knows."""
@@ -113,17 +102,17 @@ class VolumeService:
     async def remove(self, name: str, *, force: bool) -> None:
         """DELETE /volumes/NAME; force: one that is not there is no error."""
         try:
-            self.provision.volumes.get(name)
-            await self._remove(name, force=force)
+            await self._remove(await self._known_elsewhere(name) or self.provision.volumes.get(name), force=force)
         except NotFound:
             if not force:
                 raise
 
-    async def _remove(self, name: str, *, force: bool = False) -> None:
-        """force: forget one whose plugin is gone."""
+    async def _remove(self, volume: Volume, *, force: bool = False) -> None:
+        """force: forget one whose plugin is gone. volume: as it was before its lock is held."""
+        name, volumes = volume.name, self.provision.volumes
         async with self.provision.holding([name]):
-            volumes = self.provision.volumes
-            volume = volumes.get(name)
+            if volume.local or name in volumes:
+                volume = volumes.get(name)
             if users := self.provision.users(name):
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             try:
@@ -146,7 +135,7 @@ class VolumeService:
                 continue
             size = await self._size(volume)
             try:
-                await self._remove(volume.name)
+                await self._remove(volume)
             except (Conflict, NotFound):
                 continue  # taken, or removed, meanwhile
             removed.append(volume.name)

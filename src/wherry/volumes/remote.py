@@ -84,6 +84,10 @@ class RemoteVolumes:
         except NotFound as error:
             raise NotFound(f"create {volume}: error looking up volume plugin {driver}: {error.message}") from error
 
+    def there(self) -> list[str]:
+        """Return the names of plugins that may be drivers: those that can be found. Asks nobody."""
+        return self._plugins.there()
+
     def known(self) -> list[str]:
         """Return the drivers that have been used so far."""
         return self._plugins.known(VOLUME)
