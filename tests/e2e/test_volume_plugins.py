@@ -241,3 +241,54 @@ def test_one_that_does_not_say_what_it_has_is_not_asked_again_at_once(running: E
     assert time.monotonic() - begin < 2
     assert len(plugin.calls("Get")) == 1
     running.docker("volume", "rm", "one", "two")
+
+
+def wherry(engine: Engine, *words: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-I", "-m", "wherry.cli.main", "-H", engine.host, *words]
+    return subprocess.run(argv, capture_output=True, input=input, timeout=60, check=False)
+
+
+def test_it_is_added_to_a_container_that_runs_and_taken_away(running: Engine, plugin: Plugin) -> None:
+    """Mounted once however many places it has, over a restart, and given back at the last one or at the end."""
+    identity = running.docker("run", "-d", "--name", "aa", "busybox", "sh", "-c", "trap exit TERM; sleep 1000 & wait")
+    plugin.make("theirs")
+    (plugin.folder / "data/theirs/f").write_text("kept elsewhere")
+    assert wherry(running, "mount", "add", "aa", "theirs:/v").returncode == 0
+    assert wherry(running, "mount", "add", "aa", "theirs:/w:ro").returncode == 0
+    assert running.docker("exec", "aa", "cat", "/v/f", "/w/f") == "kept elsewhere" * 2
+    assert running.run("exec", "aa", "touch", "/w/no").returncode == 1
+    running.docker("exec", "aa", "touch", "/v/yes")
+    assert (plugin.folder / "data/theirs/yes").exists()
+    assert plugin.users("theirs") == [identity]
+    running.docker("restart", "-t", "1", "aa")
+    assert running.docker("exec", "aa", "cat", "/v/f") == "kept elsewhere"
+    assert plugin.users("theirs") == [identity]
+    assert wherry(running, "mount", "rm", "aa", "/v").returncode == 0
+    assert plugin.users("theirs") == [identity]
+    assert wherry(running, "mount", "rm", "aa", "/w").returncode == 0
+    until(lambda: not plugin.users("theirs"))
+    assert not plugin.mounted("theirs")
+    assert wherry(running, "mount", "add", "aa", "theirs:/v").returncode == 0
+    running.crash()
+    running.start()
+    assert plugin.users("theirs") == [identity]
+    running.docker("rm", "-f", "aa")
+    until(lambda: not plugin.users("theirs"))
+
+
+def test_one_that_cannot_be_added_is_with_nobody(running: Engine, plugin: Plugin) -> None:
+    running.docker("run", "-d", "--name", "aa", "--read-only", "busybox", "sleep", "1000")
+    plugin.make("theirs")
+    plugin.order(Mount="fail")
+    refused = wherry(running, "mount", "add", "aa", "theirs:/v")
+    assert (refused.returncode != 0, b"theirs" in refused.stderr) == (True, True)
+    plugin.order()
+    refused = wherry(running, "mount", "add", "aa", "theirs:/bin/busybox/x")
+    assert refused.returncode
+    until(lambda: not plugin.users("theirs"))
+    assert json.loads(running.docker("inspect", "-f", "{{json .Mounts}}", "aa")) == []
+    new = "type=volume,src=new,dst=/bin/busybox/x,volume-driver=keeper"
+    assert wherry(running, "mount", "add", "aa", "--mount", new).returncode
+    until(lambda: "new" not in json.loads((plugin.folder / "state.json").read_text()))
+    assert running.docker("volume", "ls", "-q") == "theirs"
+    assert running.docker("exec", "aa", "ls", "/") != ""

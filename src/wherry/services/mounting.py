@@ -27,7 +27,6 @@ from wherry.errors import (
     EngineError,
     InvalidArgument,
     NotFound,
-    NotImplementedHere,
     SystemFailure,
     Unavailable,
 )
@@ -106,8 +105,6 @@ class Mounting:
         fresh = provision.missing(wanted)
         root, images = self.lifecycle.settings.container_root(container.id), self.lifecycle.images
         added = [provision.located(imagemounts.located(each.record, root, images)) for each in wanted]
-        if before.state.alive and any(each.type == "volume" and each.driver != LOCAL for each in added):
-            raise NotImplementedHere("a plugin's volume for a container that runs: stop it, add the mount, start it")
         try:
             await asyncio.to_thread(provision.make_later, before, added, fresh)
             with provision.volumes.recording(fresh):
@@ -116,16 +113,25 @@ class Mounting:
             await asyncio.to_thread(provision.unmake, fresh)
             raise
         reach("mount.recorded")
-        provision.made(fresh)
+        new = provision.made(fresh)
         if before.state.alive:
             try:
+                added = await self._placed(container, added)
                 await self._attach(container, added)
             except EngineError:
-                await self._undo(container, before, fresh)
+                await self._undo(container, before, added, fresh, new)
                 raise
             reach("mount.attached")
             provision.publish_mounts(container.record, "mount", added)
         self.lifecycle.publish(container, "update")
+
+    async def _placed(self, container: Container, added: Sequence[MountRecord]) -> list[MountRecord]:
+        """Have the plugins mount their volumes, and write down where; return these mounts as they are then."""
+        places = {each.destination for each in added}
+        record = await self.lifecycle.provision.mounted_later(container.record, added)
+        if record != container.record:
+            self.lifecycle.catalog.save(container, record)
+        return [each for each in record.mounts if each.destination in places]
 
     async def _attach(self, container: Container, added: Sequence[MountRecord]) -> None:
         done: list[MountRecord] = []
@@ -138,11 +144,23 @@ class Mounting:
                 await self._inside(container, self._take, each, True)
             raise
 
-    async def _undo(self, container: Container, before: Record, fresh: Sequence[Volume]) -> None:
-        """Make the record what it was, but for the state, and the volumes that were made for it none."""
-        provision, names = self.lifecycle.provision, [each.name for each in fresh]
-        await asyncio.to_thread(provision.unsettle, names)
-        with provision.volumes.forgetting(names):
+    async def _undo(
+        self,
+        container: Container,
+        before: Record,
+        added: Sequence[MountRecord],
+        fresh: Sequence[Volume],
+        new: Sequence[Volume],
+    ) -> None:
+        """Make the record what it was, but for the state, forget the volumes that are fresh here, and remove new ones.
+
+        A plugin's volume that was there before is fresh and not new.
+        """
+        provision = self.lifecycle.provision
+        if any(each.source for each in added if each.type == "volume" and each.driver != LOCAL):
+            await provision.part_later(before, added)
+        names = await at_their_pace(provision.removable, [each.name for each in new])
+        with provision.volumes.forgetting([*names, *(each.name for each in fresh if each not in new)]):
             state = container.record.state
             self.lifecycle.catalog.save(container, structs.replace(before, state=state))
         await asyncio.to_thread(provision.discard, names)
@@ -165,6 +183,7 @@ class Mounting:
             self.lifecycle.catalog.save(container, _without(container.record, destination))
             if record.state.alive:
                 self.lifecycle.provision.publish_mounts(record, "unmount", [found])
+                await self.lifecycle.provision.part_later(container.record, [found])
         self.lifecycle.publish(container, "update")
         return await self.listing(container.id)
 

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
@@ -188,14 +188,18 @@ class Provision:
                 except EngineError as error:
                     log.warning("a volume stays with its plugin", extra={"volume": volume.name, "error": str(error)})
 
-    def made(self, fresh: Iterable[Volume]) -> None:
-        """Tell of new volumes, whose records are written by now; a plugin's that was there before is not new."""
+    def made(self, fresh: Iterable[Volume]) -> list[Volume]:
+        """Tell of new volumes, whose records are written by now, and return them.
+
+        A plugin's that was there before is new to us alone: it is not told of, and not ours to take away again.
+        """
+        new = [volume for volume in fresh if volume.local or volume.name in self._made]
         for volume in fresh:
-            made = volume.local or volume.name in self._made
             self._made.discard(volume.name)
             self.volumes.settle(volume.name)
-            if made:
-                self.publish(volume.name, "create", driver=volume.driver)
+        for volume in new:
+            self.publish(volume.name, "create", driver=volume.driver)
+        return new
 
     # Volumes of plugins
 
@@ -206,13 +210,31 @@ class Provision:
     async def mounted(self, record: Record, undo: AsyncExitStack) -> Record:
         """Have the plugins mount their volumes for a container; return its record with the places of them."""
         await self.parted(record.id)
-        places = {}
-        for name, driver in {each.name: each.driver for each in self.remotes(record)}.items():
-            self.volumes.get(name)
-            places[name] = await at_their_pace(self.remote.mount, driver, name, record.id)
-            undo.push_async_callback(self.part, record)
-        mounts = tuple(structs.replace(each, source=places.get(each.name, each.source)) for each in record.mounts)
-        return structs.replace(record, mounts=mounts)
+        places: dict[str, str] = {}
+        undo.push_async_callback(self.part_from, record.id, places)
+        for each in self.remotes(record):
+            if each.name not in places:
+                self.volumes.get(each.name)
+                places[each.name] = await at_their_pace(self.remote.mount, each.driver, each.name, record.id)
+        return _placed(record, places)
+
+    async def mounted_later(self, record: Record, added: Sequence[MountRecord]) -> Record:
+        """As `mounted`, for mounts that a container gets while it runs. What it has already is not mounted again."""
+        has = {each.name: each.source for each in self.remotes(record) if each not in added}
+        places: dict[str, str] = {}
+        try:
+            for each in added:
+                if each.type == "volume" and each.driver != LOCAL and each.name not in has | places:
+                    places[each.name] = await at_their_pace(self.remote.mount, each.driver, each.name, record.id)
+        except EngineError:
+            await self.part_from(record.id, places)
+            raise
+        return _placed(record, has | places)
+
+    async def part_later(self, record: Record, gone: Sequence[MountRecord]) -> None:
+        """Say to the plugins which volumes a container that runs has no longer. record: without them."""
+        kept = {each.name for each in self.remotes(record)}
+        await self.part_from(record.id, {each.name for each in gone if each.type == "volume"} - kept)
 
     def part_soon(self, record: Record) -> None:
         """Say to the plugins that a container has ended, in the background; `parted` waits for it."""
@@ -227,8 +249,13 @@ class Provision:
 
     async def part(self, record: Record) -> None:
         """Say to the plugins that a container has ended. Failures are logged."""
-        for name, driver in {each.name: each.driver for each in self.remotes(record)}.items():
-            await at_their_pace(self._unmount, driver, name, record.id)
+        await self.part_from(record.id, {each.name for each in self.remotes(record)})
+
+    async def part_from(self, container_id: str, names: Iterable[str]) -> None:
+        """Say to the plugins that a container does not need some volumes any more. Failures are logged."""
+        for name in sorted(names):
+            if name in self.volumes and not (volume := self.volumes.get(name)).local:
+                await at_their_pace(self._unmount, volume.driver, name, container_id)
 
     def _unmount(self, driver: str, name: str, container: str) -> None:
         try:
@@ -385,6 +412,12 @@ class Provision:
             }
             told = place if action == "mount" else {}
             self.publish(each.name, action, container=record.id, driver=each.driver, **told)
+
+
+def _placed(record: Record, places: Mapping[str, str]) -> Record:
+    """Return a record in which volumes of plugins are where the plugins have mounted them."""
+    mounts = tuple(structs.replace(each, source=places.get(each.name, each.source)) for each in record.mounts)
+    return structs.replace(record, mounts=mounts)
 
 
 def _parent(pid: int) -> int:
