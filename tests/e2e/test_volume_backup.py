@@ -198,3 +198,16 @@ def test_a_restoration_that_is_cut_off(
     assert sorted(os.listdir(own_engine.data_root / "volumes")) == ["standby", "vol"]
     out(own_engine, "volume", "import", "standby", two)
     assert content(own_engine, "standby") == content(own_engine, "vol")
+
+
+def test_a_file_system_of_its_own_is_saved_while_somebody_has_it(clean: Engine) -> None:
+    engine = clean
+    engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "fleeting")
+    assert "only while a container has it" in refused(engine, "volume", "export", "fleeting")
+    assert "only while a container has it" in refused(engine, "volume", "snapshot", "fleeting", "kept")
+    engine.docker("run", "-d", "--name", "aa", "-v", "fleeting:/v", "busybox", "sh", "-c", "echo hi >/v/f; sleep 1000")
+    until(lambda: engine.run("exec", "aa", "test", "-s", "/v/f").returncode == 0)
+    out(engine, "volume", "import", "again", "-", data=out(engine, "volume", "export", "fleeting"))
+    out(engine, "volume", "snapshot", "fleeting", "kept")
+    for name in ("again", "kept"):
+        assert (engine.data_root / "volumes" / name / "_data" / "f").read_text() == "hi\n"

@@ -292,3 +292,22 @@ def test_one_that_cannot_be_added_is_with_nobody(running: Engine, plugin: Plugin
     until(lambda: "new" not in json.loads((plugin.folder / "state.json").read_text()))
     assert running.docker("volume", "ls", "-q") == "theirs"
     assert running.docker("exec", "aa", "ls", "/") != ""
+
+
+def test_it_is_saved_whether_in_use_or_not(running: Engine, plugin: Plugin) -> None:
+    plugin.make("theirs")
+    (plugin.folder / "data/theirs/f").write_text("kept elsewhere")
+    running.docker("run", "-d", "--name", "aa", "-v", "theirs:/v", "busybox", "sleep", "1000")
+    for number in range(2):
+        saved = wherry(running, "volume", "export", "theirs")
+        assert saved.returncode == 0, saved.stderr
+        assert wherry(running, "volume", "import", f"again{number}", "-", input=saved.stdout).returncode == 0
+        assert (running.data_root / f"volumes/again{number}/_data/f").read_text() == "kept elsewhere"
+        assert len(plugin.users("theirs")) == 1 - number
+        running.remove_all()
+        until(lambda: not plugin.users("theirs"))
+    assert wherry(running, "volume", "snapshot", "theirs", "here").returncode == 0
+    assert (running.data_root / "volumes/here/_data/f").read_text() == "kept elsewhere"
+    assert not plugin.mounted("theirs")
+    plugin.order(Mount="fail")
+    assert b"theirs" in wherry(running, "volume", "export", "theirs").stderr

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -22,7 +23,10 @@ from wherry.archive.tar import TarError
 from wherry.containers.catalog import Container
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from wherry.failpoints import reach
+from wherry.kernel import const
+from wherry.kernel.aside import aside
 from wherry.kernel.fsio.copy import copy_tree
+from wherry.kernel.namespaces import setns, unshare
 from wherry.services.chunks import Chunks
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
@@ -36,7 +40,8 @@ from wherry.volumes.records import Volume
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 MARK = "frozen"
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_ANY_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _ANY_FOLDER | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,7 @@ class Backups:
         try:
             against = await _work(_received, base, self._scratch)
             held.callback(against.close)
-            root = self._open(volume)
-            held.callback(os.close, root)
+            root = await held.enter_async_context(self._opened(volume))
             frozen = await held.enter_async_context(self._frozen(name, freeze=freeze))
             own = os.dup(root)
         except BaseException:
@@ -138,8 +142,8 @@ class Backups:
                 raise Conflict(f"a volume named {new} is there already")
             await asyncio.to_thread(provision.volumes.make, new)
             try:
-                async with self._frozen(name, freeze=True):
-                    await _work(self._copy, volume, new)
+                async with self._opened(volume) as source, self._frozen(name, freeze=True):
+                    await _work(self._copy, os.dup(source), new)
                 fresh = Volume(name=new, created=time.time_ns(), labels=volume.labels)
                 with provision.volumes.recording([fresh]):
                     pass
@@ -149,8 +153,8 @@ class Backups:
             provision.made([fresh])
         return {"Name": new}
 
-    def _copy(self, volume: Volume, new: str) -> None:
-        source = self._open(volume)
+    def _copy(self, source: int, new: str) -> None:
+        """source: a descriptor of what is copied, which is closed."""
         try:
             target = os.open(self.lifecycle.provision.volumes.mountpoint(new), _FOLDER)
             try:
@@ -169,18 +173,45 @@ class Backups:
     def _folder(self, name: str) -> Path:
         return self.lifecycle.provision.volumes.folder(name)
 
-    def _open(self, volume: Volume) -> int:
-        behind = backing.of(volume.options, volume.driver)
-        if behind.while_used:
-            raise InvalidArgument(
-                f"volume {volume.name} is a file system that is there only in containers that have it: "
-                "back it up where it comes from, or from inside of a container"
-            )
-        path = behind.device if behind.bind else self.lifecycle.provision.volumes.mountpoint(volume.name)
+    @asynccontextmanager
+    async def _opened(self, volume: Volume) -> AsyncIterator[int]:
+        """Give a descriptor of the content of a volume; its plugin has it mounted for us meanwhile."""
+        remote, who = self.lifecycle.provision.remote, f"backup-{secrets.token_hex(8)}"
+        place = "" if volume.local else await at_their_pace(remote.mount, volume.driver, volume.name, who)
         try:
-            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = await _work(self._open, volume, place)
+            try:
+                yield root
+            finally:
+                os.close(root)
+        finally:
+            if place:
+                await asyncio.shield(at_their_pace(remote.unmount, volume.driver, volume.name, who))
+
+    def _open(self, volume: Volume, place: str) -> int:
+        """place: where its plugin has mounted it."""
+        behind = backing.of(volume.options, volume.driver)
+        own = str(self.lifecycle.provision.volumes.mountpoint(volume.name))
+        try:
+            if behind.mounted:
+                return self._open_inside(volume, own)
+            return os.open(place or (behind.device if behind.bind else own), _ANY_FOLDER)
         except OSError as error:
             raise SystemFailure(f"cannot open volume {volume.name}: {error}") from error
+
+    def _open_inside(self, volume: Volume, place: str) -> int:
+        """Open a volume that is a file system of its own where a container that runs has it."""
+        holder = self.lifecycle.provision.holder(volume.name)
+        if not holder:
+            raise InvalidArgument(
+                f"volume {volume.name} is a file system that is there only while a container has it: "
+                "start one, or back it up where it comes from"
+            )
+        there = os.open(holder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return aside(lambda: _open_there(there, place))
+        finally:
+            os.close(there)
 
     # Freezing
 
@@ -221,6 +252,13 @@ class Backups:
         for container in self.lifecycle.catalog:
             if container.record.state.alive and self._mark(container).exists():
                 self._thaw(container)
+
+
+def _open_there(namespace: int, place: str) -> int:
+    """Open a directory of another mount namespace; the calling thread stays in there."""
+    unshare(const.CLONE_FS)
+    setns(namespace, const.CLONE_NEWNS)
+    return os.open(place, _ANY_FOLDER)
 
 
 def _received(body: BinaryIO, scratch: Path) -> Spool:

@@ -306,14 +306,14 @@ class Provision:
                     device=behind.device,
                     flags=behind.flags,
                     data=behind.data,
-                    holder=self._holder(name, record.id),
+                    holder=self.holder(name, record.id),
                     complaint=behind.complaint(place, ""),
                 )
             )
         return tuple(found)
 
-    def _holder(self, name: str, newcomer: str) -> str:
-        """Return the mount namespace of a supervisor whose container has a volume, "" when none runs."""
+    def holder(self, name: str, newcomer: str = "") -> str:
+        """Return the mount namespace of a supervisor whose container has a volume, "" when none runs but newcomer."""
         for container in self.catalog:
             state = container.record.state
             if container.id != newcomer and state.alive and state.pid and name in volume_names(container.record):
