@@ -221,16 +221,17 @@ class TarReader:
             entry.size = _decimal(real or b"")
 
     def _map_in_data(self) -> list[tuple[int, int]]:
-        read = b""
-        wanted = 1
-        while read.count(b"\n") < wanted:
-            if len(read) > SPECIAL_LIMIT or self._left < BLOCK:
+        read: list[bytes] = []
+        lines, wanted = 0, 1
+        while lines < wanted:
+            if len(read) * BLOCK > SPECIAL_LIMIT or self._left < BLOCK:
                 raise TarError("a sparse map without an end")
-            read += self._block() or b""
+            read.append(self._block() or b"")
             self._left -= BLOCK
-            if wanted == 1 and b"\n" in read:
-                wanted = 1 + 2 * _decimal(read.partition(b"\n")[0])
-        return _pairs(read.split(b"\n")[1:wanted])
+            lines += read[-1].count(b"\n")
+            if wanted == 1 and lines:
+                wanted = 1 + 2 * _decimal(b"".join(read).partition(b"\n")[0])
+        return _pairs(b"".join(read).split(b"\n")[1:wanted])
 
 
 def clean_name(name: bytes) -> bytes:
@@ -351,7 +352,7 @@ def _apply(entry: Entry, pax: dict[bytes, bytes]) -> None:
         elif key.startswith(b"SCHILY.xattr."):
             if entry.xattrs is None:
                 entry.xattrs = {}
-            entry.xattrs[key[13:]] = value
+            entry.xattrs[key[13:].replace(b"%3D", b"=").replace(b"%25", b"%")] = value  # as GNU tar writes them
 
 
 def _time(text: bytes) -> int:

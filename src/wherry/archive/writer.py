@@ -22,25 +22,34 @@ _TAIL = b"ustar\00000" + bytes(64)  # magic, version, no user and group names: t
 def header(entry: Entry) -> bytes:
     """Return the blocks that go before the data of an entry, of which `size` bytes, padded, must follow.
 
-    A directory's name gets its slash. mtime is written to the ns when it is not whole seconds.
+    A directory's name gets its slash. mtime is written to the ns when it is not whole seconds. Of a file with holes
+    (`entry.sparse`) its map goes before the data too, which is then that of the pieces alone.
     """
     name = entry.name
     if entry.type == DIRECTORY and not name.endswith(b"/"):
         name += b"/"
     records = []
+    pieces = b""
+    if entry.sparse is not None:
+        pieces = _map(entry)
+        records += [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")]
+        records += [(b"GNU.sparse.name", name), (b"GNU.sparse.realsize", b"%d" % entry.size)]
+        name = b"GNUSparseFile.0/" + name.rpartition(b"/")[2]  # of what does not know of holes, which sees the map
+    stored = _stored(entry, len(pieces))
     prefix, short = _split(name)
     if short is None:
         records.append((b"path", name))
         short = name[:_NAME]
     if len(entry.link) > _NAME or not entry.link.isascii():
         records.append((b"linkpath", entry.link))
-    for key, value, limit in (("uid", entry.uid, _ID), ("gid", entry.gid, _ID), ("size", _stored(entry), _SIZE)):
+    for key, value, limit in (("uid", entry.uid, _ID), ("gid", entry.gid, _ID), ("size", stored, _SIZE)):
         if value >= limit:
             records.append((key.encode(), b"%d" % value))
     if entry.mtime % _SECOND or not 0 <= entry.mtime // _SECOND < _TIME:
         records.append((b"mtime", _time(entry.mtime)))
-    records += [(b"SCHILY.xattr." + key, value) for key, value in (entry.xattrs or {}).items()]
-    block = _block(entry, short, prefix)
+    for key, value in (entry.xattrs or {}).items():
+        records.append((b"SCHILY.xattr." + key.replace(b"%", b"%25").replace(b"=", b"%3D"), value))  # as GNU tar
+    block = _block(entry, short, prefix, stored) + pieces
     return _pax(records, name) + block if records else block
 
 
@@ -49,8 +58,19 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def _stored(entry: Entry) -> int:
+def _stored(entry: Entry, pieces: int) -> int:
+    if entry.sparse is not None:
+        return pieces + sum(length for _, length in entry.sparse)
     return entry.size if entry.type == REGULAR else 0
+
+
+def _map(entry: Entry) -> bytes:
+    """Return the map of what is no hole, GNU's format 1.0: numbers in lines, filled up to whole blocks."""
+    pieces = list(entry.sparse or ())
+    if not pieces or sum(pieces[-1]) < entry.size:
+        pieces.append((entry.size, 0))  # GNU tar makes a file no longer than its last piece
+    text = b"%d\n" % len(pieces) + b"".join(b"%d\n%d\n" % each for each in pieces)
+    return text + padding(len(text))
 
 
 def _split(name: bytes) -> tuple[bytes, bytes | None]:
@@ -84,12 +104,11 @@ def _pax(records: list[tuple[bytes, bytes]], name: bytes) -> bytes:
     announced = Entry()
     announced.type = _PAX
     announced.mode = 0o644
-    announced.size = len(data)
     label = b"PaxHeaders.0/" + name.rstrip(b"/").rpartition(b"/")[2]
     return _block(announced, label[:_NAME], b"", len(data)) + data + padding(len(data))
 
 
-def _block(entry: Entry, name: bytes, prefix: bytes, size: int = -1) -> bytes:
+def _block(entry: Entry, name: bytes, prefix: bytes, size: int) -> bytes:
     seconds = entry.mtime // _SECOND
     link = entry.link[:_NAME] if entry.type in (SYMLINK, HARD_LINK) else b""
     major, minor = entry.device if entry.type in (CHARACTER, BLOCK_DEVICE) else (0, 0)
@@ -98,7 +117,7 @@ def _block(entry: Entry, name: bytes, prefix: bytes, size: int = -1) -> bytes:
         entry.mode & 0o7777,
         _fit(entry.uid, _ID),
         _fit(entry.gid, _ID),
-        _fit(_stored(entry) if size < 0 else size, _SIZE),
+        _fit(size, _SIZE),
         _fit(seconds, _TIME),
     )
     after = b"%c%b%b%07o\0%07o\0%b" % (

@@ -11,11 +11,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 from wherry.archive import tar, writer
 from wherry.archive.tar import Entry
 from wherry.kernel.const import O_PATH, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
+from wherry.kernel.fsio.holes import extents
 from wherry.kernel.pathsafe import openat2
 
 CHUNK = 256 << 10
@@ -28,6 +30,10 @@ OPEN = 32
 """Levels of a walk that are held open; of what is above, directories are opened anew by their path."""
 
 PATH_MAX = 4096
+
+LONGEST_MAP = tar.SPECIAL_LIMIT - 4096
+"""Bytes of the map of a file with holes; the smallest holes are packed as zeros when it would be longer. Readers keep it
+in memory, and our own no more of it."""
 
 _SECOND = 1_000_000_000
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
@@ -57,6 +63,10 @@ class Ledger(Protocol):
         """Take note of the next piece of the content that is packed."""
         ...
 
+    def hole(self, size: int) -> None:
+        """Take note of so many bytes that are zeros, and not in the archive."""
+        ...
+
     def end(self) -> None:
         """The file that was begun is complete, or not packed."""
         ...
@@ -65,8 +75,8 @@ class Ledger(Protocol):
 class Packer:
     """Packs what lies below the directory `root`, each thing under a name of the caller's.
 
-    Times are whole seconds, as in Docker's tars, but to the ns when there is a ledger; sockets are left out, as no tar
-    can hold one. Hard links between packed files stay links. The methods yield chunks of the archive and raise OSError;
+    Times are whole seconds, as in Docker's tars, but to the ns when there is a ledger, and files keep their holes then
+    (GNU's sparse format 1.0); sockets are left out, as no tar can hold one. Hard links between packed files stay links. The methods yield chunks of the archive and raise OSError;
     `end` gives the last ones.
     """
 
@@ -181,9 +191,11 @@ class Packer:
             if self._ledger is not None and not self._ledger.begin(entry, state, itself):
                 self._ledger.end()
                 return
+            if self._ledger is not None and kind == stat.S_IFREG and state.st_blocks * 512 < state.st_size:
+                entry.sparse = _pieces(itself, state.st_size)
             self._buffer += writer.header(entry)
             if state.st_size and kind == stat.S_IFREG:
-                yield from self._data(itself, state.st_size)
+                yield from self._data(itself, state.st_size, entry.sparse)
             if self._ledger is not None:
                 self._ledger.end()
         finally:
@@ -198,23 +210,35 @@ class Packer:
         entry.type, entry.link, entry.size = tar.HARD_LINK, first, 0
         return True
 
-    def _data(self, path: str, size: int) -> Iterator[bytes]:
+    def _data(self, path: str, size: int, pieces: list[tuple[int, int]] | None) -> Iterator[bytes]:
+        """Pack the content of a file, or only those pieces of it: (offset, length)."""
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        packed = position = 0
         try:
-            left = size
-            while left:
-                piece = os.read(fd, min(left, PIECE))
-                if not piece:
-                    piece = bytes(min(left, PIECE))
-                left -= len(piece)
-                if self._ledger is not None:
-                    self._ledger.feed(piece)
-                self._buffer += piece
-                if len(self._buffer) >= CHUNK:
-                    yield self._flush()
+            for start, length in [(0, size)] if pieces is None else pieces:
+                self._hole(start - position)
+                os.lseek(fd, start, os.SEEK_SET)
+                left = length
+                while left:
+                    piece = os.read(fd, min(left, PIECE))
+                    if not piece:
+                        piece = bytes(min(left, PIECE))
+                    left -= len(piece)
+                    if self._ledger is not None:
+                        self._ledger.feed(piece)
+                    self._buffer += piece
+                    if len(self._buffer) >= CHUNK:
+                        yield self._flush()
+                position = start + length
+                packed += length
         finally:
             os.close(fd)
-        self._buffer += writer.padding(size)
+        self._hole(size - position)
+        self._buffer += writer.padding(packed)
+
+    def _hole(self, size: int) -> None:
+        if size and self._ledger is not None:
+            self._ledger.hole(size)
 
 
 class _Child(NamedTuple):
@@ -327,6 +351,32 @@ def _entry(state: os.stat_result, name: bytes) -> Entry:
     elif entry.type in (tar.CHARACTER, tar.BLOCK_DEVICE):
         entry.device = (os.major(state.st_rdev), os.minor(state.st_rdev))
     return entry
+
+
+def _pieces(path: str, size: int) -> list[tuple[int, int]]:
+    """Return what is data in a file, as (offset, length), with some holes filled when there are too many."""
+    most = LONGEST_MAP // (2 * len(str(size)) + 2)
+    found: list[tuple[int, int]] = []
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for each in extents(fd, size):
+            found.append(each)
+            if len(found) > most:
+                found = _coarser(found)
+    finally:
+        os.close(fd)
+    return found
+
+
+def _coarser(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return half as many pieces, which have the smaller holes filled."""
+    holes = sorted((after[0] - sum(before), after[0]) for before, after in pairwise(pieces))
+    filled = {start for _, start in holes[: len(holes) // 2]}
+    found: list[tuple[int, int]] = []
+    for start, length in pieces:
+        first = found.pop()[0] if start in filled else start
+        found.append((first, start + length - first))
+    return found
 
 
 def _xattrs(target: int | str) -> dict[bytes, bytes] | None:

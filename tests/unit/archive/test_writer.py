@@ -48,6 +48,9 @@ CASES = {
     "block device": entry(b"d", type=tar.BLOCK_DEVICE, device=(259, 1_000_000)),
     "character device": entry(b"d", type=tar.CHARACTER, device=(0, 0)),
     "fifo": entry(b"f", type=tar.FIFO),
+    "holes": entry(b"dir/sparse", size=1 << 40, sparse=[(1 << 40, 0)]),
+    "long name and holes": entry("größe/".encode() * 40 + b"x", size=(1 << 40) + 1, sparse=[((1 << 40) + 1, 0)]),
+    "xattr names": entry(b"x", xattrs={b"user.a=b%3D": b"c=d", b"user.100%": b"%25"}),
     "xattrs": entry(b"x", xattrs={b"user.a": b"\0=\n", b"security.capability": bytes(20)}),
 }
 
@@ -76,6 +79,16 @@ def test_the_standard_library_and_gnu_tar_read_all_of_it(tmp_path: Path) -> None
     shown = subprocess.run(["tar", "tf", str(tmp_path / "t.tar")], capture_output=True, check=True)
     assert len(shown.stdout.splitlines()) == len(CASES)
     assert not shown.stderr
+
+
+def test_gnu_tar_makes_files_with_holes(tmp_path: Path) -> None:
+    cases = [entry(b"hole", size=1 << 40, sparse=[]), entry(b"piece", size=1 << 40, sparse=[(1 << 30, 3)])]
+    (tmp_path / "t.tar").write_bytes(header(cases[0]) + header(cases[1]) + b"abc" + padding(3) + END)
+    subprocess.run(["tar", "xf", str(tmp_path / "t.tar")], cwd=tmp_path, check=True)
+    assert {(tmp_path / name).stat().st_size for name in ("hole", "piece")} == {1 << 40}
+    with (tmp_path / "piece").open("rb") as file:
+        file.seek((1 << 30) - 1)
+        assert file.read(5) == b"\0abc\0"
 
 
 def test_more_than_8_gib() -> None:

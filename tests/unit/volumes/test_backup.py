@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -10,12 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
-from wherry.volumes.backup import archive, ledger, manifest
+from wherry.kernel.fsio.holes import extents
+from wherry.packing import pack
+from wherry.volumes.backup import archive, digest, ledger, manifest
 from wherry.volumes.backup.archive import Head
+from wherry.volumes.backup.digest import ContentDigest
 from wherry.volumes.backup.ledger import Spool
 from wherry.volumes.backup.manifest import Line
 
@@ -47,6 +52,7 @@ def volume(tmp_path: Path) -> Path:
     os.chown(root / "a.b", 1000, 2000)
     os.chmod(root / "a.b", 0o4711)
     os.setxattr(root / "a.b", "user.color", b"blue\0")
+    os.setxattr(root / "a.b", "user.50%=half%3D", b"a=b")
     os.utime(root / "a.b", ns=(1, 1234567890123456789))
     os.utime(root / "a", ns=(1, 999_999_999))
     os.chmod(root, 0o1777)
@@ -133,6 +139,76 @@ def test_any_tar_program_reads_it(volume: Path, scratch: Path, tmp_path: Path) -
     assert (names[0], names[-1]) == ("wherry-volume.json", "wherry-manifest.jsonl")
     assert (tmp_path / "by tar" / "content" / "a" / "file").read_bytes() == (volume / "a" / "file").read_bytes()
     assert json.loads((tmp_path / "by tar" / "wherry-volume.json").read_text())["volume"] == "v"
+
+
+def data_of(path: Path) -> list[tuple[int, int]]:
+    """What `extents` says of a file."""
+    with path.open("rb") as file:
+        return list(extents(file.fileno(), path.stat().st_size))
+
+
+def write_at(path: Path, places: dict[int, bytes]) -> None:
+    with path.open("r+b" if path.exists() else "wb") as file:
+        for offset, data in places.items():
+            file.seek(offset)
+            file.write(data)
+
+
+def test_a_hole_of_a_terabyte_costs_nothing(scratch: Path, target: Target, tmp_path: Path) -> None:
+    root = tmp_path / "sparse"
+    root.mkdir()
+    write_at(root / "disk", {0: b"begin", 5 << 30: b"some", (700 << 30) + 12345: b"odd", (1 << 40) - 3: b"end"})
+    (root / "hole").touch()
+    os.truncate(root / "hole", (3 << 20) + 1)
+    whole = saved(root, scratch)
+    assert len(whole) < 1 << 20
+    target.restore(whole)
+    for name in ("disk", "hole"):
+        assert data_of(target.root / name) == data_of(root / name)
+        assert (target.root / name).stat().st_size == (root / name).stat().st_size
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        assert (tar.getmember("content/disk").size, tar.getmember("content/hole").size) == (1 << 40, (3 << 20) + 1)
+    write_at(root / "disk", {300 << 30: b"more"})
+    more = saved(root, scratch, whole)
+    assert "content/hole" not in members(more)
+    target.restore(more)
+    with (target.root / "disk").open("rb") as file:
+        file.seek(300 << 30)
+        assert file.read(5) == b"more\0"
+
+
+def test_a_file_with_more_holes_than_a_map_may_have(
+    scratch: Path, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "LONGEST_MAP", 100)
+    root = tmp_path / "sparse"
+    root.mkdir()
+    write_at(root / "many", {number * (200_000 + 1000 * number): b"x" for number in range(30)})
+    target.restore(saved(root, scratch))
+    assert (target.root / "many").read_bytes() == (root / "many").read_bytes()
+    assert len(data_of(target.root / "many")) < len(data_of(root / "many")) == 30
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_digest_is_of_the_content_however_it_comes(seed: int) -> None:
+    random = Random(seed)
+    block = digest.BLOCK
+    content = bytearray()
+    for _ in range(random.randrange(6)):
+        kind = random.randrange(3)
+        size = random.choice([1, 5, block // 2, block - 1, block, block + 1, 2 * block])
+        content += b"x" * size if kind == 0 else bytes(size) if kind == 1 else b"\0" * (size - 1) + b"y"
+    zeros = [not any(content[at : at + block]) for at in range(0, len(content) - block + 1, block)]
+    found = set()
+    for _ in range(4):
+        made, at = ContentDigest(), 0
+        while at < len(content):
+            piece = bytes(content[at : at + random.choice([1000, block // 3, block, 3 * block])])
+            made.hole(len(piece)) if not any(piece) and random.random() < 0.7 else made.feed(piece)
+            at += len(piece)
+        found.add(made.hexdigest())
+    assert len(found) == 1
+    assert (found == {hashlib.sha256(content).hexdigest()}) is not any(zeros)
 
 
 def test_one_that_adds_to_another_has_what_changed_and_no_more(volume: Path, scratch: Path, target: Target) -> None:

@@ -11,6 +11,7 @@ import os
 import stat
 
 from wherry.kernel.const import O_PATH, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
+from wherry.kernel.fsio.holes import extents
 from wherry.kernel.fsio.space import Reserve
 from wherry.kernel.fsio.trees import PATH_MAX, Folder, walk
 from wherry.kernel.pathsafe import openat2
@@ -148,18 +149,11 @@ def _change_mode(folder: int, name: str, mode: int) -> None:
 
 
 def _copy_content(source: int, target: int, state: os.stat_result) -> None:
-    """Copy the data between the holes: SEEK_DATA and SEEK_HOLE of lseek(2); copy_file_range(2) shares where it can."""
-    position = 0
-    while position < state.st_size:
-        try:
-            start = os.lseek(source, position, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # ENXIO: only a hole follows
-                raise
-            break
-        position = os.lseek(source, start, os.SEEK_HOLE)
-        while start < position:
-            done = _copy_piece(source, target, start, min(position - start, _PIECE))
+    """Copy the data between the holes; copy_file_range(2) shares where it can."""
+    for start, length in extents(source, state.st_size):
+        end = start + length
+        while start < end:
+            done = _copy_piece(source, target, start, min(end - start, _PIECE))
             if not done:
                 raise OSError(errno.EIO, "copy_file_range: the source became shorter")
             start += done

@@ -14,7 +14,9 @@ from typing import IO
 from wherry.archive import tar
 from wherry.archive.tar import Entry
 from wherry.errors import InvalidArgument
+from wherry.kernel.fsio.holes import extents
 from wherry.volumes.backup import manifest
+from wherry.volumes.backup.digest import ContentDigest
 from wherry.volumes.backup.manifest import Line
 
 PIECE = 1 << 20
@@ -98,7 +100,7 @@ class Ledger:
         self._prefix = prefix
         self._pack = pack
         self._line = Line(kind="")
-        self._digest = hashlib.sha256()
+        self._digest = ContentDigest()
         self.packed = 0
 
     def begin(self, entry: Entry, state: os.stat_result, path: str) -> bool:
@@ -106,7 +108,7 @@ class Ledger:
         name = entry.name.removeprefix(self._prefix).lstrip(b"/")
         before = self._against.find(name)
         now = self._line = _line(entry, state, name, self._prefix)
-        self._digest = hashlib.sha256()
+        self._digest = ContentDigest()
         if now.kind != manifest.FILE:
             return True
         if before is not None and before.untouched(now):
@@ -123,7 +125,11 @@ class Ledger:
 
     def feed(self, piece: bytes) -> None:
         """See `packing.pack.Ledger`."""
-        self._digest.update(piece)
+        self._digest.feed(piece)
+
+    def hole(self, size: int) -> None:
+        """See `packing.pack.Ledger`."""
+        self._digest.hole(size)
 
     def end(self) -> None:
         """See `packing.pack.Ledger`."""
@@ -163,12 +169,17 @@ def _with(line: Line, digest: str) -> Line:
 
 def _digest(path: str, size: int) -> str:
     """Return the digest of what a file has now, cut or filled up to `size` as the packer does."""
-    digest, left = hashlib.sha256(), size
+    digest, position = ContentDigest(), 0
     with open(path, "rb", buffering=0) as file:
-        while left:
-            piece = file.read(min(left, PIECE)) or bytes(min(left, PIECE))
-            digest.update(piece)
-            left -= len(piece)
+        for start, length in extents(file.fileno(), size):
+            digest.hole(start - position)
+            file.seek(start)
+            position, end = start, start + length
+            while position < end:
+                piece = file.read(min(end - position, PIECE)) or bytes(min(end - position, PIECE))
+                digest.feed(piece)
+                position += len(piece)
+    digest.hole(size - position)
     return digest.hexdigest()
 
 

@@ -4,7 +4,7 @@
      "ctime": NS, "inode": 42, "attributes": HEX}
 
 kind: file, folder, link (`target` is what it says), hard (`target` is the path of the same file), pipe, character or
-block (`target` is MAJOR:MINOR). digest: SHA-256 of the content. attributes: SHA-256 of the extended attributes, ""
+block (`target` is MAJOR:MINOR). digest: of the content, see `digest`. attributes: SHA-256 of the extended attributes, ""
 without any. A path that is not UTF-8 has "path64" instead, its bytes in base 64. Lines are in the order of the walk, so
 two manifests are compared in one pass over both, and of neither anything is kept in memory.
 
