@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -118,6 +119,25 @@ def test_frozen_containers_are_saved_as_of_one_moment(clean: Engine) -> None:
     assert 0 <= first - second <= 1 or second == 0 or first == 0  # a file that was just truncated is empty
     before = (place / "a").read_text()
     assert until(lambda: (place / "a").read_text() != before)
+
+
+@pytest.mark.slow
+def test_who_stops_reading_leaves_nobody_frozen(clean: Engine) -> None:
+    engine = clean
+    engine.docker("run", "-d", "--name", "user", "-v", "vol:/v", "busybox", "sleep", "1000")
+    (engine.data_root / "volumes" / "vol" / "_data" / "big").write_bytes(os.urandom(8 << 20))
+    status = ("inspect", "-f", "{{.State.Status}}", "user")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(engine.socket))
+        client.sendall(b"POST /wherry/v1/volumes/vol/export?freeze=1 HTTP/1.1\r\nHost: w\r\nContent-Length: 0\r\n\r\n")
+        assert until(lambda: engine.docker(*status) == "paused")
+        assert until(lambda: engine.docker(*status) == "running", 30)
+        client.settimeout(10)
+        received = b""
+        while piece := client.recv(1 << 20):
+            received += piece
+    assert not received.endswith(b"0\r\n\r\n"), "the archive is not told to be complete"
+    assert not list(engine.run_root.glob("containers/*/frozen"))
 
 
 def test_a_snapshot_is_a_volume_of_its_own(engine: Engine, filled: str) -> None:

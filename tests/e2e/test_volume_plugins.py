@@ -170,6 +170,12 @@ def test_what_the_plugin_refuses_is_said_and_leaves_nothing(running: Engine, plu
     assert running.docker("inspect", "-f", "{{.State.Status}}", "c") == "created"
     plugin.order()
     running.docker("start", "c")
+    until(lambda: not plugin.users("vol"))
+    unmounted = len(plugin.calls("Unmount"))
+    two = ("--volume-driver", "keeper", "-v", "vol:/v", "-v", "other:/w")
+    assert running.run("run", "--rm", *two, "busybox", "nosuch").returncode == 127
+    until(lambda: not plugin.users("vol") and not plugin.users("other"))
+    assert len(plugin.calls("Unmount")) == unmounted + 2, "each as often as it was mounted: some plugins count"
     running.docker("volume", "create", "mine")
     said = running.run("run", "--rm", "--volume-driver", "keeper", "-v", "mine:/v", "busybox", "true").stderr
     assert 'a volume named mine already exists with the "local" driver' in said

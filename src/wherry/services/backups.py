@@ -2,7 +2,8 @@
 
 Containers that have a volume can be frozen for the time of it: then it is as if the power had failed at that moment,
 which programs that care for their data survive. A mark in the run directory says who was frozen by us, so that an
-engine that is killed meanwhile leaves nobody frozen: the next one thaws them.
+engine that is killed meanwhile leaves nobody frozen: the next one thaws them. Nor does a client that stops reading: it
+gets no archive then, and they go on.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from wherry.kernel.namespaces import setns, unshare
 from wherry.services.chunks import Chunks
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
+from wherry.services.stalls import Reader
+from wherry.supervision.background import spawn
 from wherry.volumes import backing, names
 from wherry.volumes.backup import archive, restored
 from wherry.volumes.backup.archive import Head
@@ -40,6 +43,9 @@ from wherry.volumes.records import Volume
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
 MARK = "frozen"
+PATIENCE = 10.0
+"""Seconds that a client may read nothing while containers are frozen for it."""
+
 _ANY_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _ANY_FOLDER | os.O_NOFOLLOW
 
@@ -58,13 +64,20 @@ class Backups:
             against = await _work(_received, base, self._scratch)
             held.callback(against.close)
             root = await held.enter_async_context(self._opened(volume))
-            frozen = await held.enter_async_context(self._frozen(name, freeze=freeze))
+            freezing = AsyncExitStack()
+            held.push_async_callback(freezing.aclose)
+            frozen = await freezing.enter_async_context(self._frozen(name, freeze=freeze))
             own = os.dup(root)
         except BaseException:
             await held.aclose()
             raise
         head = Head(name, time.time_ns(), base=against.id, labels=volume.labels, frozen=tuple(frozen))
-        return Chunks(self._checked(archive.taken(own, head, against, self._scratch), volume), held)
+        made = self._checked(archive.taken(own, head, against, self._scratch), volume)
+        if frozen:
+            reader = Reader(PATIENCE)
+            made = reader.pieces(made)
+            held.callback(spawn(reader.watch(freezing.aclose), f"reader of volume {name}").cancel)
+        return Chunks(made, held)
 
     def _checked(self, made: Generator[bytes, None, None], volume: Volume) -> Generator[bytes, None, None]:
         """Pass an archive on, but its last piece only when the volume is still there."""
@@ -227,9 +240,9 @@ class Backups:
         done: list[Container] = []
         try:
             for each in chosen:
+                done.append(each)  # also one that cannot be frozen loses its mark
                 self._mark(each).touch()
                 self.lifecycle.pause(each)
-                done.append(each)
             reach("backup.frozen")
             yield [each.name for each in done]
         finally:

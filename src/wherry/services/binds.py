@@ -47,6 +47,8 @@ def clean_destination(text: str, spec: str) -> str:
     """Return the normal form of an absolute container path that is not the root; raises InvalidArgument."""
     if not text.startswith("/"):
         raise InvalidArgument(f"{spec}invalid mount path: '{text}' mount path must be absolute")
+    if "\0" in text:
+        raise InvalidArgument(f"{spec}invalid mount path: '{text}' has a NUL byte in it")
     path = "/" + os.path.normpath(text).lstrip("/")
     if path == "/":
         raise InvalidArgument(f"{spec}invalid specification: destination can't be '/'")
@@ -70,7 +72,7 @@ def _check_mode(mode: str) -> set[str]:
 def parse_bind(spec: str, driver: str = "") -> Wanted:
     """Return what one -v asks for; raises InvalidArgument or NotFound with dockerd's text."""
     parts = spec.split(":")
-    if len(parts) > 3 or not parts[0]:
+    if len(parts) > 3 or not parts[0] or "\0" in spec:
         raise InvalidArgument(f"invalid volume specification: '{spec}'")
     kind = "bind" if len(parts) > 1 and parts[0].startswith("/") else "volume"
     where = f"invalid volume specification: '{spec}': invalid mount config for type \"{kind}\": "

@@ -172,7 +172,7 @@ class Provision:
         others = [volumes.mountpoint(each.name) for each in volumes if each.name != name and each.local]
         try:
             quotas.limit(name, volumes.mountpoint(name), size, others)
-        except EngineError:
+        except BaseException:
             volumes.discard(name)
             raise
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from wherry.errors import InvalidArgument, SystemFailure
+from wherry.volumes import quotas
 from wherry.volumes.records import LOCAL
 
 NEEDS = {"device": ("type",), "type": ("device",), "o": ("device", "type"), "size": ()}
@@ -92,10 +93,11 @@ def resolved(behind: Backing, place: str) -> Backing:
     name = named[0].removeprefix("addr=")
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 characters, or none
+        reason = error.strerror if isinstance(error, OSError) else "no such host"
         raise SystemFailure(
             f"error while mounting volume '{place}': error resolving passed in network volume address: "
-            f"lookup {name}: {error.strerror}"
+            f"lookup {name}: {reason}"
         ) from error
     addresses = sorted((family != socket.AF_INET, str(place[0])) for family, _, _, _, place in found)
     data = ",".join(f"addr={addresses[0][1]}" if word == named[0] else word for word in words)
@@ -120,10 +122,13 @@ def check(name: str, options: Mapping[str, str]) -> None:
             if other not in options:
                 raise InvalidArgument(f'create {name}: missing required option: "{other}"')
     if "size" in options:
-        if not SIZE.match(options["size"]):
+        if not SIZE.match(options["size"]) or quotas.parse_size(options["size"]) > quotas.LARGEST:
             raise InvalidArgument(f"create {name}: invalid size: '{options['size']}'")
         if len(options) > 1:
             raise InvalidArgument(f"create {name}: quota size requested but no quota support for what is mounted")
+    for option, value in options.items():
+        if "\0" in value:
+            raise InvalidArgument(f'create {name}: option "{option}" has a NUL byte in it')
     for word in options.get("o", "").split(","):
         if word in _REFUSED:
             raise InvalidArgument(f'create {name}: option "{word}" cannot be used for a volume')

@@ -15,16 +15,21 @@ from wherry.errors import InvalidArgument, SystemFailure
 from wherry.kernel import quota
 
 FIRST = 0x57000000
+LARGEST = (1 << 62) - 1
+"""Bytes: twice that is no off_t."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _WITHOUT = (errno.ESRCH, errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 def parse_size(text: str) -> int:
-    """Return the bytes of "10G", "1.5gb", "512m", "1024": units of 1024, as dockerd has it. Checked before."""
+    """Return the bytes of "10G", "1.5gb", "512m", "1024": units of 1024, as dockerd has it. Checked before.
+
+    More than `LARGEST` is one more than that.
+    """
     number = text.strip().lower().removesuffix("b").removesuffix("i").strip()
     unit = number[-1] if number[-1] in _UNITS else ""
-    return int(float(number.removesuffix(unit)) * 1024 ** _UNITS[unit])
+    return int(min(float(number.removesuffix(unit)) * 1024 ** _UNITS[unit], LARGEST + 1))
 
 
 def limit(name: str, folder: Path, size: int, others: Iterable[Path]) -> None:

@@ -12,15 +12,17 @@ https://docs.docker.com/engine/extend/plugins_volume/
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar
 
 from msgspec import field
 
 from wherry.errors import EngineError, NotFound, SystemFailure
 from wherry.models.base import Model
-from wherry.plugins.api import VOLUME, PluginFailed
+from wherry.plugins.api import VOLUME, PluginFailed, PluginSilent
 from wherry.plugins.registry import Nothing, Plugin, Plugins
 
+log = logging.getLogger(__name__)
 LOCAL_SCOPE = "local"
 Result = TypeVar("Result")
 
@@ -136,10 +138,11 @@ class RemoteVolumes:
         return [each for each in answer.volumes or () if each.name]
 
     def scope(self, driver: str) -> str:
-        """Return "local" or "global"; a driver that does not say is local."""
+        """Return "local" or "global"; a driver that does not say, or nothing that can be read, is local."""
         try:
             answer = self._driver(driver).call(f"{VOLUME}.Capabilities", None, _Capabilities)
-        except PluginFailed:
+        except (PluginFailed, PluginSilent) as error:
+            log.warning("the scope of a volume driver is not known", extra={"driver": driver, "error": error.message})
             return LOCAL_SCOPE
         named: str = (answer.capabilities or _Scope()).scope
         return "global" if named.lower() == "global" else LOCAL_SCOPE

@@ -61,6 +61,7 @@ def test_a_place_alone_is_a_volume_that_nobody_named():
         ("/src:/dst:z,Z", "invalid mode: z,Z"),
         ("/src:/dst:rshared,rslave", "invalid mode: rshared,rslave"),
         ("/a:/b:ro:x", "invalid volume specification: '/a:/b:ro:x'"),
+        ("/a\0:/b", "invalid volume specification"),
         (":/b", "invalid volume specification: ':/b'"),
         ("", "invalid volume specification: ''"),
         ("name", "invalid mount path: 'name' mount path must be absolute"),
@@ -140,6 +141,7 @@ def test_options_of_a_bind_become_options_of_the_mount(options, read_only, expec
         ({"type": "volume"}, "field Target must not be empty"),
         ({"type": "volume", "target": "/"}, "destination can't be '/'"),
         ({"type": "volume", "target": "x"}, "invalid mount path: 'x' mount path must be absolute"),
+        ({"type": "tmpfs", "target": "/x\0"}, "has a NUL byte in it"),
         (
             {"type": "volume", "target": "/x", "read_only": True},
             "must not set ReadOnly mode when using anonymous",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, SystemFailure
 from wherry.volumes import backing
 
 
@@ -18,6 +18,9 @@ from wherry.volumes import backing
             "create vv: quota size requested but no quota support for what is mounted",
         ),
         ({"size": "zz"}, "create vv: invalid size: 'zz'"),
+        ({"size": "5000P"}, "create vv: invalid size: '5000P'"),
+        ({"size": "9" * 400}, "create vv: invalid size: '999"),
+        ({"type": "none", "device": "/tmp\0", "o": "bind"}, 'create vv: option "device" has a NUL byte in it'),
         ({"type": "none", "device": "/tmp", "o": "bind,rshared"}, 'option "rshared" cannot be used for a volume'),
     ],
 )
@@ -25,6 +28,13 @@ def test_bad_options_are_refused(options, text):
     with pytest.raises(InvalidArgument) as caught:
         backing.check("vv", options)
     assert text in caught.value.message
+
+
+@pytest.mark.parametrize("server", ["a" * 64, "a..b", "", "no.such.host.invalid"])
+def test_a_server_that_has_no_address(server):
+    found = backing.of({"type": "nfs", "device": ":/x", "o": f"addr={server}"})
+    with pytest.raises(SystemFailure, match="error resolving passed in network volume address: lookup"):
+        backing.resolved(found, "/p")
 
 
 def test_no_options_are_a_directory_of_ours():
