@@ -42,13 +42,12 @@ def header(entry: Entry) -> bytes:
         short = name[:_NAME]
     if len(entry.link) > _NAME or not entry.link.isascii():
         records.append((b"linkpath", entry.link))
-    for key, value, limit in (("uid", entry.uid, _ID), ("gid", entry.gid, _ID), ("size", stored, _SIZE)):
-        if value >= limit:
-            records.append((key.encode(), b"%d" % value))
+    for field, number, limit in (("uid", entry.uid, _ID), ("gid", entry.gid, _ID), ("size", stored, _SIZE)):
+        if number >= limit:
+            records.append((field.encode(), b"%d" % number))
     if entry.mtime % _SECOND or not 0 <= entry.mtime // _SECOND < _TIME:
         records.append((b"mtime", _time(entry.mtime)))
-    for key, value in (entry.xattrs or {}).items():
-        records.append((b"SCHILY.xattr." + key.replace(b"%", b"%25").replace(b"=", b"%3D"), value))  # as GNU tar
+    records += [(b"SCHILY.xattr." + _key(key), value) for key, value in (entry.xattrs or {}).items()]
     block = _block(entry, short, prefix, stored) + pieces
     return _pax(records, name) + block if records else block
 
@@ -89,6 +88,11 @@ def _time(nanoseconds: int) -> bytes:
     sign = b"-" if nanoseconds < 0 else b""
     whole, fraction = divmod(abs(nanoseconds), _SECOND)
     return b"%b%d.%09d" % (sign, whole, fraction) if fraction else b"%b%d" % (sign, whole)
+
+
+def _key(name: bytes) -> bytes:
+    """Return the name of an attribute as GNU tar writes it, since a record's key ends at its first "="."""
+    return name.replace(b"%", b"%25").replace(b"=", b"%3D")
 
 
 def _record(key: bytes, value: bytes) -> bytes:

@@ -32,8 +32,8 @@ OPEN = 32
 PATH_MAX = 4096
 
 LONGEST_MAP = tar.SPECIAL_LIMIT - 4096
-"""Bytes of the map of a file with holes; the smallest holes are packed as zeros when it would be longer. Readers keep it
-in memory, and our own no more of it."""
+"""Bytes of the map of a file with holes; the smallest holes are packed as zeros when it would be longer. Readers keep
+it in memory, and our own no more of it."""
 
 _SECOND = 1_000_000_000
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
@@ -76,7 +76,8 @@ class Packer:
     """Packs what lies below the directory `root`, each thing under a name of the caller's.
 
     Times are whole seconds, as in Docker's tars, but to the ns when there is a ledger, and files keep their holes then
-    (GNU's sparse format 1.0); sockets are left out, as no tar can hold one. Hard links between packed files stay links. The methods yield chunks of the archive and raise OSError;
+    (GNU's sparse format 1.0); sockets are left out, as no tar can hold one. Hard links between packed files stay links.
+    The methods yield chunks of the archive and raise OSError;
     `end` gives the last ones.
     """
 

@@ -81,6 +81,8 @@ class Unpacker:
             if self._owner is not None:
                 entry.uid, entry.gid = self._owner
             self._take(entry, reader, path)
+        except OverflowError as error:
+            raise TarError(f"a number that no file can have: {os.fsdecode(entry.name)}: {error}") from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise

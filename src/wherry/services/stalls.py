@@ -13,8 +13,9 @@ from wherry.errors import SystemFailure
 class Reader:
     """Watches whether who reads an archive still does. patience: seconds without a step."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience = patience
+        self._clock = clock
         self._waiting_since: float | None = None
         self._given_up = False
 
@@ -22,7 +23,7 @@ class Reader:
         """Pass an archive on, in whatever thread. Raises SystemFailure once the reader has been given up."""
         with closing(made):
             for piece in made:
-                self._waiting_since = time.monotonic()
+                self._waiting_since = self._clock()
                 yield piece
                 self._waiting_since = None
                 if self._given_up:
@@ -33,5 +34,5 @@ class Reader:
         while not self._given_up:
             await asyncio.sleep(self._patience / 10)
             since = self._waiting_since
-            self._given_up = since is not None and time.monotonic() - since > self._patience
+            self._given_up = since is not None and self._clock() - since > self._patience
         await give_up()

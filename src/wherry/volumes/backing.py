@@ -114,24 +114,27 @@ def _is_address(text: str) -> bool:
 
 def check(name: str, options: Mapping[str, str]) -> None:
     """Raise InvalidArgument, with dockerd's text, for options that no volume can have."""
-    for option in options:
+    for option, value in options.items():
         if option not in NEEDS:
             raise InvalidArgument(f'create {name}: invalid option: "{option}"')
+        if "\0" in value:
+            raise InvalidArgument(f'create {name}: option "{option}" has a NUL byte in it')
     for option, needed in NEEDS.items():
         for other in needed if option in options else ():
             if other not in options:
                 raise InvalidArgument(f'create {name}: missing required option: "{other}"')
     if "size" in options:
-        if not SIZE.match(options["size"]) or quotas.parse_size(options["size"]) > quotas.LARGEST:
-            raise InvalidArgument(f"create {name}: invalid size: '{options['size']}'")
-        if len(options) > 1:
-            raise InvalidArgument(f"create {name}: quota size requested but no quota support for what is mounted")
-    for option, value in options.items():
-        if "\0" in value:
-            raise InvalidArgument(f'create {name}: option "{option}" has a NUL byte in it')
+        _check_size(name, options)
     for word in options.get("o", "").split(","):
         if word in _REFUSED:
             raise InvalidArgument(f'create {name}: option "{word}" cannot be used for a volume')
+
+
+def _check_size(name: str, options: Mapping[str, str]) -> None:
+    if not SIZE.match(options["size"]) or quotas.parse_size(options["size"]) > quotas.LARGEST:
+        raise InvalidArgument(f"create {name}: invalid size: '{options['size']}'")
+    if len(options) > 1:
+        raise InvalidArgument(f"create {name}: quota size requested but no quota support for what is mounted")
 
 
 def of(options: Mapping[str, str] | None, driver: str = LOCAL) -> Backing:

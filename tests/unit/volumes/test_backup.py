@@ -15,6 +15,7 @@ from random import Random
 
 import pytest
 
+from wherry.archive.tar import TarError
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.kernel.fsio.holes import extents
 from wherry.packing import pack
@@ -313,6 +314,39 @@ def test_other_archives_are_refused(scratch: Path, target: Target, tmp_path: Pat
         with pytest.raises(InvalidArgument):
             target.restore(buffer.getvalue())
     assert os.listdir(target.root) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "text"),
+    [
+        ("content/more", {}, "more is only in one of them"),
+        ("content/h", {"type": tarfile.LNKTYPE, "linkname": "/etc/passwd"}, "cannot be made"),
+        ("content/" + "n" * 256, {}, "cannot be made"),
+        ("content/u", {"uid": 1 << 40}, "a number that no file can have"),
+        ("content/l/x", {}, "nowhere is only in one of them"),
+        ("content/../../x", {}, "leads out of the archive"),
+    ],
+)
+def test_a_member_that_was_put_in(
+    scratch: Path, target: Target, tmp_path: Path, name: str, fields: dict[str, object], text: str
+) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume" / "l").symlink_to("nowhere")
+    buffer = io.BytesIO()
+    added = tarfile.TarInfo(name)
+    for field, value in fields.items():
+        setattr(added, field, value)
+    with (
+        tarfile.open(fileobj=io.BytesIO(saved(tmp_path / "volume", scratch))) as before,
+        tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as after,
+    ):
+        for each in before:
+            if each.name == "wherry-manifest.jsonl":
+                after.addfile(added)
+            after.addfile(each, before.extractfile(each) if each.isfile() else None)
+    with pytest.raises((InvalidArgument, SystemFailure, TarError)) as caught:
+        target.restore(buffer.getvalue())
+    assert text in str(caught.value)
 
 
 @pytest.mark.parametrize(

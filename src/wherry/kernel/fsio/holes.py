@@ -10,8 +10,8 @@ from collections.abc import Iterator
 def extents(file: int, size: int) -> Iterator[tuple[int, int]]:
     """Yield (offset, length) of what is data in the first `size` bytes of a file, in order; the rest is holes.
 
-    SEEK_DATA and SEEK_HOLE of lseek(2); a file system that does not know them says that all is data. A file that becomes
-    shorter meanwhile ends there. Moves the file's position. Raises OSError.
+    SEEK_DATA and SEEK_HOLE of lseek(2); a file system that does not know them says that all is data. A file that
+    becomes shorter meanwhile ends there. Moves the file's position. Raises OSError.
     """
     position = 0
     while position < size:

@@ -11,6 +11,7 @@ file is compared with the manifest.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
@@ -35,6 +36,9 @@ FORMAT = 1
 HEAD, CONTENT, MANIFEST = b"wherry-volume.json", b"content", b"wherry-manifest.jsonl"
 HEAD_LIMIT = 1 << 20
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_IMPOSSIBLE = (errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG, errno.ERANGE)
+"""What the kernel says to paths, links and attributes that no volume can have had."""
+
 SHOWN = 5
 """Differences that an error tells."""
 
@@ -93,7 +97,8 @@ class Restoring(Unpacker):
         elif path == MANIFEST:
             for chunk in reader.chunks():
                 self._spool.write(bytes(chunk))
-            _remove_others(self._into, self._spool)  # before directories get their times
+            if self._base:  # before directories get their times; in a whole one there must be no others
+                _remove_others(self._into, self._spool)
         elif path == CONTENT and entry.type == DIRECTORY:
             state = os.fstat(self._into)
             self._late[b""] = entry, (state.st_dev, state.st_ino)
@@ -165,7 +170,12 @@ def restore(root: int, source: IO[bytes], base: Spool, base_id: str, scratch: Pa
         told = Spool(scratch)
         held.callback(told.close)
         work = Restoring(root, told, base_id)
-        work.run(decompressed(source)[0])
+        try:
+            work.run(decompressed(source)[0])
+        except OSError as error:
+            if error.errno not in _IMPOSSIBLE:
+                raise
+            raise InvalidArgument(f"what is in this backup cannot be made: {error}") from error
         head = work.head
         here = look(root, base, scratch)
         undo = held.enter_context(ExitStack())

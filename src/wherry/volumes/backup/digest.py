@@ -1,6 +1,6 @@
 """The digest of a file's content, for which a hole costs nothing, however long. PURE.
 
-The SHA-256 of the content, if none of its blocks (of 1 MiB, from the file's beginning) is all zeros. Else the SHA-256 of
+The SHA-256 of the content, if none of its blocks (of 1 MiB, from its beginning) is all zeros. Else the SHA-256 of
 
     SHA-256 of the other blocks, one after another  +  SHA-256 of the runs of blocks of zeros, "FIRST COUNT\\n" each
 

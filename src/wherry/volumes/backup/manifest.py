@@ -4,9 +4,9 @@
      "ctime": NS, "inode": 42, "attributes": HEX}
 
 kind: file, folder, link (`target` is what it says), hard (`target` is the path of the same file), pipe, character or
-block (`target` is MAJOR:MINOR). digest: of the content, see `digest`. attributes: SHA-256 of the extended attributes, ""
-without any. A path that is not UTF-8 has "path64" instead, its bytes in base 64. Lines are in the order of the walk, so
-two manifests are compared in one pass over both, and of neither anything is kept in memory.
+block (`target` is MAJOR:MINOR). digest: of the content, see `digest`. attributes: SHA-256 of the extended attributes,
+"" without any. A path that is not UTF-8 has "path64" instead, its bytes in base 64. Lines are in the order of the walk,
+so two manifests are compared in one pass over both, and of neither anything is kept in memory.
 
 ctime and inode are of the machine on which it was made: together with size and mtime they say that nobody has written
 to a file since. On another machine, or after a restoration, they say nothing, and content is compared by its digest.
