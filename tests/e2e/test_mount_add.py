@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,6 +125,23 @@ def test_volumes_are_made_filled_counted_and_go_with_the_container(engine: Engin
     engine.docker("volume", "rm", "vv")
 
 
+def test_a_container_that_ends_meanwhile_has_ended(engine: Engine):
+    """An end is recorded while the volume is being filled, and what is written then must not undo it."""
+    engine.docker("run", "--name", "aa", "busybox", "sh", "-c", "mkdir /big; head -c 60000000 /dev/zero >/big/f")
+    engine.docker("commit", "aa", "big")
+    engine.docker("rm", "aa")
+    sleeper(engine, image="big")
+    pid = int(engine.docker("inspect", "-f", "{{.State.Pid}}", "aa"))
+    asked = json.dumps({"Binds": ["filled:/big"]})
+    adding = threading.Thread(target=engine.api, args=("POST", "/wherry/v1/containers/aa/mounts", asked))
+    adding.start()
+    until((engine.data_root / "volumes" / "filled").exists)
+    os.kill(pid, signal.SIGKILL)
+    adding.join()
+    until(lambda: engine.docker("inspect", "-f", "{{.State.Status}}", "aa") == "exited", 5)
+    engine.docker("start", "aa")
+
+
 def test_events_and_the_api(engine: Engine, tmp_path: Path):
     sleeper(engine)
     since = str(time.time())
@@ -166,12 +185,15 @@ def test_a_container_that_does_not_run_has_it_from_its_start(engine: Engine, tmp
 def test_what_cannot_be_is_refused_and_leaves_nothing(engine: Engine, tmp_path: Path):
     (tmp_path / "file").touch()
     sleeper(engine, "-v", f"{tmp_path}:/b")
+    inside(engine, "ln", "-s", "/proc", "/link")
     engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mm")
     for spec, text in (
         (f"{tmp_path}:/b", "Duplicate mount point: /b"),
         (f"{tmp_path}/file:/bin", "a file cannot be mounted on a directory"),
         (f"{tmp_path}:/bin/busybox", "a file cannot be mounted on a directory"),
-        (f"{tmp_path}:/proc/sys", "it is inside /proc"),
+        (f"{tmp_path}:/proc/sys", "nothing is mounted in /proc, /sys or /dev"),
+        (f"{tmp_path}:/dev/../dev/shm/", "nothing is mounted in /proc, /sys or /dev"),
+        (f"{tmp_path}:/link/sys", "it is inside /proc"),
         (f"{tmp_path}:/bin/busybox/x", "a file cannot be mounted on a directory"),
         ("relative/path:/x", "includes invalid characters"),
         ("fresh:/bin/busybox", "source /bin/busybox is not directory"),

@@ -55,6 +55,11 @@ class Known:
     state: tuple[int, int] | None = None
 
 
+def is_the_kernels(place: str) -> bool:
+    """Whether a place is in /proc, /sys or /dev, where some mounts protect the host: none is taken away there."""
+    return any(f"{place}/".startswith(f"{each}/") for each in _KERNELS)
+
+
 def add(container: Running, tree: int, destination: str) -> None:
     """Put a detached tree at a place of the container, made when it is missing; the caller closes the tree.
 
@@ -154,7 +159,7 @@ def _find(container: Running, thread: int, top: int, destination: str, known: Kn
     mounts = guarded.table(thread)
     mounted = _by_table(mounts, destination) if container.may_mount else _by_path(mounts, thread, top, destination)
     folder, _, name = mounted.target.rpartition("/")
-    if not name or any(f"{mounted.target}/".startswith(f"{each}/") for each in _KERNELS):
+    if not name or is_the_kernels(mounted.target):
         raise NotThere
     # In a container that may mount, a place below a mount is not taken: what that is now nobody knows
     links = _NO_LINKS | (const.RESOLVE_NO_XDEV if container.may_mount else 0)

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from wherry.containers.catalog import Catalog, Container
 from wherry.containers.record import Record
 from wherry.errors import Conflict, InvalidArgument, NotFound, SystemFailure
@@ -133,7 +135,8 @@ class Launching:
         """Have plugins mount their volumes, and write down where."""
         record = container.record
         if self.provision.remotes(record):
-            record = await self.provision.mounted(record, undo)
+            found = await self.provision.mounted(record, undo)
+            record = structs.replace(container.record, mounts=found.mounts)  # plugins take their time
             self.catalog.save(container, record)
         return record
 

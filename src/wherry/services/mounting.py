@@ -90,6 +90,8 @@ class Mounting:
         async with container.lock:
             self._check(container)
             _check_unique(container.record, wanted)
+            if container.record.state.alive:
+                _check_places(container, [each.record.destination for each in wanted])
             names = [each.record.name for each in wanted if each.record.type == "volume"]
             async with self.lifecycle.provision.holding(names):
                 await self._add(container, host, wanted)
@@ -108,13 +110,14 @@ class Mounting:
         try:
             await asyncio.to_thread(provision.make_later, before, added, fresh)
             with provision.volumes.recording(fresh):
-                self.lifecycle.catalog.save(container, _with(before, host, added))
+                # of the record as it is by now: the container may have ended meanwhile
+                self.lifecycle.catalog.save(container, _with(container.record, host, added))
         except EngineError:
             await asyncio.to_thread(provision.unmake, fresh)
             raise
         reach("mount.recorded")
         new = provision.made(fresh)
-        if before.state.alive:
+        if container.record.state.alive:
             try:
                 added = await self._placed(container, added)
                 await self._attach(container, added)
@@ -128,10 +131,10 @@ class Mounting:
     async def _placed(self, container: Container, added: Sequence[MountRecord]) -> list[MountRecord]:
         """Have the plugins mount their volumes, and write down where; return these mounts as they are then."""
         places = {each.destination for each in added}
-        record = await self.lifecycle.provision.mounted_later(container.record, added)
-        if record != container.record:
-            self.lifecycle.catalog.save(container, record)
-        return [each for each in record.mounts if each.destination in places]
+        mounts = (await self.lifecycle.provision.mounted_later(container.record, added)).mounts
+        if mounts != container.record.mounts:
+            self.lifecycle.catalog.save(container, structs.replace(container.record, mounts=mounts))
+        return [each for each in mounts if each.destination in places]
 
     async def _attach(self, container: Container, added: Sequence[MountRecord]) -> None:
         done: list[MountRecord] = []
@@ -152,7 +155,7 @@ class Mounting:
         fresh: Sequence[Volume],
         new: Sequence[Volume],
     ) -> None:
-        """Make the record what it was, but for the state, forget the volumes that are fresh here, and remove new ones.
+        """Take the mounts out of the record again, forget the volumes that are fresh here, and remove new ones.
 
         A plugin's volume that was there before is fresh and not new.
         """
@@ -161,8 +164,9 @@ class Mounting:
             await provision.part_later(before, added)
         names = await at_their_pace(provision.removable, [each.name for each in new])
         with provision.volumes.forgetting([*names, *(each.name for each in fresh if each not in new)]):
-            state = container.record.state
-            self.lifecycle.catalog.save(container, structs.replace(before, state=state))
+            now, held = container.record, before.host_config
+            host = structs.replace(now.host_config, binds=held.binds, mounts=held.mounts)
+            self.lifecycle.catalog.save(container, structs.replace(now, host_config=host, mounts=before.mounts))
         await asyncio.to_thread(provision.discard, names)
         for name in names:
             provision.publish(name, "destroy")
@@ -178,6 +182,8 @@ class Mounting:
             if found is None:
                 raise NotFound(f"container {container.name} has no mount at {destination}")
             if record.state.alive:
+                if not force:
+                    _check_places(container, [destination])
                 await self._inside(container, self._take, found, force)
                 reach("mount.detached")
             self.lifecycle.catalog.save(container, _without(container.record, destination))
@@ -299,6 +305,13 @@ def _running(container: Container, place: str) -> Iterator[Running]:
         raise SystemFailure(f"{place} in container {container.name}: {error}") from error
     finally:
         os.close(pidfd)
+
+
+def _check_places(container: Container, places: Sequence[str]) -> None:
+    """Raise Conflict for what could not be taken away again while the container runs."""
+    for place in filter(joining.is_the_kernels, places):
+        raise Conflict(f"{place} in container {container.name}: nothing is mounted in /proc, /sys or /dev, nor taken "
+                       "away there, while a container runs: stop it first")  # fmt: skip
 
 
 def _check_unique(record: Record, wanted: Sequence[Wanted]) -> None:
