@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine import Engine
 from tests.volumes import Requests, content_image, remove_volumes
+from wherry.kernel.fsio import trees
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 
@@ -126,6 +127,29 @@ def test_prune_takes_unnamed_ones_unless_told_otherwise(engine: Engine):
     assert engine.docker("volume", "prune", "-f", "--filter", "label=no") == "Total reclaimed space: 0B"
     assert "Total reclaimed space: 1kB" in engine.docker("volume", "prune", "-af")
     assert engine.docker("volume", "ls", "-q") == used
+
+
+def test_what_somebody_has_mounted_in_a_volume_is_not_removed_with_it(engine: Engine, tmp_path: Path):
+    (tmp_path / "precious").touch()
+    nameless = engine.docker("run", "-dv", "/v", "busybox", "sleep", "1000")
+    (mount,) = mounts_of(engine, nameless).values()
+    place = Path(str(mount["Source"])) / "there"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", str(tmp_path), str(place)], check=True)
+    try:
+        engine.docker("rm", "-fv", nameless)
+        said = engine.run("volume", "rm", str(mount["Name"])).stderr
+        assert f"remove {mount['Name']}: something is mounted in it, at {place}" in said
+        assert "Total reclaimed space: 0B" in engine.docker("volume", "prune", "-f")
+        fd = os.open(engine.data_root / "volumes", os.O_RDONLY)
+        with pytest.raises(OSError, match="something is mounted there"):
+            trees.remove(fd, str(mount["Name"]))
+        os.close(fd)
+        assert (tmp_path / "precious").exists()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    engine.docker("volume", "rm", str(mount["Name"]))
+    assert folders(engine) == []
 
 
 def test_prune_of_old_clients_takes_all(engine: Engine):

@@ -362,7 +362,7 @@ class Provision:
     def removable(self, names: Iterable[str]) -> list[str]:
         """Begin to remove volumes; return those that can be forgotten. Blocks; raises SystemFailure.
 
-        What a plugin cannot remove now stays a volume, for another attempt.
+        What a plugin cannot remove now, or has something mounted in it, stays a volume, for another attempt.
         """
         found = []
         for name in names:
@@ -371,7 +371,7 @@ class Provision:
                 self.begin_removal(volume)
                 found.append(name)
             except EngineError as error:
-                if volume.local:
+                if volume.local and not isinstance(error, Conflict):
                     raise
                 log.warning("a volume stays", extra={"volume": name, "error": error.message})
         return found
@@ -379,6 +379,8 @@ class Provision:
     def begin_removal(self, volume: Volume) -> None:
         """Begin to remove a volume, before its record goes; a plugin's is gone then. Blocks. Raises an EngineError."""
         if volume.local:
+            if place := self.volumes.mounted_inside(volume.name):
+                raise Conflict(f"remove {volume.name}: something is mounted in it, at {place}")
             self.unsettle([volume.name])
         else:
             self.remote.remove(volume.driver, volume.name)

@@ -24,6 +24,7 @@ import msgspec
 from wherry.errors import NotFound, SystemFailure
 from wherry.failpoints import reach
 from wherry.kernel.fsio import trees
+from wherry.kernel.procfs import parse_mount
 from wherry.store.database import Database
 from wherry.volumes import filling, names, records
 from wherry.volumes.records import Volume
@@ -134,6 +135,13 @@ class Volumes:
         settled = msgspec.structs.replace(volume, moved_from="")
         self._database.execute("UPDATE volumes SET record = ? WHERE name = ?", (settled.encode(), settled.name))
         self._by_name[settled.name] = settled
+
+    def mounted_inside(self, name: str) -> str:
+        """Return where something is mounted in the folder of a volume, by whomever; "" when nothing is. Blocks."""
+        folder = os.path.realpath(self._root / name)
+        with open("/proc/thread-self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+            targets = (parse_mount(line).target for line in table if name in line)
+            return next((each for each in targets if f"{each}/".startswith(f"{folder}/")), "")
 
     def make(self, name: str) -> None:
         """Make the folder of a volume, unsettled. Raises SystemFailure."""

@@ -1,6 +1,7 @@
 """Whole directory trees by descriptor: removing, measuring and copying what a container may have made hostile.
 
-Nothing here follows a link, recurses deeper than `DEEP`, or opens anything but directories and regular files.
+Nothing here follows a link, recurses deeper than `DEEP`, or opens anything but directories and regular files. Nothing
+is removed from what is mounted in a tree: it is somebody's, and lies elsewhere.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wherry.kernel.const import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS
+from wherry.kernel.const import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV
 from wherry.kernel.pathsafe import openat2
 
 DEEP = 100
 PATH_MAX = 4096
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+_SAME_MOUNT = RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -24,7 +26,7 @@ def remove(parent: int, name: str | bytes) -> None:
     """Remove `name` in the directory `parent`, whatever it is; nothing there is no error, nor is a second remover.
 
     Directories nested deeper than DEEP are moved up next to `name` first, so neither descriptors nor the stack run
-    out. The caller keeps others from adding to the tree. Raises OSError.
+    out. The caller keeps others from adding to the tree. Raises OSError: EXDEV when something is mounted in it.
     """
     name = os.fsencode(name)
     if not _unlink(parent, name, unknown=True):
@@ -77,9 +79,13 @@ def _rmdir(folder: int, name: bytes) -> None:
 def _empty(parent: int, name: bytes, levels: int, aside: _Aside) -> None:
     """Remove everything in a directory."""
     try:
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        fd = openat2(parent, os.fsdecode(name), _DIRECTORY, resolve=_SAME_MOUNT)
     except FileNotFoundError:
         return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise OSError(errno.EXDEV, "something is mounted there", os.fsdecode(name)) from error
     try:
         with os.scandir(fd) as entries:
             found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
