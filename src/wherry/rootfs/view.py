@@ -29,6 +29,7 @@ from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import attach_root, mount_root
 from wherry.runtime.ops_volumes import open_part
 from wherry.runtime.roots import make_root
+from wherry.runtime.sources import of_host
 
 T = TypeVar("T")
 _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
@@ -190,7 +191,7 @@ def source_of(kept: Kept, *, nested: bool = True) -> int:
     """
     if not kept.subpath:
         flags = const.AT_RECURSIVE if nested else 0
-        return mountapi.open_tree(const.AT_FDCWD, kept.source, const.OPEN_TREE_CLONE | flags)
+        return of_host(kept.source, flags)
     try:
         return open_part(kept.source, kept.subpath)
     except OSError as error:

@@ -2,6 +2,7 @@
 
     uids=1000-0-1;gids=1000-0-1          what belongs to 1000 on the disk is seen as root's, and the reverse
     uids=1000-0-1#5000-1-100;gids=...    several ranges: DISK-SEEN-COUNT
+    owner=0:33                           whose what is mounted is, is seen as 0, its group as 33
 
 Both lists are needed. Ids outside of them are seen as 65534 (nobody), and who has such an id can make no file.
 """
@@ -19,6 +20,7 @@ from wherry.kernel import idmap
 from wherry.kernel.idmap import Range, forked
 from wherry.runtime.setup import Operation, Setup, SetupError, reason
 
+OWNER = "owner="
 _MOST = 340
 """Lines that uid_map takes (4.15), user_namespaces(7)."""
 _IDS = 1 << 32
@@ -60,9 +62,9 @@ def _check_apart(ranges: tuple[Range, ...]) -> None:
 def map_owners(tree: int, source: str, text: str, start: Callable[[int], int]) -> None:
     """Map the ids of a detached mount, and of those in it. start: as of `idmap.namespace`. Raises OSError.
 
-    ENOTSUP: a file system cannot be mounted so.
+    ENOTSUP: a file system cannot be mounted so. An owner is that of the mount itself: its path may have been changed.
     """
-    namespace = idmap.namespace(*parse(text), start)
+    namespace = idmap.namespace(*_ranges(tree, text), start)
     try:
         idmap.apply(tree, namespace, recursive=True)
     except OSError as error:
@@ -73,6 +75,14 @@ def map_owners(tree: int, source: str, text: str, start: Callable[[int], int]) -
         raise OSError(errno.ENOTSUP, f"not supported ({what}; {hint})", source) from error
     finally:
         os.close(namespace)
+
+
+def _ranges(tree: int, text: str) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+    if not text.startswith(OWNER):
+        return parse(text)
+    uid, _, gid = text.removeprefix(OWNER).partition(":")
+    state = os.fstat(tree)
+    return ((state.st_uid, int(uid), 1),), ((state.st_gid, int(gid), 1),)
 
 
 def _filesystem(fd: int) -> str:

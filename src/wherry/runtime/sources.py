@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from wherry.kernel import const, mountapi, namespaces, pathsafe
 from wherry.runtime.setup import Operation, Setup, SetupError, reason
 
+_NOBODYS = const.RESOLVE_NO_MAGICLINKS
+
 
 @dataclass(slots=True)
 class OpenSources(Operation):
@@ -41,6 +43,26 @@ def of_another(source: str) -> tuple[str, str]:
     return "", ""
 
 
+def of_host(source: str, flags: int) -> int:
+    """Return a detached copy of what is mounted at a path of the host.
+
+    Raises OSError: ELOOP when the path leads through a magic link of procfs. /proc/self/fd/3 is another file for each
+    process: one of ours. What names a process by its number (/proc/1/ns/net) is the same for all.
+    """
+    top, proc, process = [*source.split("/", 3), "", "", ""][:3]
+    if (top, proc) == ("", "proc") and process.isascii() and process.isdigit():
+        return mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | flags)
+    try:
+        # As a directory first: of one that is mounted when it is used (autofs) a mere O_PATH is before the mount
+        place = pathsafe.openat2(const.AT_FDCWD, source, const.O_PATH | os.O_DIRECTORY, resolve=_NOBODYS)
+    except NotADirectoryError:
+        place = pathsafe.openat2(const.AT_FDCWD, source, const.O_PATH, resolve=_NOBODYS)
+    try:
+        return mountapi.clone_fd(place, flags)
+    finally:
+        os.close(place)
+
+
 def copy_tree(source: str, flags: int) -> int:
     """Return a detached copy of what is mounted at a path of the host.
 
@@ -49,7 +71,7 @@ def copy_tree(source: str, flags: int) -> int:
     """
     process, path = of_another(source)
     if not process:
-        return mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | flags)
+        return of_host(source, flags)
     there, root = (os.open(f"/proc/{process}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("ns/mnt", "root"))
     try:
         place = pathsafe.open_path(root, path)

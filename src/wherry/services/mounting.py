@@ -31,7 +31,7 @@ from wherry.errors import (
     Unavailable,
 )
 from wherry.failpoints import reach
-from wherry.kernel import const, mountapi
+from wherry.kernel import const
 from wherry.kernel.idmap import spawned
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.rootfs import joining
@@ -40,6 +40,7 @@ from wherry.runtime import mountoptions
 from wherry.runtime.idmaps import map_owners
 from wherry.runtime.ops_mounts import apply_options, make_filesystem
 from wherry.runtime.ops_volumes import open_part
+from wherry.runtime.sources import of_host
 from wherry.services import binds, imagemounts, propagation
 from wherry.services.binds import Wanted
 from wherry.services.lifecycle import Lifecycle
@@ -63,6 +64,7 @@ _REFUSED = {
     errno.EROFS: "there is no such place, and its file system is read-only",
     errno.EPERM: "",
     errno.ESTALE: "the container changes the path all the time",
+    errno.EAGAIN: "the container changes the path all the time",
     errno.ENOENT: "the container changes the path all the time",
 }
 
@@ -235,7 +237,7 @@ class Mounting:
                 tree = open_part(wanted.source, options.subpath)
             else:
                 deep = const.AT_RECURSIVE if options.recursive else 0
-                tree = mountapi.open_tree(const.AT_FDCWD, wanted.source, const.OPEN_TREE_CLONE | deep)
+                tree = of_host(wanted.source, deep)
         except OSError as error:
             raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
         try:

@@ -8,14 +8,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
 
 from wherry.containers.record import MountRecord
-from wherry.errors import InvalidArgument, SystemFailure
+from wherry.errors import InvalidArgument
 from wherry.runtime import idmaps
 
 WORD = "idmap"
@@ -63,15 +62,3 @@ def settled(record: MountRecord, user: str) -> MountRecord:
             "give --user UID:GID, or a mapping, as idmap=uids=1000-33-1;gids=1000-33-1"
         )
     return structs.replace(record, idmap=f"{OWNER}={int(uid)}:{int(gid)}")
-
-
-def mapping(record: MountRecord, path: str) -> str:
-    """Return the mapping of a mount. path: whose owner counts. Raises SystemFailure."""
-    if not record.idmap.startswith(f"{OWNER}="):
-        return record.idmap
-    uid, _, gid = record.idmap.removeprefix(f"{OWNER}=").partition(":")
-    try:
-        state = os.stat(path)
-    except OSError as error:
-        raise SystemFailure(f"cannot say whose {path} is: {error.strerror}") from error
-    return f"uids={state.st_uid}-{uid}-1;gids={state.st_gid}-{gid}-1"

@@ -24,9 +24,9 @@ from wherry.errors import Conflict, EngineError, InvalidArgument, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.kernel import procfs
+from wherry.runtime.idmaps import OWNER
 from wherry.runtime.mountoptions import IDMAP, SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
-from wherry.services import owners
 from wherry.services.binds import Wanted
 from wherry.services.pace import at_their_pace
 from wherry.services.population import Population, can_be_opened
@@ -326,7 +326,8 @@ class Provision:
         """Return a mount as the runtime takes it. Raises SystemFailure, NotFound."""
         options = record.options
         if record.idmap:
-            options += (f"{IDMAP}{owners.mapping(record, self._owned(record))}",)
+            self._check_owner(record)
+            options += (f"{IDMAP}{record.idmap}",)
         if record.type == "image":
             part = (f"{SUBPATH}{record.subpath}",) if record.subpath else ()
             return Mount("volume", record.source, record.destination, (*options, *part))
@@ -343,14 +344,13 @@ class Provision:
         kind = "volume" if behind.mounted else "bind"
         return Mount(kind, source, record.destination, (*options, *(behind.attributes if behind.bind else ())))
 
-    def _owned(self, record: MountRecord) -> str:
-        """Return the path whose owner a mount with `idmap` goes by; raises InvalidArgument when there is none."""
-        if record.type == "volume" and self.behind(record).mounted:
+    def _check_owner(self, record: MountRecord) -> None:
+        """Raise InvalidArgument when nobody can say by whose ids a mount with `idmap` would go."""
+        if record.idmap.startswith(OWNER) and record.type == "volume" and self.behind(record).mounted:
             raise InvalidArgument(
                 f"volume {record.name} is mounted for its containers alone, and whose it is cannot be seen before: "
                 "give the mapping, as idmap=uids=1000-0-1;gids=1000-0-1"
             )
-        return self.host_path(record)
 
     # Remove
 
