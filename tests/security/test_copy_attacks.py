@@ -13,8 +13,9 @@ import sysconfig
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ import pytest
 
 from tests import mounttable, tars
 from tests.engine import Engine
+from tests.security.attackers import canary_of, exchanging, ways_to
 from tests.security.test_copy import Connection
 from tests.waiting import until
 
@@ -82,8 +84,36 @@ def test_no_program_and_no_module_of_the_container_is_used(engine: Engine, tmp_p
         assert connection.ask("PUT", owned, tars.archive([tars.file("owned", b"x")]))[0] == 200
     assert get(engine, "/tmp/unpacked")[0] == 200
     assert engine.docker("exec", "-u", "web", "aa", "/bin/busybox", "id", "-un") == "web"
+    engine.docker("export", "-o", str(tmp_path / "exported"), "aa")
+    engine.docker("cp", "aa:/etc", str(tmp_path / "etc"))
+    assert engine.docker("commit", "aa", "committed").startswith("sha256:")
+    engine.docker("run", "--rm", "--entrypoint", "/bin/busybox", "committed", "true")
+    engine.docker("rmi", "committed")
     assert get(engine, "/caught")[0] == 404
     assert not (tmp_path / "caught").exists()
+    first = engine.docker("inspect", "-f", "{{.State.Pid}}", "aa")
+    supervisor = int(Path(f"/proc/{first}/stat").read_text().rpartition(")")[2].split()[1])
+    assert engine.process
+    for process in (engine.process.pid, engine.zygote(), supervisor):
+        assert not _mapped_from_elsewhere(process)
+
+
+def _mapped_from_elsewhere(process: int) -> list[str]:
+    """Return what a process has mapped that is not the host's file of that name: what dlopen(3) would have loaded."""
+    found = []
+    for line in Path(f"/proc/{process}/maps").read_text().splitlines():
+        words = line.split(maxsplit=5)
+        if len(words) < 6 or not words[5].startswith("/") or words[5].startswith(("/memfd:", "/dev/zero")):
+            continue
+        try:
+            state = os.stat(words[5])
+        except FileNotFoundError:
+            found.append(line)
+            continue
+        major, minor = (int(each, 16) for each in words[3].split(":"))
+        if (state.st_dev, state.st_ino) != (os.makedev(major, minor), int(words[4])):
+            found.append(line)
+    return found
 
 
 def test_a_folder_in_the_archive_does_not_change_what_a_link_leads_to(engine: Engine, tmp_path: Path) -> None:
@@ -97,44 +127,127 @@ def test_a_folder_in_the_archive_does_not_change_what_a_link_leads_to(engine: En
     assert not list(target.iterdir())
 
 
-WAYS_OUT = {
-    "up": [tars.file("../../../../../../tmp/{0}", b"x")],
-    "up within": [tars.file("a/../../../../../tmp/{0}", b"x")],
-    "absolute": [tars.file("/tmp/{0}", b"x")],
-    "through a link": [tars.link("out", "/tmp"), tars.file("out/{0}", b"x")],
-    "through a link up": [tars.link("out", "../../../../../../tmp"), tars.file("out/{0}", b"x")],
-    "a hard link": [tars.hard("h", "../../../../../../etc/hostname"), tars.file("h", b"x")],
-    "a name twice": [tars.link("t", "/tmp/{0}"), tars.file("t", b"x")],
-}
+UP = "../" * 40
+LONG = "./" * 60
+"""Longer than a header's field, so that the name comes in a record of its own."""
 
 
-@pytest.mark.parametrize("way", WAYS_OUT)
-def test_an_archive_stays_in_the_container(engine: Engine, way: str) -> None:
-    """FS-07."""
-    mark = f"wherry-out-{os.getpid()}"
-    before = Path("/etc/hostname").read_bytes()
-    members = []
-    for info, data in WAYS_OUT[way]:
-        copy = tarfile.TarInfo(info.name.format(mark))
-        copy.type, copy.mode, copy.size = info.type, info.mode, len(data)
-        copy.linkname = info.linkname.format(mark)
-        members.append((copy, data))
+def _ways_out(place: str) -> dict[str, bytes]:
+    """Archives whose names lead to a directory of the host, by what they try."""
+    below = place.lstrip("/")
+    pax = tars.file("harmless", b"x")
+    pax[0].pax_headers["path"] = f"{UP}{below}/w"
+    cut = tars.file("harmless", b"x")
+    cut[0].pax_headers["path"] = f"x\0/{UP}{below}/w"
+    return {
+        "up": tars.archive([tars.file(f"{UP}{below}/w", b"x")]),
+        "up within": tars.archive([tars.file(f"a/{UP}{below}/w", b"x")]),
+        "absolute": tars.archive([tars.file(f"{place}/w", b"x")]),
+        "through a link": tars.archive([tars.link("out", place), tars.file("out/w", b"x")]),
+        "through a link up": tars.archive([tars.link("out", UP + below), tars.file("out/w", b"x")]),
+        "a hard link": tars.archive([tars.hard("h", f"{UP}{below}/r"), tars.file("h", b"x")]),
+        "a hard link to a link": tars.archive(
+            [tars.link("l", f"{place}/r"), tars.hard("h", "l"), tars.file("h", b"x")]
+        ),
+        "a name twice": tars.archive([tars.link("t", f"{place}/w"), tars.file("t", b"x")]),
+        "a folder's mode": tars.archive([tars.link("d", place), tars.folder("d", mode=0o777, uid=1000)]),
+        "a long name of GNU": tars.archive([tars.file(f"{LONG}{UP}{below}/w", b"x")], form=tarfile.GNU_FORMAT),
+        "a long link of GNU": tars.archive(
+            [tars.link("out", f"/{LONG}{below}"), tars.file("out/w", b"x")], form=tarfile.GNU_FORMAT
+        ),
+        "another path of PAX": tars.archive([pax]),
+        "a zero in a name": tars.archive([cut]),
+        "4096 bytes": tars.archive([tars.file(f"{'a' * 254}/" * 16 + "a" * 16, b"x")]),
+        "4096 bytes up": tars.archive([tars.file("../" * 1300 + below + "/w", b"x")]),
+    }
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    with canary_of(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("way", _ways_out("/"))
+def test_an_archive_stays_in_the_container(engine: Engine, canary: Path, way: str) -> None:
+    """FS-07: by cp, import and load; what is taken in is where it belongs, and works. `canary` looks at the host."""
+    data = _ways_out(str(canary))[way]
     engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
-    assert put(engine, "/root", tars.archive(members))[0] in (200, 400, 404)
-    assert not Path("/tmp", mark).exists()
-    assert Path("/etc/hostname").read_bytes() == before
+    assert put(engine, "/root", data)[0] in (200, 400, 404)
+    assert get(engine, "/root")[0] == 200
+    archives = (("import", "-", "fs07"), data), (("load",), tars.docker_archive([data], ["fs07:latest"]))
+    for words, given in archives:
+        taken = engine.run(*words, input=given)
+        if taken.returncode:
+            assert taken.stderr
+            continue
+        engine.docker("create", "--name", "bb", "fs07", "none")
+        assert engine.run("cp", "bb:/", "-").returncode == 0
+        engine.docker("rm", "bb")
+        engine.docker("rmi", "fs07")
 
 
 def test_a_link_in_a_volume_is_no_way_into_a_read_only_root(engine: Engine) -> None:
-    """FS-08."""
-    words = ["--read-only", "-v", "vv:/v", "busybox", "sh", "-c", "ln -s / /v/l; sleep 1000"]
+    """FS-08: nor is one into a volume that is mounted for reading only."""
+    made = "ln -s / /v/l; ln -s ../r /v/r; sleep 1000"
+    words = ["--read-only", "-v", "vv:/v", "-v", "ww:/r:ro", "busybox", "sh", "-c", made]
     engine.docker("run", "-d", "--name", "aa", *words)
-    until(lambda: engine.run("exec", "aa", "test", "-L", "/v/l").returncode == 0)
+    until(lambda: engine.run("exec", "aa", "test", "-L", "/v/r").returncode == 0)
     data = tars.archive([tars.file("f", b"x")])
-    for path, status in (("/v/l/etc", 400), ("/v/l", 400), ("/", 400), ("/v", 200)):
+    refused = ("/v/l/etc", "/v/l", "/", "/r", "/v/r", "/v/l/r", "/v/r/.")
+    for path, status in (*((each, 400) for each in refused), ("/v", 200)):
         assert put(engine, path, data)[0] == status, path
+    volumes = engine.data_root / "volumes"
+    assert os.listdir(volumes / "ww/_data") == []
+    assert sorted(os.listdir(volumes / "vv/_data")) == ["f", "l", "r"]
+    assert engine.docker("diff", "aa") == "A /r\nA /v"
     engine.docker("rm", "-f", "aa")
-    engine.docker("volume", "rm", "vv")
+    engine.docker("volume", "rm", "vv", "ww")
+
+
+# FS-14
+
+
+def _snapshot(engine: Engine) -> dict[str, object]:
+    """What copies could leave with the engine and the zygote: descriptors by kind, mounts, and files.
+
+    Mounts of engines that run beside a test come and go: those of its own are counted.
+    """
+    assert engine.process
+    found: dict[str, object] = {"tmp": sorted(os.listdir(engine.data_root / "tmp"))}
+    for name, process in (("engine", engine.process.pid), ("zygote", engine.zygote())):
+        place = Path(f"/proc/{process}")
+        kinds = Counter[str]()
+        for fd in (place / "fd").iterdir():
+            with suppress(FileNotFoundError):
+                target = os.readlink(fd)
+                # Networks are kept ready, and come and go: their namespaces, and sockets in them
+                kinds[target.partition(":")[0] if not target.startswith(("net:", "socket:")) else "network"] += 1
+        del kinds["network"]
+        table = (place / "mountinfo").read_text().splitlines()
+        found[name] = kinds, [line for line in table if str(engine.root) in line and " - nsfs " not in line]
+    return found
+
+
+def test_copies_that_work_and_that_fail_leave_nothing(engine: Engine, tmp_path: Path, canary: Path) -> None:
+    """FS-14: of a thousand copies out of and into a directory that is exchanged with links, 200 work and 200 fail."""
+    seen = Counter[str]()
+    data = tars.archive([tars.file("put", b"x")])
+    with exchanging(engine, tmp_path, "/a/x", ways_to(canary), first="echo x >/a/x/r") as attacker:
+        for path in ("/a/x/r", "/none"):
+            get(engine, path, "attacker")
+        before, turns = _snapshot(engine), attacker.turns
+        with closing(Connection(engine)) as connection:
+            for turn in range(1000):
+                way = (("GET", "/a/x/r", None), ("PUT", "/a/x", data), ("HEAD", "/a/x/r", None))[turn % 3]
+                status, _ = connection.ask(way[0], f"/containers/attacker/archive?path={way[1]}", way[2])
+                seen["worked" if status == 200 else "failed"] += 1
+        assert attacker.turns - turns > 1000
+        try:
+            until(lambda: _snapshot(engine) == before)
+        except AssertionError:
+            assert _snapshot(engine) == before
+    assert min(seen["worked"], seen["failed"]) >= 200, seen
 
 
 # Paths and names

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 
 import pytest
 
 from tests.engine import Engine, busybox_tar
-from tests.tars import config_of, docker_archive
+from tests.tars import config_of, docker_archive, folder, link
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
 LAYER = busybox_tar()
@@ -56,3 +58,34 @@ def test_the_engine_takes_no_harm(engine: Engine, name: str) -> None:
     assert engine.docker("run", "--rm", "--network", "none", "busybox", "echo", "works") == "works"
     assert json.loads(engine.api("GET", "/wherry/v1/system/check")[1])["Findings"] == []
     assert "Traceback" not in engine.log.read_text(errors="replace")
+
+
+def _links_where_the_kernel_is(place: str, target: str) -> bytes:
+    buffer = io.BytesIO(LAYER)
+    with tarfile.open(fileobj=buffer, mode="a") as tar:
+        for info, data in (folder(target), link(place, f"/{target}")):
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("layer", "config", "why"),
+    [
+        (_links_where_the_kernel_is("proc", "bad-proc"), {}, "must be mounted on ordinary directory"),
+        (_links_where_the_kernel_is("sys", "x"), {}, "must be mounted on ordinary directory"),
+        (LAYER, {"Volumes": {"/proc": {}}}, "it is not of type proc"),
+        (LAYER, {"Volumes": {"/proc/self/attr": {}}}, "it is inside /proc"),
+        (_links_where_the_kernel_is("way", "proc/self"), {"Volumes": {"/way/attr": {}}}, "it is inside /proc"),
+    ],
+    ids=["proc is a link", "sys is a link", "volume at proc", "volume at attr", "volume at attr by a link"],
+)
+def test_rt07_what_hides_proc_never_runs(engine: Engine, layer: bytes, config: dict[str, object], why: str) -> None:
+    """RT-07: the start is refused, so there is no container without its label, and no process of one is left."""
+    whole = config_of([layer], config={"Cmd": ["sleep", "99"], **config})
+    engine.docker("load", input=docker_archive([layer], ["rt07:latest"], config=whole))
+    refused = engine.run("run", "-d", "--name", "aa", "rt07")
+    assert refused.returncode in (125, 126, 127)
+    assert why in refused.stderr
+    assert engine.docker("inspect", "-f", "{{.State.Running}} {{.State.Pid}}", "aa") == "false 0"
+    engine.docker("rm", "-v", "aa")
+    engine.docker("rmi", "rt07")

@@ -34,8 +34,10 @@ from wherry.supervision import remains
 Result = TypeVar("Result")
 _FOLDER = const.O_PATH | os.O_DIRECTORY
 _FILES = ("hosts", "hostname", "resolv.conf")
-_REFUSED = (errno.EROFS, errno.EBUSY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE)
-"""What the place says to a copy that cannot be right, as opposed to a disk that fails."""
+_REFUSED = (
+    errno.EROFS, errno.EBUSY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.EAGAIN,
+)  # fmt: skip
+"""What the place says to a copy that cannot be right, as opposed to a disk that fails. EAGAIN: see `pathsafe`."""
 
 
 @dataclass(frozen=True, slots=True)
