@@ -153,11 +153,20 @@ def _listing(folder: int) -> Iterator[tuple[str, Seen]]:
         yield name, Seen(*facts, target)
 
 
+def _open_in(layer: str, path: str) -> int:
+    """Return a descriptor of a directory of a layer, whose names and links are the image's: none is followed."""
+    root = os.open(f"{layer}/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # some are /proc/self/fd/N
+    try:
+        return openat2(root, path or ".", _OPEN, resolve=_RESOLVE)
+    finally:
+        os.close(root)
+
+
 def _merged(layers: Sequence[str], path: str) -> dict[str, Seen]:
     """Return what overlayfs shows of one directory of several layers, by name."""
     found: dict[str, Seen] = {}
     for layer in layers:
-        folder = os.open(f"{layer}/{path}", _OPEN)
+        folder = _open_in(layer, path)
         try:
             for name, seen in _listing(folder):
                 found.setdefault(name, seen)
@@ -174,7 +183,7 @@ def _contributors(layers: Sequence[str], path: str) -> tuple[str, ...]:
     found = []
     for layer in layers:
         try:
-            folder = os.open(f"{layer}/{path}", _OPEN)
+            folder = _open_in(layer, path)
         except FileNotFoundError:
             continue
         except OSError as error:
