@@ -294,7 +294,7 @@ def test_one_that_cannot_be_added_is_with_nobody(running: Engine, plugin: Plugin
     until(lambda: not plugin.users("theirs"))
     assert json.loads(running.docker("inspect", "-f", "{{json .Mounts}}", "aa")) == []
     new = "type=volume,src=new,dst=/bin/busybox/x,volume-driver=keeper"
-    assert wherry(running, "mount", "add", "aa", "--mount", new).returncode
+    assert wherry(running, "mount", "add", "aa", new).returncode
     until(lambda: "new" not in json.loads((plugin.folder / "state.json").read_text()))
     assert running.docker("volume", "ls", "-q") == "theirs"
     assert running.docker("exec", "aa", "ls", "/") != ""

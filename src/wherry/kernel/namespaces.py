@@ -35,8 +35,8 @@ def setns(fd: int, flags: int) -> None:
 
 @contextmanager
 def visiting_mounts(there: int) -> Iterator[None]:
-    """Be in the mount namespace of a descriptor for a while, in a process that has one thread. Raises OSError."""
-    here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    """Be in the mount namespace of a descriptor for a while. Raises OSError: EINVAL if other threads share its root."""
+    here = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         setns(there, CLONE_NEWNS)
         try:

@@ -33,14 +33,15 @@ def mount_volumes(volumes: Iterable[VolumeMount]) -> SetupFailure | None:
         return SetupFailure.from_oserror("volume", "make a mount namespace for volumes", error)
     for volume in volumes:
         try:
-            _mount_image(volume) if volume.options else _mount(volume)
+            _mount_image(volume) if volume.options else mount_volume(volume)
         except OSError as error:
             message = volume.complaint + reason(error)
             return SetupFailure("volume", "mount a volume", error.errno or 0, volume.place, message)
     return None
 
 
-def _mount(volume: VolumeMount) -> None:
+def mount_volume(volume: VolumeMount) -> None:
+    """Mount a volume in the mount namespace of the calling thread: a copy where its holder has it. Raises OSError."""
     tree = _taken(volume)
     if tree < 0:
         try:
@@ -98,10 +99,15 @@ def _taken(volume: VolumeMount) -> int:
         return -1
     try:
         with namespaces.visiting_mounts(other):
-            if os.stat(volume.place).st_dev == os.stat(os.path.dirname(volume.place)).st_dev:
+            if not is_mounted(volume.place):
                 return -1
             return mountapi.open_tree(const.AT_FDCWD, volume.place, const.OPEN_TREE_CLONE)
     except (FileNotFoundError, ProcessLookupError):
         return -1
     finally:
         os.close(other)
+
+
+def is_mounted(place: str) -> bool:
+    """Whether something is mounted at the place of a volume: it is on another device than its folder."""
+    return os.stat(place).st_dev != os.stat(os.path.dirname(place)).st_dev

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -34,17 +35,19 @@ from wherry.failpoints import reach
 from wherry.kernel import const
 from wherry.kernel.idmap import spawned
 from wherry.models.container import ContainerConfig, HostConfig
-from wherry.rootfs import joining
+from wherry.rootfs import filesystems, joining
 from wherry.rootfs.joining import Known, NotThere, Running
 from wherry.runtime import mountoptions
 from wherry.runtime.idmaps import map_owners
 from wherry.runtime.ops_mounts import apply_options, make_filesystem
 from wherry.runtime.ops_volumes import open_part
+from wherry.runtime.setup import reason
 from wherry.runtime.sources import of_host
 from wherry.services import binds, imagemounts, propagation
 from wherry.services.binds import Wanted
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
+from wherry.services.provision import volume_names
 from wherry.supervision import remains
 from wherry.volumes.records import LOCAL, Volume
 
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 
 Json = Any
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 PATIENCE = 30.0
 """Seconds that the kernel may take: a server of a file system that does not answer holds up nobody but who asked."""
@@ -142,12 +146,37 @@ class Mounting:
         done: list[MountRecord] = []
         try:
             for each in added:
+                await self._hold(container, each)
                 await self._inside(container, self._put, each)
                 done.append(each)
         except EngineError:
             for each in reversed(done):
                 await self._inside(container, self._take, each, True)
             raise
+
+    async def _hold(self, container: Container, mount: MountRecord) -> None:
+        """Have the supervisor keep a volume mounted that is a file system of its own."""
+        if self._is_file_system(mount):
+            namespace = await self._inside(container, self._mounted, mount)
+            try:
+                if namespace >= 0 and container.task is not None:
+                    await container.task.hold({_key(mount): namespace})
+            finally:
+                if namespace >= 0:
+                    os.close(namespace)
+
+    async def _release(self, container: Container, gone: Sequence[MountRecord], kept: Record) -> None:
+        """Have the supervisor let go of file systems that the container does not have any more."""
+        names = volume_names(kept)
+        keys = [_key(each) for each in gone if each.name not in names and self._is_file_system(each)]
+        if keys and container.task is not None:
+            try:
+                await container.task.release(keys)
+            except EngineError as error:
+                log.warning("a volume stays mounted", extra={"container": container.id, "error": error.message})
+
+    def _is_file_system(self, mount: MountRecord) -> bool:
+        return mount.type == "volume" and self.lifecycle.provision.behind(mount).mounted
 
     async def _undo(
         self,
@@ -162,6 +191,7 @@ class Mounting:
         A plugin's volume that was there before is fresh and not new.
         """
         provision = self.lifecycle.provision
+        await self._release(container, added, before)
         if any(each.source for each in added if each.type == "volume" and each.driver != LOCAL):
             await provision.part_later(before, added)
         names = await at_their_pace(provision.removable, [each.name for each in new])
@@ -192,21 +222,33 @@ class Mounting:
             if record.state.alive:
                 self.lifecycle.provision.publish_mounts(record, "unmount", [found])
                 await self.lifecycle.provision.part_later(container.record, [found])
+                await self._release(container, [found], container.record)
         self.lifecycle.publish(container, "update")
         return await self.listing(container.id)
 
     # In threads, with the container's lock held
 
-    async def _inside(self, container: Container, work: Callable[..., None], *arguments: object) -> None:
+    async def _inside(self, container: Container, work: Callable[..., T], *arguments: object) -> T:
         """Do blocking work on a running container; it owns what it uses, so that it may be given up."""
         try:
             async with asyncio.timeout(PATIENCE):
-                await asyncio.shield(at_their_pace(work, container, *arguments))
+                return await asyncio.shield(at_their_pace(work, container, *arguments))
         except TimeoutError:
             raise Unavailable(
                 f"container {container.name}: a file system has not answered for {PATIENCE:.0f} s; "
                 "wherry mount ls says what is mounted"
             ) from None
+
+    def _mounted(self, container: Container, mount: MountRecord) -> int:
+        """Return a mount namespace that has a volume mounted, -1 when the container's supervisor has one already."""
+        provision, name = self.lifecycle.provision, mount.name
+        if provision.held_by(container.record, name):
+            return -1
+        (volume,) = provision.volume_mounts(container.record, [name])
+        try:
+            return filesystems.made(volume)
+        except OSError as error:
+            raise SystemFailure(volume.complaint + reason(error)) from error
 
     def _put(self, container: Container, mount: MountRecord) -> None:
         tree = self._tree(container, mount)
@@ -219,11 +261,6 @@ class Mounting:
     def _tree(self, container: Container, mount: MountRecord) -> int:
         """Return what is to be mounted, detached."""
         provision = self.lifecycle.provision
-        if mount.type == "volume" and provision.behind(mount).mounted:
-            raise Conflict(
-                f"volume {mount.name} is a file system of its own, which is mounted before a container starts: "
-                f"stop {container.name} first"
-            )
         if mount.type == "image":
             return imagemounts.opened(mount, self.lifecycle.snapshotter, self.lifecycle.settings.rootfs_path)
         binds.make_source(mount)
@@ -233,6 +270,11 @@ class Mounting:
         try:
             if mount.type == "tmpfs":
                 tree = make_filesystem("tmpfs", "tmpfs", options.data, options.attributes)
+            elif self._is_file_system(mount):
+                namespace = provision.held_by(container.record, mount.name)
+                if not namespace:
+                    raise Conflict(f"container {container.id} ended just now; try again")
+                tree = filesystems.copied(namespace, wanted.source, mount.subpath)
             elif options.subpath:
                 tree = open_part(wanted.source, options.subpath)
             else:
@@ -266,7 +308,7 @@ class Mounting:
         provision = self.lifecycle.provision
         if mount.type == "tmpfs":
             return Known("tmpfs")
-        if mount.type == "volume" and provision.behind(mount).mounted:
+        if self._is_file_system(mount):
             return Known(provision.behind(mount).fstype)
         source = provision.host_path(mount)
         if mount.type == "image":
@@ -314,6 +356,11 @@ def _check_places(container: Container, places: Sequence[str]) -> None:
     for place in filter(joining.is_the_kernels, places):
         raise Conflict(f"{place} in container {container.name}: nothing is mounted in /proc, /sys or /dev, nor taken "
                        "away there, while a container runs: stop it first")  # fmt: skip
+
+
+def _key(mount: MountRecord) -> str:
+    """Return by what name the supervisor holds the file system of a volume."""
+    return f"volume {mount.name}"
 
 
 def _check_unique(record: Record, wanted: Sequence[Wanted]) -> None:

@@ -24,6 +24,7 @@ from wherry.errors import Conflict, EngineError, InvalidArgument, SystemFailure
 from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.kernel import procfs
+from wherry.rootfs import filesystems
 from wherry.runtime.idmaps import OWNER
 from wherry.runtime.mountoptions import IDMAP, SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
@@ -313,14 +314,22 @@ class Provision:
         return tuple(found)
 
     def holder(self, name: str, newcomer: str = "") -> str:
-        """Return the mount namespace of a supervisor whose container has a volume, "" when none runs but newcomer."""
+        """Return a mount namespace that has a volume mounted, "" when no container that runs has it but newcomer.
+
+        Blocks.
+        """
         for container in self.catalog:
-            state = container.record.state
-            if container.id != newcomer and state.alive and state.pid and name in volume_names(container.record):
-                supervisor = _parent(state.pid)
-                if supervisor:
-                    return f"/proc/{supervisor}/ns/mnt"
+            if container.id != newcomer and name in volume_names(container.record):
+                found = self.held_by(container.record, name)
+                if found:
+                    return found
         return ""
+
+    def held_by(self, record: Record, name: str) -> str:
+        """Return the mount namespace in which the supervisor of a container has a volume, "" for none. Blocks."""
+        state = record.state
+        supervisor = _parent(state.pid) if state.alive and state.pid else 0
+        return filesystems.namespace_with(supervisor, str(self.volumes.mountpoint(name))) if supervisor else ""
 
     def mount(self, record: MountRecord, rootfs: Sequence[Mount]) -> Mount:
         """Return a mount as the runtime takes it. Raises SystemFailure, NotFound."""
