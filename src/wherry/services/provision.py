@@ -169,12 +169,10 @@ class Provision:
             self._made.add(volume.name)
 
     def _limit(self, name: str, size: int) -> None:
-        volumes = self.volumes
-        others = [volumes.mountpoint(each.name) for each in volumes if each.name != name and each.local]
         try:
-            quotas.limit(name, volumes.mountpoint(name), size, others)
+            quotas.limit(name, self.volumes.folder(""), self.volumes.mountpoint(name), size)
         except BaseException:
-            volumes.discard(name)
+            self.volumes.discard(name)
             raise
 
     def unmake(self, fresh: Iterable[Volume]) -> None:

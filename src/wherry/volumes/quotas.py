@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+import threading
 from pathlib import Path
 
 from wherry.errors import InvalidArgument, SystemFailure
@@ -19,6 +19,7 @@ LARGEST = (1 << 62) - 1
 """Bytes: twice that is no off_t."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _WITHOUT = (errno.ESRCH, errno.ENOSYS, errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV)
+_numbering = threading.Lock()  # from the choice of a number until it is on the disk
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
@@ -32,24 +33,33 @@ def parse_size(text: str) -> int:
     return int(min(float(number.removesuffix(unit)) * 1024 ** _UNITS[unit], LARGEST + 1))
 
 
-def limit(name: str, folder: Path, size: int, others: Iterable[Path]) -> None:
-    """Give the empty folder of a volume a size. others: of the other volumes. Raises InvalidArgument, SystemFailure."""
+def limit(name: str, root: Path, folder: Path, size: int) -> None:
+    """Give the empty folder of a volume a size. root: where all volumes are. Raises InvalidArgument, SystemFailure."""
     fd = os.open(folder, _FOLDER)
     try:
-        taken = {_project(each) for each in others}
-        number = next(each for each in range(FIRST, FIRST + len(taken) + 1) if each not in taken)
-        quota.limit(fd, number, size)
-        quota.set_project(fd, number)
+        if not quota.enforced(fd):
+            raise OSError(errno.ENOSYS, "limits of projects are not enforced")
+        with _numbering:
+            number = _free(root, folder.name)
+            quota.limit(fd, number, size)
+            quota.set_project(fd, number)
     except OSError as error:
         if error.errno not in _WITHOUT:
             raise SystemFailure(f"create {name}: cannot set its size: {error}") from error
         raise InvalidArgument(
-            f"create {name}: quota size requested but no quota support: the file system of {folder.parent.parent} is "
+            f"create {name}: quota size requested but no quota support: the file system of {root} is "
             "not mounted with prjquota, or the kernel has no quotas for it (ext4 made with mkfs.ext4 -O quota,project, "
             f"or xfs): {error.strerror}"
         ) from error
     finally:
         os.close(fd)
+
+
+def _free(root: Path, data: str) -> int:
+    """Return the first number that no folder on the disk has: volumes being made or deleted count as well."""
+    entries = os.listdir(root)
+    taken = {_project(root / each / data) for each in entries}
+    return next(each for each in range(FIRST, FIRST + len(entries) + 1) if each not in taken)
 
 
 def _project(folder: Path) -> int:
