@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -127,7 +128,9 @@ def run(command: str, seconds: float, kind: str = "shell") -> tuple[int, str]:
             text = console.read().decode(errors="replace").replace("\r", "")
     output, found, status = text.rpartition(STATUS)
     assert found, f"the machine did not finish within {seconds:.0f} s:\n{text[-4000:]}"
-    return int(status.split()[0]), output
+    number = re.match(r"\d+", status)  # the kernel may write into the line
+    assert number, text[-4000:]
+    return int(number[0]), output
 
 
 def _qemu(initrd: Path, kind: str) -> list[str]:
