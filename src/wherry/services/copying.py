@@ -36,8 +36,12 @@ _FOLDER = const.O_PATH | os.O_DIRECTORY
 _FILES = ("hosts", "hostname", "resolv.conf")
 _REFUSED = (
     errno.EROFS, errno.EBUSY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE, errno.EAGAIN,
+    errno.ENOTEMPTY,
 )  # fmt: skip
-"""What the place says to a copy that cannot be right, as opposed to a disk that fails. EAGAIN: see `pathsafe`."""
+"""What the place says to a copy that cannot be right, as opposed to a disk that fails.
+
+EAGAIN (see `pathsafe`) and ENOTEMPTY come of names that the container changes meanwhile.
+"""
 
 
 @dataclass(frozen=True, slots=True)
