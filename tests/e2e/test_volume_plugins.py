@@ -191,9 +191,9 @@ def test_one_that_hangs_holds_up_its_own_volumes_and_nothing_else(running: Engin
     begin = time.monotonic()
     running.docker("run", "--rm", "-v", "other:/v", "busybox", "true")
     running.docker("ps", "-a")
-    assert time.monotonic() - begin < 5
-    assert set(running.docker("volume", "ls", "-q").split()) == {"vol", "other"}
     assert time.monotonic() - begin < 15
+    assert set(running.docker("volume", "ls", "-q").split()) == {"vol", "other"}
+    assert time.monotonic() - begin < 25, "the plugin's own limit is 30"
     plugin.kill()
     stuck.join(30)
     assert not stuck.is_alive(), "a plugin that dies ends the wait"
@@ -240,11 +240,10 @@ def test_one_that_does_not_say_what_it_has_is_not_asked_again_at_once(running: E
     plugin.order(Get="hang")
     begin = time.monotonic()
     running.docker("run", "--rm", "-v", "one:/v", "busybox", "true")
-    assert 2 <= time.monotonic() - begin < 5
-    begin = time.monotonic()
+    assert time.monotonic() - begin >= 2
     running.docker("run", "--rm", "-v", "two:/v", "busybox", "true")
     assert running.run("volume", "inspect", "nosuch").returncode == 1
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 25, "the plugin's own limit is 30"
     assert len(plugin.calls("Get")) == 1
     running.docker("volume", "rm", "one", "two")
 
@@ -317,3 +316,26 @@ def test_it_is_saved_whether_in_use_or_not(running: Engine, plugin: Plugin) -> N
     assert not plugin.mounted("theirs")
     plugin.order(Mount="fail")
     assert b"theirs" in wherry(running, "volume", "export", "theirs").stderr
+
+
+def test_an_engine_killed_before_the_container_runs_gives_it_back(
+    running: Engine, plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.docker("volume", "create", "-d", "keeper", "vol")
+    running.docker("run", "-d", "--name", "bb", "-v", "vol:/v", "busybox", "sleep", "1000")
+    running.stop()
+    monkeypatch.setenv("WHERRY_FAILPOINTS", "plugins.mounted=kill")
+    running.start()
+    running.run("run", "-d", "--name", "aa", "-v", "vol:/v", "busybox", "sleep", "1000")
+    assert running.process is not None
+    running.process.wait(timeout=20)
+    assert len(plugin.users("vol")) == 2
+    monkeypatch.delenv("WHERRY_FAILPOINTS")
+    running.start()
+    until(lambda: len(plugin.users("vol")) == 1)
+    assert plugin.users("vol") == [running.docker("inspect", "-f", "{{.Id}}", "bb")]
+    running.docker("start", "aa")
+    assert len(plugin.users("vol")) == 2
+    running.docker("rm", "-f", "aa", "bb")
+    until(lambda: not plugin.users("vol"))
+    assert list((running.run_root / "plugin-mounts").iterdir()) == []

@@ -47,6 +47,7 @@ from wherry.services.links import Links
 from wherry.services.looks import Looks
 from wherry.services.mounting import Mounting
 from wherry.services.networks import NetworkService
+from wherry.services.pluginmounts import PluginMounts
 from wherry.services.population import Population
 from wherry.services.ports import Ports
 from wherry.services.provision import Provision
@@ -139,6 +140,7 @@ class Engine:
         await asyncio.to_thread(self.networks.restore, alive, self._open_network_namespace)
         await asyncio.to_thread(self.lifecycle.launching.links.let_pass)
         await asyncio.to_thread(self._sweep)
+        self.lifecycle.provision.plugin_mounts.take_up(self.catalog)
         Backups(self.lifecycle).thaw_left()
         self.lifecycle.resume()
         log.info("restored", extra={"containers": len(self.catalog), "running": len(alive)})
@@ -244,6 +246,13 @@ async def _confine(facts: HostFacts) -> Confinement:
     return confinement
 
 
+def _provision(
+    settings: Settings, volumes: Volumes, catalog: Catalog, population: Population, bus: Bus, remote: RemoteVolumes
+) -> Provision:
+    mounts = PluginMounts(volumes, remote, settings.run_root / "plugin-mounts")
+    return Provision(volumes, catalog, population, bus, remote, Strangers(remote), mounts)
+
+
 async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     """Make and start all parts; the stack undoes it in reverse."""
     facts = read_host_facts()
@@ -268,7 +277,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     stack.callback(attachments.close)
     volumes = Volumes(database, settings.data_root / "volumes")
     population = Population(volumes, chosen.snapshotter)
-    provision = Provision(volumes, catalog, population, bus, remote := RemoteVolumes(plugins), Strangers(remote))
+    provision = _provision(settings, volumes, catalog, population, bus, RemoteVolumes(plugins))
     confinement = await _confine(facts)
     links = Links(settings, catalog, networks)
     launching = Launching(

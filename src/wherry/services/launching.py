@@ -134,8 +134,8 @@ class Launching:
     async def _mounted(self, container: Container, undo: AsyncExitStack) -> Record:
         """Have plugins mount their volumes, and write down where."""
         record = container.record
-        if self.provision.remotes(record):
-            found = await self.provision.mounted(record, undo)
+        if self.provision.plugin_mounts.of(record):
+            found = await self.provision.plugin_mounts.mounted(record, undo)
             record = structs.replace(container.record, mounts=found.mounts)  # plugins take their time
             self.catalog.save(container, record)
         return record

@@ -211,7 +211,7 @@ class Lifecycle:
         if outcome.oom:
             self.publish(container, "oom")
         self.provision.publish_mounts(record, "unmount")
-        self.provision.part_soon(record)
+        self.provision.plugin_mounts.part_soon(record)
         self.publish(container, "die", exitCode=str(outcome.code), execDuration=str(lasted))
         _tell(container.stopped, outcome.code)
 
@@ -400,7 +400,7 @@ class Lifecycle:
         """Forget the container, then delete its files: a crash in between leaves files, which `sweep` finds."""
         if container.id not in self.catalog:
             return
-        await self.provision.parted(container.id)
+        await self.provision.plugin_mounts.parted(container.id)
         if volumes and any(each.anonymous for each in container.record.mounts):
             await self._forget_with_volumes(container)
         else:

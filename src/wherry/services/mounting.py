@@ -137,7 +137,7 @@ class Mounting:
     async def _placed(self, container: Container, added: Sequence[MountRecord]) -> list[MountRecord]:
         """Have the plugins mount their volumes, and write down where; return these mounts as they are then."""
         places = {each.destination for each in added}
-        mounts = (await self.lifecycle.provision.mounted_later(container.record, added)).mounts
+        mounts = (await self.lifecycle.provision.plugin_mounts.mounted_later(container.record, added)).mounts
         if mounts != container.record.mounts:
             self.lifecycle.catalog.save(container, structs.replace(container.record, mounts=mounts))
         return [each for each in mounts if each.destination in places]
@@ -193,7 +193,7 @@ class Mounting:
         provision = self.lifecycle.provision
         await self._release(container, added, before)
         if any(each.source for each in added if each.type == "volume" and each.driver != LOCAL):
-            await provision.part_later(before, added)
+            await provision.plugin_mounts.part_later(before, added)
         names = await at_their_pace(provision.removable, [each.name for each in new])
         with provision.volumes.forgetting([*names, *(each.name for each in fresh if each not in new)]):
             now, held = container.record, before.host_config
@@ -221,7 +221,7 @@ class Mounting:
             self.lifecycle.catalog.save(container, _without(container.record, destination))
             if record.state.alive:
                 self.lifecycle.provision.publish_mounts(record, "unmount", [found])
-                await self.lifecycle.provision.part_later(container.record, [found])
+                await self.lifecycle.provision.plugin_mounts.part_later(container.record, [found])
                 await self._release(container, [found], container.record)
         self.lifecycle.publish(container, "update")
         return await self.listing(container.id)

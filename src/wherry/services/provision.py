@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
@@ -29,10 +29,9 @@ from wherry.runtime.idmaps import OWNER
 from wherry.runtime.mountoptions import IDMAP, SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.services.binds import Wanted
-from wherry.services.pace import at_their_pace
+from wherry.services.pluginmounts import PluginMounts
 from wherry.services.population import Population, can_be_opened
 from wherry.services.strangers import Strangers
-from wherry.supervision.background import spawn
 from wherry.volumes import backing, names, quotas
 from wherry.volumes.backing import Backing
 from wherry.volumes.local import Volumes
@@ -67,11 +66,11 @@ class Provision:
     bus: Bus
     remote: RemoteVolumes
     strangers: Strangers
+    plugin_mounts: PluginMounts
     _locks: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
     _made: set[str] = field(default_factory=set)
     """Volumes that plugins have made for us and that have no record yet."""
 
-    _parting: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def holding(self, names: Iterable[str]) -> AsyncIterator[None]:
@@ -199,68 +198,6 @@ class Provision:
         for volume in new:
             self.publish(volume.name, "create", driver=volume.driver)
         return new
-
-    # Volumes of plugins
-
-    def remotes(self, record: Record) -> list[MountRecord]:
-        """Return the mounts of a container whose volumes plugins keep."""
-        return [each for each in record.mounts if each.type == "volume" and each.driver != LOCAL]
-
-    async def mounted(self, record: Record, undo: AsyncExitStack) -> Record:
-        """Have the plugins mount their volumes for a container; return its record with the places of them."""
-        await self.parted(record.id)
-        places: dict[str, str] = {}
-        undo.push_async_callback(self.part_from, record.id, places)
-        for each in self.remotes(record):
-            if each.name not in places:
-                self.volumes.get(each.name)
-                places[each.name] = await at_their_pace(self.remote.mount, each.driver, each.name, record.id)
-        return _placed(record, places)
-
-    async def mounted_later(self, record: Record, added: Sequence[MountRecord]) -> Record:
-        """As `mounted`, for mounts that a container gets while it runs. What it has already is not mounted again."""
-        has = {each.name: each.source for each in self.remotes(record) if each not in added}
-        places: dict[str, str] = {}
-        try:
-            for each in added:
-                if each.type == "volume" and each.driver != LOCAL and each.name not in has | places:
-                    places[each.name] = await at_their_pace(self.remote.mount, each.driver, each.name, record.id)
-        except EngineError:
-            await self.part_from(record.id, places)
-            raise
-        return _placed(record, has | places)
-
-    async def part_later(self, record: Record, gone: Sequence[MountRecord]) -> None:
-        """Say to the plugins which volumes a container that runs has no longer. record: without them."""
-        kept = {each.name for each in self.remotes(record)}
-        await self.part_from(record.id, {each.name for each in gone if each.type == "volume"} - kept)
-
-    def part_soon(self, record: Record) -> None:
-        """Say to the plugins that a container has ended, in the background; `parted` waits for it."""
-        if self.remotes(record):
-            self._parting[record.id] = spawn(self.part(record), f"volumes of {record.name}")
-
-    async def parted(self, container_id: str) -> None:
-        """Wait until the plugins know that a container has ended."""
-        task = self._parting.pop(container_id, None)
-        if task is not None:
-            await asyncio.wait([task])
-
-    async def part(self, record: Record) -> None:
-        """Say to the plugins that a container has ended. Failures are logged."""
-        await self.part_from(record.id, {each.name for each in self.remotes(record)})
-
-    async def part_from(self, container_id: str, names: Iterable[str]) -> None:
-        """Say to the plugins that a container does not need some volumes any more. Failures are logged."""
-        for name in sorted(names):
-            if name in self.volumes and not (volume := self.volumes.get(name)).local:
-                await at_their_pace(self._unmount, volume.driver, name, container_id)
-
-    def _unmount(self, driver: str, name: str, container: str) -> None:
-        try:
-            self.remote.unmount(driver, name, container)
-        except EngineError as error:
-            log.warning("a volume stays mounted", extra={"volume": name, "driver": driver, "error": error.message})
 
     # Start
 
@@ -421,12 +358,6 @@ class Provision:
             }
             told = place if action == "mount" else {}
             self.publish(each.name, action, container=record.id, driver=each.driver, **told)
-
-
-def _placed(record: Record, places: Mapping[str, str]) -> Record:
-    """Return a record in which volumes of plugins are where the plugins have mounted them."""
-    mounts = tuple(structs.replace(each, source=places.get(each.name, each.source)) for each in record.mounts)
-    return structs.replace(record, mounts=mounts)
 
 
 def _parent(pid: int) -> int:

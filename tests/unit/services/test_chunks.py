@@ -13,11 +13,12 @@ from wherry.services.chunks import Chunks
 def test_a_second_cancel_does_not_keep_what_is_held() -> None:
     """The client goes while a chunk is made: the request is cancelled, and again while it waits for that chunk."""
     order: list[str] = []
-    go_on = threading.Event()
+    begun, go_on = threading.Event(), threading.Event()
 
     def made() -> Generator[bytes, None, None]:
         try:
             yield b"first"
+            begun.set()
             go_on.wait(20)
             order.append("made")
             yield b"second"
@@ -37,9 +38,10 @@ def test_a_second_cancel_does_not_keep_what_is_held() -> None:
         held.callback(ended.set)
         held.callback(order.append, "given back")
         request = asyncio.get_running_loop().create_task(read(Chunks(made(), held)))
-        for _ in range(2):
-            await asyncio.sleep(0.05)
-            request.cancel()
+        await asyncio.to_thread(begun.wait, 20)
+        request.cancel()
+        await asyncio.sleep(0.05)
+        request.cancel()
         await asyncio.wait([request])
         assert order == []
         go_on.set()

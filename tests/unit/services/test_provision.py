@@ -28,7 +28,7 @@ def provision(tmp_path: Path):
         ]
     ):
         pass
-    yield Provision(volumes, [], None, Bus(), None, None)  # type: ignore[arg-type]
+    yield Provision(volumes, [], None, Bus(), None, None, None)  # type: ignore[arg-type]
     database.close()
 
 
