@@ -345,14 +345,6 @@ def test_the_mark_of_a_container_is_in_its_root(engine: Engine):
     assert shown == "755 0:0 0 regular empty file"
 
 
-def test_programs_find_the_mounts_where_they_look_for_them(engine: Engine):
-    """In an image without /etc/mtab, and again at a second start; the container's changes do not have it."""
-    engine.docker("run", "--name", "aa", "busybox", "readlink", "/etc/mtab")
-    assert engine.docker("start", "-a", "aa") == "/proc/mounts"
-    assert engine.docker("diff", "aa") == ""
-    assert "mtab" not in engine.docker("run", "--rm", "-v", "/etc", "busybox", "ls", "/etc").split()
-
-
 def test_nothing_but_a_procfs_is_mounted_at_proc(engine: Engine):
     ran = engine.run("run", "--rm", "-v", "/etc:/proc", "busybox", "true")
     assert (ran.returncode, "because it is not of type proc" in ran.stderr) == (125, True), ran.stderr

@@ -29,29 +29,6 @@ class Device:
 
 
 @dataclass(slots=True)
-class LinkMountTable(Operation):
-    """Have /etc/mtab lead to the mounts where the image has none, as dockerd does: Java's file stores are read there.
-
-    Before the mounts of the container, of which one may be the host's /etc.
-    """
-
-    def describe(self) -> str:
-        return "link /etc/mtab"
-
-    def run(self, setup: Setup) -> None:
-        try:
-            folder = pathsafe.open_path(setup.root, "/etc", directory=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        try:
-            os.symlink("/proc/mounts", "mtab", dir_fd=folder)
-        except FileExistsError:
-            pass
-        finally:
-            os.close(folder)
-
-
-@dataclass(slots=True)
 class MakeDevices(Operation):
     """Make the device nodes and links of /dev."""
 

@@ -54,7 +54,6 @@ from wherry.runtime.ops_process import (
 from wherry.runtime.ops_rootfs import (
     Device,
     FinishRoot,
-    LinkMountTable,
     MakeDevices,
     MakeTerminal,
     MakeWorkingDirectory,
@@ -119,7 +118,6 @@ def plan_container(
     steps += [StopPropagation(), *root_steps(spec, rootfs)]
     pivot: list[Operation] = [AwaitHooks(), Pivot()] if hooks else [Pivot()]
     steps += [] if hooks else pivot
-    steps += [LinkMountTable()] if rootfs else []  # ours to prepare, not a bundle
     steps += mounts
     if not _dev_is_bound(spec):
         steps.append(MakeDevices(_devices(linux), _LINKS))

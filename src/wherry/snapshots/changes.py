@@ -27,10 +27,8 @@ from wherry.kernel.pathsafe import openat2
 MODIFIED, ADDED, DELETED = 0, 1, 2
 PREPARED = frozenset({
     ".dockerenv", "dev", "dev/console", "dev/mqueue", "dev/pts", "dev/shm", "etc", "etc/hostname", "etc/hosts",
-    "etc/mtab",
     "etc/resolv.conf", "proc", "sys",
 })  # fmt: skip
-LINKS = {"etc/mtab": "/proc/mounts"}
 _OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESOLVE = const.RESOLVE_IN_ROOT | const.RESOLVE_NO_SYMLINKS | const.RESOLVE_NO_XDEV
 _OPAQUE = "trusted.overlay.opaque"
@@ -133,7 +131,7 @@ class _Comparison:
             if kept or (earlier is None and path in PREPARED):
                 self._kept.add(path)
         if earlier is None:
-            if path not in PREPARED or (now.size and not now.folder and now.target != LINKS.get(path)):
+            if path not in PREPARED or (now.size and not now.folder):
                 self._kinds[path] = ADDED
         elif now.folder and earlier.folder:
             if now[:4] != earlier[:4]:
