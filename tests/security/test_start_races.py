@@ -164,9 +164,10 @@ def mounted_under_attack(
 
 CHANGED = {
     os.strerror(each)
-    for each in (errno.ENOENT, errno.ESTALE, errno.EAGAIN, errno.ELOOP, errno.EACCES)
+    for each in (errno.ENOENT, errno.ESTALE, errno.EAGAIN, errno.ELOOP, errno.EACCES, errno.EINVAL)
 }
-"""What is said to a mount whose way changes too fast, or leads to a magic link, or to what procfs does not let make."""
+"""What is said to a mount whose way changes too fast, or leads to a magic link, or to what procfs does not let make,
+or is not what it was when it was opened."""
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "folder", "file"])

@@ -43,7 +43,7 @@ def spec():
 def test_order_of_a_default_container(spec):
     assert names(plan(spec)) == [
         "JoinCgroup", "NewNamespaces", "SetNames", "OpenProcfs", "KeepMounts", "WriteSysctls", "SetOomScore",
-        "OpenSources", "StopPropagation", "MountRoot", "Pivot", "LinkMountTable",
+        "OpenSources", "StopPropagation", "MountRoot", "Pivot",
         "MountFilesystem", "MountFilesystem", "MountFilesystem", "MountFilesystem", "MountCgroups", "MountFilesystem",
         "MountFilesystem", "MakeDevices", "MakeWorkingDirectory", "ReadonlyPaths", "MaskPaths", "JoinKeyring",
         "InstallStdio", "Identify", "ChangeDirectory", "BecomeUser", "FindProgram", "WaitForStart", "Execute",
