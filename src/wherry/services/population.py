@@ -95,7 +95,8 @@ class Population:
         try:
             if filling.is_empty(target):
                 staging = None if fresh or behind.bind else self._volumes.folder(mount.name)
-                if not filling.fill(root.fd(), mount.destination, target, staging):
+                reserve = "size" not in (volume.options or {})
+                if not filling.fill(root.fd(), mount.destination, target, staging, reserve=reserve):
                     self._remember(record.image_id, mount.destination)
         except OSError as error:
             kind = InvalidArgument if error.errno in _OF_THE_PLACE else SystemFailure

@@ -57,26 +57,26 @@ def open_source(root: int, path: str) -> int:
         os.close(found)
 
 
-def fill(root: int, path: str, target: int, staging: Path | None) -> bool:
+def fill(root: int, path: str, target: int, staging: Path | None, *, reserve: bool = True) -> bool:
     """Copy the directory `path` below a root into the empty directory `target`; False when there is none.
 
-    staging: a folder on the same file system, when others may see the target meanwhile. Raises InvalidArgument and
-    OSError.
+    staging: a folder on the same file system, when others may see the target meanwhile. reserve: keep some of the disk
+    free; a volume with a size has its own end. Raises InvalidArgument and OSError.
     """
     source = open_source(root, path)
     if source < 0:
         return False
     try:
         if staging is None:
-            copy_tree(source, target)
+            copy_tree(source, target, reserve=reserve)
         else:
-            _fill_aside(source, target, staging)
+            _fill_aside(source, target, staging, reserve=reserve)
     finally:
         os.close(source)
     return True
 
 
-def _fill_aside(source: int, target: int, staging: Path) -> None:
+def _fill_aside(source: int, target: int, staging: Path, *, reserve: bool) -> None:
     parent = os.open(staging, _FOLDER)
     name = f"{ASIDE}{secrets.token_hex(8)}"
     try:
@@ -84,7 +84,7 @@ def _fill_aside(source: int, target: int, staging: Path) -> None:
         aside = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
         try:
             copy_tree(source, aside)
-            _move_in(aside, target)
+            _move_in(aside, target, reserve=reserve)
         finally:
             os.close(aside)
     finally:
@@ -92,15 +92,15 @@ def _fill_aside(source: int, target: int, staging: Path) -> None:
         os.close(parent)
 
 
-def _move_in(aside: int, target: int) -> None:
+def _move_in(aside: int, target: int, *, reserve: bool) -> None:
     entries = os.listdir(aside)
     for entry in entries:
         try:
             placement.move_new(entry, aside, target)
         except OSError as error:
-            if error.errno != errno.EXDEV:  # another file system is mounted there
+            if error.errno != errno.EXDEV:  # another file system is mounted there, or the volume has a project
                 raise
-            copy_tree(aside, target)
+            copy_tree(aside, target, reserve=reserve)
             return
     copy_attributes(aside, target)
 
