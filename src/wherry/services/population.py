@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 from wherry.containers.record import MountRecord, Record
 from wherry.errors import InvalidArgument, SystemFailure
 from wherry.runtime.mounts import Mount
 from wherry.runtime.roots import make_root
 from wherry.snapshots.api import Snapshotter
-from wherry.volumes import backing, filling
+from wherry.volumes import backing, filling, quotas
 from wherry.volumes.local import Volumes
 from wherry.volumes.records import Volume
 
@@ -35,23 +36,27 @@ class Population:
 
         Only folders of ours are looked into: whose directory a volume is may be a server that does not answer.
         """
-        for mount in record.mounts:
-            if mount.type != "volume" or not mount.copy or (record.image_id, mount.destination) in self._nothing:
-                continue
-            volume = new.get(mount.name) or self._volumes.get(mount.name)
-            behind = backing.of(volume.options, volume.driver)
-            if behind.while_used:
-                continue
-            if mount.name in new or mount.subpath or not behind.plain or not self._has_content(mount.name):
+        for mount, volume in self._candidates(record, record.mounts, new):
+            plain = backing.of(volume.options, volume.driver).plain
+            if mount.name in new or mount.subpath or not plain or not self._has_content(mount.name):
                 return False
         return True
 
     def _has_content(self, name: str) -> bool:
         try:
-            with os.scandir(self._volumes.mountpoint(name)) as entries:
-                return next(entries, None) is not None
+            return not filling.is_empty(self._volumes.mountpoint(name))
         except OSError:
             return False
+
+    def _candidates(
+        self, record: Record, mounts: Sequence[MountRecord], new: Mapping[str, Volume]
+    ) -> Iterator[tuple[MountRecord, Volume]]:
+        """Yield the mounts of volumes that may have to be filled now; others are when they are mounted."""
+        for mount in mounts:
+            if mount.type == "volume" and mount.copy and (record.image_id, mount.destination) not in self._nothing:
+                volume = new.get(mount.name) or self._volumes.get(mount.name)
+                if not backing.of(volume.options, volume.driver).while_used:  # then see Provision.mount
+                    yield mount, volume
 
     def fill(self, record: Record, new: Mapping[str, Volume]) -> None:
         """Fill the volumes of a container that are empty; new: those that have no record yet, which nobody else sees.
@@ -72,17 +77,13 @@ class Population:
         if not root.possible:
             return  # done at the start, see Provision.mount
         try:
-            for mount in mounts:
-                if mount.type == "volume" and mount.copy and (record.image_id, mount.destination) not in self._nothing:
-                    volume = new.get(mount.name) or self._volumes.get(mount.name)
-                    self._fill(record, mount, root, volume, fresh=mount.name in new)
+            for mount, volume in self._candidates(record, mounts, new):
+                self._fill(record, mount, root, volume, fresh=mount.name in new)
         finally:
             root.close()
 
     def _fill(self, record: Record, mount: MountRecord, root: _Root, volume: Volume, *, fresh: bool) -> None:
         behind = backing.of(volume.options, volume.driver)
-        if behind.while_used:
-            return  # filled when it is mounted, see Provision.mount
         base = str(self._volumes.mountpoint(mount.name))
         try:
             target = filling.open_part(behind.device if behind.bind else base, mount.subpath)
@@ -95,8 +96,9 @@ class Population:
         try:
             if filling.is_empty(target):
                 staging = None if fresh or behind.bind else self._volumes.folder(mount.name)
-                reserve = "size" not in (volume.options or {})
-                if not filling.fill(root.fd(), mount.destination, target, staging, reserve=reserve):
+                with quotas.held() if "size" in (volume.options or {}) else nullcontext():
+                    found = filling.fill(root.fd(), mount.destination, target, staging)
+                if not found:
                     self._remember(record.image_id, mount.destination)
         except OSError as error:
             kind = InvalidArgument if error.errno in _OF_THE_PLACE else SystemFailure

@@ -34,7 +34,7 @@ def open_part(base: Path | str, subpath: str) -> int:
         os.close(whole)
 
 
-def is_empty(folder: int) -> bool:
+def is_empty(folder: int | Path) -> bool:
     """Whether a directory has no entries."""
     with os.scandir(folder) as entries:
         return next(entries, None) is None
@@ -57,26 +57,26 @@ def open_source(root: int, path: str) -> int:
         os.close(found)
 
 
-def fill(root: int, path: str, target: int, staging: Path | None, *, reserve: bool = True) -> bool:
+def fill(root: int, path: str, target: int, staging: Path | None) -> bool:
     """Copy the directory `path` below a root into the empty directory `target`; False when there is none.
 
-    staging: a folder on the same file system, when others may see the target meanwhile. reserve: keep some of the disk
-    free; a volume with a size has its own end. Raises InvalidArgument and OSError.
+    staging: a folder on the same file system, when others may see the target meanwhile. Raises InvalidArgument and
+    OSError.
     """
     source = open_source(root, path)
     if source < 0:
         return False
     try:
         if staging is None:
-            copy_tree(source, target, reserve=reserve)
+            copy_tree(source, target)
         else:
-            _fill_aside(source, target, staging, reserve=reserve)
+            _fill_aside(source, target, staging)
     finally:
         os.close(source)
     return True
 
 
-def _fill_aside(source: int, target: int, staging: Path, *, reserve: bool) -> None:
+def _fill_aside(source: int, target: int, staging: Path) -> None:
     parent = os.open(staging, _FOLDER)
     name = f"{ASIDE}{secrets.token_hex(8)}"
     try:
@@ -84,7 +84,7 @@ def _fill_aside(source: int, target: int, staging: Path, *, reserve: bool) -> No
         aside = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
         try:
             copy_tree(source, aside)
-            _move_in(aside, target, reserve=reserve)
+            _move_in(aside, target)
         finally:
             os.close(aside)
     finally:
@@ -92,7 +92,7 @@ def _fill_aside(source: int, target: int, staging: Path, *, reserve: bool) -> No
         os.close(parent)
 
 
-def _move_in(aside: int, target: int, *, reserve: bool) -> None:
+def _move_in(aside: int, target: int) -> None:
     entries = os.listdir(aside)
     for entry in entries:
         try:
@@ -100,7 +100,7 @@ def _move_in(aside: int, target: int, *, reserve: bool) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:  # another file system is mounted there, or the volume has a project
                 raise
-            copy_tree(aside, target, reserve=reserve)
+            copy_tree(aside, target)
             return
     copy_attributes(aside, target)
 

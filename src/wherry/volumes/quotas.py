@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from wherry.errors import InvalidArgument, SystemFailure
-from wherry.kernel import quota
+from wherry.kernel import caps, quota
 
 FIRST = 0x57000000
 LARGEST = (1 << 62) - 1
@@ -31,6 +33,17 @@ def parse_size(text: str) -> int:
     number = text.strip().lower().removesuffix("b").removesuffix("i").strip()
     unit = number[-1] if number[-1] in _UNITS else ""
     return int(min(float(number.removesuffix(unit)) * 1024 ** _UNITS[unit], LARGEST + 1))
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold the calling thread to limits too: ext4 spares who has CAP_SYS_RESOURCE, xfs nobody. Raises OSError."""
+    effective, permitted, inheritable = caps.get()
+    caps.set_sets(effective & ~caps.mask(["CAP_SYS_RESOURCE"]), permitted, inheritable)
+    try:
+        yield
+    finally:
+        caps.set_sets(effective, permitted, inheritable)
 
 
 def limit(name: str, root: Path, folder: Path, size: int) -> None:
