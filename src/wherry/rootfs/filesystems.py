@@ -46,6 +46,16 @@ def copied(namespace: str, place: str, subpath: str) -> int:
     return aside(job)
 
 
+def opened(namespace: str, place: str) -> int:
+    """Return a descriptor of the directory that is mounted at a place of a mount namespace. Raises OSError."""
+
+    def job() -> int:
+        _enter(namespace)
+        return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    return aside(job)
+
+
 def namespace_with(process: int, place: str) -> str:
     """Return which mount namespace that a process lives in or holds has a volume mounted at its place, "" for none."""
     for each in (f"/proc/{process}/ns/mnt", *held(process)):

@@ -24,10 +24,8 @@ from wherry.archive.tar import TarError
 from wherry.containers.catalog import Container
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound, SystemFailure
 from wherry.failpoints import reach
-from wherry.kernel import const
-from wherry.kernel.aside import aside
 from wherry.kernel.fsio.copy import copy_tree
-from wherry.kernel.namespaces import setns, unshare
+from wherry.rootfs import filesystems
 from wherry.services.chunks import Chunks
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
@@ -220,11 +218,7 @@ class Backups:
                 f"volume {volume.name} is a file system that is there only while a container has it: "
                 "start one, or back it up where it comes from"
             )
-        there = os.open(holder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return aside(lambda: _open_there(there, place))
-        finally:
-            os.close(there)
+        return filesystems.opened(holder, place)
 
     # Freezing
 
@@ -265,13 +259,6 @@ class Backups:
         for container in self.lifecycle.catalog:
             if container.record.state.alive and self._mark(container).exists():
                 self._thaw(container)
-
-
-def _open_there(namespace: int, place: str) -> int:
-    """Open a directory of another mount namespace; the calling thread stays in there."""
-    unshare(const.CLONE_FS)
-    setns(namespace, const.CLONE_NEWNS)
-    return os.open(place, _ANY_FOLDER)
 
 
 def _received(body: BinaryIO, scratch: Path) -> Spool:

@@ -49,7 +49,7 @@ from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
 from wherry.services.provision import volume_names
 from wherry.supervision import remains
-from wherry.volumes.records import LOCAL, Volume
+from wherry.volumes.records import Volume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,7 +156,7 @@ class Mounting:
 
     async def _hold(self, container: Container, mount: MountRecord) -> None:
         """Have the supervisor keep a volume mounted that is a file system of its own."""
-        if self._is_file_system(mount):
+        if self.lifecycle.provision.is_file_system(mount):
             namespace = await self._inside(container, self._mounted, mount)
             try:
                 if namespace >= 0 and container.task is not None:
@@ -168,15 +168,12 @@ class Mounting:
     async def _release(self, container: Container, gone: Sequence[MountRecord], kept: Record) -> None:
         """Have the supervisor let go of file systems that the container does not have any more."""
         names = volume_names(kept)
-        keys = [_key(each) for each in gone if each.name not in names and self._is_file_system(each)]
+        keys = [_key(each) for each in gone if each.name not in names and self.lifecycle.provision.is_file_system(each)]
         if keys and container.task is not None:
             try:
                 await container.task.release(keys)
             except EngineError as error:
                 log.warning("a volume stays mounted", extra={"container": container.id, "error": error.message})
-
-    def _is_file_system(self, mount: MountRecord) -> bool:
-        return mount.type == "volume" and self.lifecycle.provision.behind(mount).mounted
 
     async def _undo(
         self,
@@ -192,8 +189,7 @@ class Mounting:
         """
         provision = self.lifecycle.provision
         await self._release(container, added, before)
-        if any(each.source for each in added if each.type == "volume" and each.driver != LOCAL):
-            await provision.plugin_mounts.part_later(before, added)
+        await provision.plugin_mounts.part_later(before, [each for each in added if each.source])  # mounted by then
         names = await at_their_pace(provision.removable, [each.name for each in new])
         with provision.volumes.forgetting([*names, *(each.name for each in fresh if each not in new)]):
             now, held = container.record, before.host_config
@@ -270,7 +266,7 @@ class Mounting:
         try:
             if mount.type == "tmpfs":
                 tree = make_filesystem("tmpfs", "tmpfs", options.data, options.attributes)
-            elif self._is_file_system(mount):
+            elif self.lifecycle.provision.is_file_system(mount):
                 namespace = provision.held_by(container.record, mount.name)
                 if not namespace:
                     raise Conflict(f"container {container.id} ended just now; try again")
@@ -308,7 +304,7 @@ class Mounting:
         provision = self.lifecycle.provision
         if mount.type == "tmpfs":
             return Known("tmpfs")
-        if self._is_file_system(mount):
+        if self.lifecycle.provision.is_file_system(mount):
             return Known(provision.behind(mount).fstype)
         source = provision.host_path(mount)
         if mount.type == "image":

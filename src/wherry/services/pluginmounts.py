@@ -41,7 +41,7 @@ class PluginMounts:
 
     def of(self, record: Record) -> list[MountRecord]:
         """Return the mounts of a container whose volumes plugins keep."""
-        return [each for each in record.mounts if each.type == "volume" and each.driver != LOCAL]
+        return [each for each in record.mounts if _is_a_plugins(each)]
 
     async def mounted(self, record: Record, undo: AsyncExitStack) -> Record:
         """Have the plugins mount their volumes for a container; return its record with the places of them."""
@@ -62,7 +62,7 @@ class PluginMounts:
         places: dict[str, str] = {}
         try:
             for each in added:
-                if each.type == "volume" and each.driver != LOCAL and each.name not in has | places:
+                if _is_a_plugins(each) and each.name not in has | places:
                     self._mark(record.id)
                     places[each.name] = await at_their_pace(self.remote.mount, each.driver, each.name, record.id)
         except EngineError:
@@ -117,6 +117,10 @@ class PluginMounts:
             self.remote.unmount(driver, name, container)
         except EngineError as error:
             log.warning("a volume stays mounted", extra={"volume": name, "driver": driver, "error": error.message})
+
+
+def _is_a_plugins(mount: MountRecord) -> bool:
+    return mount.type == "volume" and mount.driver != LOCAL
 
 
 def _placed(record: Record, places: Mapping[str, str]) -> Record:

@@ -71,7 +71,6 @@ class Provision:
     _made: set[str] = field(default_factory=set)
     """Volumes that plugins have made for us and that have no record yet."""
 
-
     @asynccontextmanager
     async def holding(self, names: Iterable[str]) -> AsyncIterator[None]:
         """Keep others from making, removing or mounting volumes of these names."""
@@ -227,7 +226,11 @@ class Provision:
 
     def file_systems(self, record: Record) -> list[str]:
         """Return the names of the volumes of a container that are file systems to be mounted."""
-        return [each.name for each in record.mounts if each.type == "volume" and self.behind(each).mounted]
+        return [each.name for each in record.mounts if self.is_file_system(each)]
+
+    def is_file_system(self, mount: MountRecord) -> bool:
+        """Whether a mount is that of a volume which is a file system to be mounted; raises NotFound without it."""
+        return mount.type == "volume" and self.behind(mount).mounted
 
     def volume_mounts(self, record: Record, names: Sequence[str]) -> tuple[VolumeMount, ...]:
         """Return what the supervisor has to mount; call it with the locks of these volumes held. May ask the DNS."""
@@ -290,7 +293,7 @@ class Provision:
 
     def _check_owner(self, record: MountRecord) -> None:
         """Raise InvalidArgument when nobody can say by whose ids a mount with `idmap` would go."""
-        if record.idmap.startswith(OWNER) and record.type == "volume" and self.behind(record).mounted:
+        if record.idmap.startswith(OWNER) and self.is_file_system(record):
             raise InvalidArgument(
                 f"volume {record.name} is mounted for its containers alone, and whose it is cannot be seen before: "
                 "give the mapping, as idmap=uids=1000-0-1;gids=1000-0-1"

@@ -79,9 +79,13 @@ class VolumeService:
         """Return a volume that has no record here, as a plugin tells of it."""
         return None if name in self.provision.volumes else await self.provision.strangers.find(name)
 
+    async def _find(self, name: str) -> Volume:
+        """Return a volume, also one that only its plugin knows. Raises NotFound."""
+        return await self._known_elsewhere(name) or self.provision.volumes.get(name)
+
     async def inspect(self, name: str) -> Json:
         """GET /volumes/NAME."""
-        return await self._shown(await self._known_elsewhere(name) or self.provision.volumes.get(name))
+        return await self._shown(await self._find(name))
 
     async def _shown(self, volume: Volume) -> Json:
         """Return everything about a volume, also what its plugin knows."""
@@ -102,7 +106,7 @@ class VolumeService:
     async def remove(self, name: str, *, force: bool) -> None:
         """DELETE /volumes/NAME; force: one that is not there is no error."""
         try:
-            await self._remove(await self._known_elsewhere(name) or self.provision.volumes.get(name), force=force)
+            await self._remove(await self._find(name), force=force)
         except NotFound:
             if not force:
                 raise
