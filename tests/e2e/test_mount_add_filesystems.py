@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_mount_add import done, wherry
 from tests.engine import Engine
 from tests.volumes import remove_volumes
 from tests.waiting import until
@@ -34,16 +34,6 @@ def disk(tmp_path: Path) -> Path:
     os.truncate(path, 8 * MIB)
     subprocess.run(["mkfs.ext4", "-q", str(path)], check=True, capture_output=True)
     return path
-
-
-def wherry(engine: Engine, *words: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-m", "wherry.cli.main", "-H", engine.host, *words]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=60)
-
-
-def done(engine: Engine, *words: str) -> None:
-    ran = wherry(engine, *words)
-    assert ran.returncode == 0, ran.stderr
 
 
 def sleeper(engine: Engine, name: str, *words: str) -> None:

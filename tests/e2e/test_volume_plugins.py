@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_volume_backup import wherry
 from tests.engine import Engine
 from tests.volumes import content_image
 from tests.waiting import until
@@ -248,11 +249,6 @@ def test_one_that_does_not_say_what_it_has_is_not_asked_again_at_once(running: E
     running.docker("volume", "rm", "one", "two")
 
 
-def wherry(engine: Engine, *words: str, input: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, "-I", "-m", "wherry.cli.main", "-H", engine.host, *words]
-    return subprocess.run(argv, capture_output=True, input=input, timeout=60, check=False)
-
-
 def test_it_is_added_to_a_container_that_runs_and_taken_away(running: Engine, plugin: Plugin) -> None:
     """Mounted once however many places it has, over a restart, and given back at the last one or at the end."""
     identity = running.docker("run", "-d", "--name", "aa", "busybox", "sh", "-c", "trap exit TERM; sleep 1000 & wait")
@@ -306,7 +302,7 @@ def test_it_is_saved_whether_in_use_or_not(running: Engine, plugin: Plugin) -> N
     for number in range(2):
         saved = wherry(running, "volume", "export", "theirs")
         assert saved.returncode == 0, saved.stderr
-        assert wherry(running, "volume", "import", f"again{number}", "-", input=saved.stdout).returncode == 0
+        assert wherry(running, "volume", "import", f"again{number}", "-", data=saved.stdout).returncode == 0
         assert (running.data_root / f"volumes/again{number}/_data/f").read_text() == "kept elsewhere"
         assert len(plugin.users("theirs")) == 1 - number
         running.remove_all()

@@ -23,7 +23,7 @@ import pytest
 
 from tests import mounttable, tars
 from tests.engine import Engine
-from tests.security.attackers import canary_of, exchanging, ways_to
+from tests.security.attackers import exchanging, ways_to
 from tests.security.test_copy import Connection
 from tests.waiting import until
 
@@ -160,12 +160,6 @@ def _ways_out(place: str) -> dict[str, bytes]:
         "4096 bytes": tars.archive([tars.file(f"{'a' * 254}/" * 16 + "a" * 16, b"x")]),
         "4096 bytes up": tars.archive([tars.file("../" * 1300 + below + "/w", b"x")]),
     }
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
-    with canary_of(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.parametrize("way", _ways_out("/"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from tests import mounttable, tars
 from tests.engine import Engine
-from tests.security.attackers import PART, SECRET, canary_of, exchange, exchanging, ways_to
+from tests.security.attackers import PART, SECRET, exchange, exchanging, ways_to
 from tests.security.test_copy import Connection
 from tests.volumes import remove_volumes
 from wherry.kernel import pathsafe
@@ -29,12 +28,6 @@ pytestmark = [pytest.mark.root, pytest.mark.engine]
 ROUNDS = 1000
 TURNS = 1000
 """Exchanges that there are at least during the rounds."""
-
-
-@pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
-    with canary_of(tmp_path) as made:
-        yield made
 
 
 def test_fs01_nothing_of_the_host_comes_out(engine: Engine, tmp_path: Path, canary: Path) -> None:

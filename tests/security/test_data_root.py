@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine import Engine
+from tests.forked import told
 from tests.volumes import content_image, remove_volumes
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
@@ -27,23 +28,15 @@ REMAPPED = 100000
 
 def as_user(uid: int, work: Callable[[], object]) -> object:
     """Return what `work` returns for a user of the host without groups and rights."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            told = work()
-        except BaseException as error:
-            told = f"{type(error).__name__}: {error}"
-        os.write(writer, json.dumps(told).encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        told = json.loads(file.read())
-    os.waitpid(pid, 0)
-    return told
+
+    def job() -> object:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        return work()
+
+    well, value = told(job)
+    return value if well else value.splitlines()[-1]
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import io
 import json
 import os
 import tarfile
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,8 @@ import pytest
 
 from tests import mounttable, tars
 from tests.engine import Engine, busybox_tar
-from tests.security.attackers import SECRET, canary_of, exchanging, ways_to
+from tests.forked import told
+from tests.security.attackers import SECRET, exchanging, ways_to
 from tests.volumes import Requests, remove_volumes
 from wherry.kernel import const, mountapi
 from wherry.kernel.fsio import trees
@@ -42,12 +42,6 @@ MINE = "belongs to the container"
 
 
 @pytest.fixture
-def canary(tmp_path: Path) -> Iterator[Path]:
-    with canary_of(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def shared(tmp_path: Path) -> Path:
     """The volume that is attacked, with a directory to be exchanged in it."""
     (tmp_path / "v/part/sub").mkdir(parents=True)
@@ -63,23 +57,15 @@ def setup_of(root: int = -1) -> Setup:
 
 def in_child(work: Callable[[], dict[str, int]]) -> Counter[str]:
     """Return what `work` returns in a child with a mount namespace of its own, where nothing propagates out."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            unshare(const.CLONE_NEWNS)
-            mountapi.mount("none", "/", "", const.MS_REC | const.MS_PRIVATE, "")
-            told: object = work()
-        except BaseException:
-            told = traceback.format_exc()
-        os.write(writer, json.dumps(told).encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        told = json.loads(file.read())
-    os.waitpid(pid, 0)
-    assert isinstance(told, dict), told
-    return Counter(told)
+
+    def job() -> dict[str, int]:
+        unshare(const.CLONE_NEWNS)
+        mountapi.mount("none", "/", "", const.MS_REC | const.MS_PRIVATE, "")
+        return work()
+
+    well, value = told(job)
+    assert well, value
+    return Counter(value)
 
 
 class Rounds:
@@ -160,6 +146,23 @@ def mounted_under_attack(
     return attack
 
 
+def started(
+    request: Requests, body: object, rounds: int, look: Callable[[int], str], refusals: tuple[int, ...]
+) -> Counter[str]:
+    """Start containers, so many or until two things were seen; return what `look` saw by their pids, and "refused"."""
+    seen = Counter[str]()
+    while seen.total() < rounds or (len(seen) < 2 and seen.total() < 20 * rounds):
+        made = json.loads(request("POST", "/containers/create", body)[1])["Id"]
+        status, text = request("POST", f"/containers/{made}/start")
+        if status == 204:
+            seen[look(json.loads(request("GET", f"/containers/{made}/json")[1])["State"]["Pid"])] += 1
+        else:
+            assert status in refusals, text
+            seen["refused"] += 1
+        assert request("DELETE", f"/containers/{made}?force=1&v=1")[0] == 204
+    return seen
+
+
 # RT-07, RT-08: where a mount goes
 
 CHANGED = {
@@ -198,7 +201,7 @@ def test_rt07_rt08_containers_started_under_a_volume_that_is_exchanged(
 
     Where it is, the container's own table says; that it has its label, attr/current of its own /proc.
     """
-    table, host, seen = mounttable.lines(), sorted(os.listdir("/")), Counter[str]()
+    table, host = mounttable.lines(), sorted(os.listdir("/"))
     links = (*ways_to(canary), "/proc/self")
     mounts = [{"Type": "bind", "Source": str(shared), "Target": "/v"}, {"Type": "tmpfs", "Target": "/v/part/attr"}]
     body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"Mounts": mounts, "NetworkMode": "none"}}
@@ -207,15 +210,7 @@ def test_rt07_rt08_containers_started_under_a_volume_that_is_exchanged(
         contextlib.closing(Requests(engine)) as request,
     ):
         turns = attacker.turns
-        while seen.total() < rounds or (len(seen) < 2 and seen.total() < 20 * rounds):
-            made = json.loads(request("POST", "/containers/create", body)[1])["Id"]
-            status, text = request("POST", f"/containers/{made}/start")
-            if status == 204:
-                seen[_place_of_the_mount(request, made)] += 1
-            else:
-                assert status in (400, 500), text
-                seen["refused"] += 1
-            assert request("DELETE", f"/containers/{made}?force=1&v=1")[0] == 204
+        seen = started(request, body, rounds, _place_of_the_mount, refusals=(400, 500))
         assert attacker.turns - turns > TURNS
     assert seen["in the volume"] > 0, seen
     assert seen["elsewhere"] + seen["refused"] > 0, seen
@@ -223,9 +218,8 @@ def test_rt07_rt08_containers_started_under_a_volume_that_is_exchanged(
     assert sorted(os.listdir("/")) == host
 
 
-def _place_of_the_mount(request: Requests, made: str) -> str:
+def _place_of_the_mount(pid: int) -> str:
     """Say where the tmpfs is in a container; nowhere in its /proc."""
-    pid = json.loads(request("GET", f"/containers/{made}/json")[1])["State"]["Pid"]
     lines = [line.split() for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     (place,) = [words[4] for words in lines if words[4].endswith("/attr")]
     assert not place.startswith("/proc/"), place
@@ -272,22 +266,12 @@ def test_fs09_containers_started_with_a_part_that_is_exchanged(
     (place / "part/mine").touch()
     mount = {"Type": "volume", "Source": "vv", "Target": "/x", "VolumeOptions": {"Subpath": "part", "NoCopy": True}}
     body = {"Image": "busybox", "Cmd": ["sleep", "1000"], "HostConfig": {"Mounts": [mount], "NetworkMode": "none"}}
-    seen = Counter[str]()
     with (
         exchanging(engine, tmp_path, "/v/part", (*ways_to(canary), "/etc"), words=("-v", "vv:/v")) as attacker,
         contextlib.closing(Requests(engine)) as request,
     ):
         turns = attacker.turns
-        while seen.total() < rounds or (len(seen) < 2 and seen.total() < 20 * rounds):
-            made = json.loads(request("POST", "/containers/create", body)[1])["Id"]
-            status, text = request("POST", f"/containers/{made}/start")
-            if status == 204:
-                pid = json.loads(request("GET", f"/containers/{made}/json")[1])["State"]["Pid"]
-                seen[" ".join(os.listdir(f"/proc/{pid}/root/x"))] += 1
-            else:
-                assert status == 500, text
-                seen["refused"] += 1
-            assert request("DELETE", f"/containers/{made}?force=1")[0] == 204
+        seen = started(request, body, rounds, lambda pid: " ".join(os.listdir(f"/proc/{pid}/root/x")), refusals=(500,))
         assert attacker.turns - turns > TURNS
     assert set(seen) == {"mine", "refused"}, seen
     remove_volumes(engine)
