@@ -105,6 +105,7 @@ def test_what_takes_space(engine: Engine) -> None:
     assert set(json.loads(engine.api("GET", "/system/df?type=container")[1])) >= {"Containers"}
     assert json.loads(engine.api("GET", "/system/df?type=container")[1])["Images"] is None
     assert engine.api("GET", "/system/df?type=nothing")[0] == 400
+    assert json.loads(engine.api("GET", "/v1.41/system/df?type=container")[1])["Images"]
     engine.docker("rm", "aa")
     engine.docker("rmi", "second")
 

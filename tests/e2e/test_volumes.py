@@ -88,8 +88,13 @@ def test_what_dockerd_refuses_is_refused_in_its_words(engine: Engine, words, tex
 def test_statuses_are_those_of_dockerd(engine: Engine):
     assert engine.api("POST", "/volumes/create", '{"Name": "vv"}')[0] == 201
     assert engine.api("POST", "/volumes/create", '{"Name": "vv", "Driver": "nod"}')[0] == 404
-    assert engine.api("POST", "/volumes/create", "{}")[0] == 201
+    wanted = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"Binds": ["vv:/x"], "VolumeDriver": "nod"}}
+    status, said = engine.api("POST", "/containers/create", json.dumps(wanted))
+    assert (status, "error looking up volume plugin nod" in said) == (404, True)
+    assert engine.api("POST", "/volumes/create", "{}")[0] == engine.api("POST", "/volumes/create")[0] == 201
+    assert "error reading volume filters: invalid filter" in engine.api("GET", "/volumes?filters=x")[1]
     assert engine.api("POST", "/volumes/create", '{"ClusterVolumeSpec": {}}')[0] == 503
+    assert engine.api("POST", "/v1.41/volumes/create", '{"ClusterVolumeSpec": {}}')[0] == 201
     assert engine.api("PUT", "/volumes/vv?version=1", "{}")[0] == 503
     assert engine.api("DELETE", "/volumes/nosuch")[0] == 404
     assert engine.api("DELETE", "/volumes/nosuch?force=1")[0] == 204
@@ -157,6 +162,8 @@ def test_prune_of_old_clients_takes_all(engine: Engine):
     assert engine.api("POST", "/v1.42/volumes/prune")[1].strip() == '{"VolumesDeleted":[],"SpaceReclaimed":0}'
     assert engine.api("POST", "/v1.41/volumes/prune")[1].strip() == '{"VolumesDeleted":["named"],"SpaceReclaimed":0}'
     assert engine.api("POST", "/volumes/prune?filters=" + engine.quote('{"foo":["a"]}'))[0] == 400
+    both = engine.api("POST", "/volumes/prune?filters=" + engine.quote('{"all":["true","false"]}'))
+    assert (both[0], "only one value is expected" in both[1]) == (400, True)
 
 
 def test_what_a_volume_takes_and_who_has_it(engine: Engine):
@@ -290,11 +297,12 @@ def test_volumes_from_is_transitive_and_its_volumes_go_with_the_last(engine: Eng
         (("--volumes-from", ":ro"), 'invalid name or ID supplied: ""'),
         (("-v", "vv:/x", "-v", "ww:/x"), "Duplicate mount point: /x"),
         (("-v", "vv:/x", "--tmpfs", "/x"), "Duplicate mount point: /x"),
-        (("-v", "vv:/x", "--mount", "type=volume,dst=/x"), "Duplicate mount point: /x"),
+        (("-v", "vv:/x", "--mount", "type=volume,dst=/x/"), "Duplicate mount point: /x/"),
         (("-v", "a/b:/x"), "includes invalid characters for a local volume name"),
         (("-v", "vv:/"), "destination can't be '/'"),
         (("--volume-driver", "nod", "-v", "vv:/x"), 'plugin "nod" not found'),
         (("--mount", "type=bind,src=/nosuch,dst=/x"), "bind source path does not exist: /nosuch"),
+        (("--mount", "type=bind,src=/proc/version/x,dst=/x"), "stat /proc/version/x: not a directory"),
         (("--mount", "type=volume,src=vv,dst=/x,volume-subpath=../x"), "subpath must be a relative path"),
         (("--mount", "type=volume,src=vv,dst=/bin/busybox"), "source /bin/busybox is not directory"),
         (("--tmpfs", "/x:foo"), 'invalid tmpfs option "foo"'),

@@ -102,6 +102,48 @@ class PortBinding(Model, frozen=True):
     host_port: str = ""
 
 
+class BindOptions(Model, frozen=True, omit_defaults=True):
+    """What a ``--mount type=bind`` says beside its places. idmap: ours, see services.owners."""
+
+    propagation: str = ""
+    non_recursive: bool = False
+    create_mountpoint: bool = False
+    read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
+    idmap: str = field(default="", name="IDMap")
+
+
+class DriverConfig(Model, frozen=True, omit_defaults=True):
+    """Which driver is to make a volume, and what with."""
+
+    name: str = ""
+    options: dict[str, str] | None = None
+
+
+class VolumeOptions(Model, frozen=True, omit_defaults=True):
+    """What a ``--mount type=volume`` says beside its places. idmap: ours, see services.owners."""
+
+    no_copy: bool = False
+    labels: dict[str, str] | None = None
+    driver_config: DriverConfig | None = None
+    subpath: str = ""
+    idmap: str = field(default="", name="IDMap")
+
+
+class ImageOptions(Model, frozen=True, omit_defaults=True):
+    """What a ``--mount type=image`` says beside its places."""
+
+    subpath: str = ""
+
+
+class TmpfsOptions(Model, frozen=True, omit_defaults=True):
+    """What a ``--mount type=tmpfs`` says beside its place. mode: of permission bits; options: [["exec"]]."""
+
+    size_bytes: int = 0
+    mode: int = 0
+    options: list[list[str]] | None = None
+
+
 class MountPoint(Model, frozen=True, omit_defaults=True):
     """A ``--mount`` as the client sends it (HostConfig.Mounts)."""
 
@@ -110,10 +152,10 @@ class MountPoint(Model, frozen=True, omit_defaults=True):
     target: str = ""
     read_only: bool = False
     consistency: str = ""
-    bind_options: dict[str, Any] | None = None
-    volume_options: dict[str, Any] | None = None
-    image_options: dict[str, Any] | None = None
-    tmpfs_options: dict[str, Any] | None = None
+    bind_options: BindOptions | None = None
+    volume_options: VolumeOptions | None = None
+    image_options: ImageOptions | None = None
+    tmpfs_options: TmpfsOptions | None = None
 
 
 class WeightDevice(Model, frozen=True):

@@ -9,13 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from msgspec import structs
 
 from wherry.containers.record import MountRecord
 from wherry.errors import InvalidArgument, SystemFailure
-from wherry.models.container import ContainerConfig, HostConfig, MountPoint
+from wherry.models.container import (
+    BindOptions,
+    ContainerConfig,
+    DriverConfig,
+    HostConfig,
+    MountPoint,
+    TmpfsOptions,
+    VolumeOptions,
+)
 from wherry.services import owners
 from wherry.volumes import backing, names
 from wherry.volumes.records import LOCAL, invent_name
@@ -32,6 +39,7 @@ KINDS_OF_MODE = (
 
 OPTIONS_OF = {"bind": "BindOptions", "volume": "VolumeOptions", "tmpfs": "TmpfsOptions", "image": "ImageOptions"}
 TMPFS_WORDS = frozenset({"exec", "noexec"})
+MODES = range(1 << 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +153,6 @@ def make_source(record: MountRecord) -> None:
 
 def parse_mount(mount: MountPoint) -> Wanted:
     """Return what one --mount asks for; raises InvalidArgument or NotFound with dockerd's text."""
-    parse = _PARSERS.get(mount.type)
-    if parse is None:
-        raise InvalidArgument(f'invalid mount config for type "{mount.type}": mount type unknown')
     given = {"bind": mount.bind_options, "volume": mount.volume_options, "tmpfs": mount.tmpfs_options}
     for kind, options in {**given, "image": mount.image_options}.items():
         if kind != mount.type and options is not None:
@@ -155,19 +160,21 @@ def parse_mount(mount: MountPoint) -> Wanted:
     where = f'invalid mount config for type "{mount.type}": '
     if not mount.target:
         raise InvalidArgument(f"{where}field Target must not be empty")
-    return parse(mount, clean_destination(mount.target, where), where)
+    target = clean_destination(mount.target, where)
+    parse = _PARSERS.get(mount.type)
+    if parse is None:
+        raise InvalidArgument(f"{where}mount type unknown")
+    return parse(mount, target, where)
 
 
 def _bind_mount(mount: MountPoint, target: str, where: str) -> Wanted:
-    options = mount.bind_options or {}
+    options = mount.bind_options or BindOptions()
     if not mount.source:
         raise InvalidArgument(f"{where}field Source must not be empty")
     if not mount.source.startswith("/"):
         raise InvalidArgument(f"{where}invalid mount path: '{mount.source}' mount path must be absolute")
-    create = bool(options.get("CreateMountpoint"))
-    if not create and not os.path.exists(mount.source):
-        raise InvalidArgument(f"{where}bind source path does not exist: {mount.source}")
-    propagation = str(options.get("Propagation") or "rprivate")
+    _check_source(mount.source, where, create=options.create_mountpoint)
+    propagation = options.propagation or "rprivate"
     if propagation not in PROPAGATIONS:
         raise InvalidArgument(f"{where}invalid propagation mode: {propagation}")
     record = MountRecord(
@@ -176,15 +183,28 @@ def _bind_mount(mount: MountPoint, target: str, where: str) -> Wanted:
         destination=target,
         rw=not mount.read_only,
         propagation=propagation,
-        options=("bind" if options.get("NonRecursive") else "rbind", propagation, *_access(mount, options)),
-        make_source=create,
-        idmap=owners.of_options(options, where),
+        options=("bind" if options.non_recursive else "rbind", propagation, *_access(mount, options)),
+        make_source=options.create_mountpoint,
+        idmap=owners.of_options(options.idmap),
     )
     return Wanted(record)
 
 
-def _access(mount: MountPoint, options: Mapping[str, Any]) -> tuple[str, ...]:
-    flat, deep = bool(options.get("ReadOnlyNonRecursive")), bool(options.get("ReadOnlyForceRecursive"))
+def _check_source(source: str, where: str, *, create: bool) -> None:
+    """Raise InvalidArgument unless there is something at a path of the host; create: or could be."""
+    try:
+        os.stat(source)
+    except FileNotFoundError:
+        if not create:
+            raise InvalidArgument(f"{where}bind source path does not exist: {source}") from None
+    except OSError as error:
+        raise InvalidArgument(f"{where}stat {source}: {(error.strerror or '').lower()}") from error
+    except ValueError as error:  # a NUL in it
+        raise InvalidArgument(f"{where}stat {source}: invalid argument") from error
+
+
+def _access(mount: MountPoint, options: BindOptions) -> tuple[str, ...]:
+    flat, deep = options.read_only_non_recursive, options.read_only_force_recursive
     if not mount.read_only:
         for asked, name in ((flat, "ReadOnlyNonRecursive"), (deep, "ReadOnlyForceRecursive")):
             if asked:
@@ -196,24 +216,20 @@ def _access(mount: MountPoint, options: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _volume_mount(mount: MountPoint, target: str, where: str) -> Wanted:
-    options = mount.volume_options or {}
-    subpath = str(options.get("Subpath") or "")
-    driver: Mapping[str, Any] = options.get("DriverConfig") or {}
-    copy = not options.get("NoCopy")
-    labels = options.get("Labels") or None
-    given = driver.get("Options") or None
+    options = mount.volume_options or VolumeOptions()
+    driver = options.driver_config or DriverConfig()
+    idmap = owners.of_options(options.idmap)
     if not mount.source:
         if mount.read_only:
             raise InvalidArgument(f"{where}must not set ReadOnly mode when using anonymous volumes")
-        if subpath:
+        if options.subpath:
             raise InvalidArgument(f"{where}must not set Subpath when using anonymous volumes")
-        wanted = anonymous(target, str(driver.get("Name") or ""), mode="z")
-        idmap = owners.of_options(options, where)
-        return Wanted(structs.replace(wanted.record, copy=copy, idmap=idmap), given, labels)
-    _check_subpath(subpath, where)
-    name = str(driver.get("Name") or "")
-    record = _volume(mount.source, target, name, rw=not mount.read_only, copy=copy)
-    return Wanted(structs.replace(record, subpath=subpath, idmap=owners.of_options(options, where)), given, labels)
+        wanted = anonymous(target, driver.name, mode="z")
+        record = structs.replace(wanted.record, copy=not options.no_copy, idmap=idmap)
+        return Wanted(record, driver.options, options.labels)
+    _check_subpath(options.subpath, where)
+    record = _volume(mount.source, target, driver.name, rw=not mount.read_only, copy=not options.no_copy)
+    return Wanted(structs.replace(record, subpath=options.subpath, idmap=idmap), driver.options, options.labels)
 
 
 def _check_subpath(subpath: str, where: str) -> None:
@@ -222,7 +238,7 @@ def _check_subpath(subpath: str, where: str) -> None:
 
 
 def _image_mount(mount: MountPoint, target: str, where: str) -> Wanted:
-    subpath = str((mount.image_options or {}).get("Subpath") or "")
+    subpath = mount.image_options.subpath if mount.image_options else ""
     if not mount.source:
         raise InvalidArgument(f"{where}field Source must not be empty")
     _check_subpath(subpath, where)
@@ -242,19 +258,22 @@ def _image_mount(mount: MountPoint, target: str, where: str) -> Wanted:
 def _tmpfs_mount(mount: MountPoint, target: str, where: str) -> Wanted:
     if mount.source:
         raise InvalidArgument(f"{where}field Source must not be specified")
-    wanted = mount.tmpfs_options or {}
+    wanted = mount.tmpfs_options or TmpfsOptions()
     options = ["noexec", "nosuid", "nodev", "rprivate"]
-    for entry in wanted.get("Options") or ():
-        if not isinstance(entry, list) or not entry or entry[0] not in TMPFS_WORDS or len(entry) > 1:
-            raise InvalidArgument(f"{where}invalid option: {'='.join(map(str, entry or ['']))}")
+    for entry in wanted.options or ():
+        if len(entry) not in (1, 2):
+            raise InvalidArgument(f"{where}invalid option array length")
+        if entry[0] not in TMPFS_WORDS:
+            raise InvalidArgument(f"{where}invalid option: {entry[0]}")
         options.append(entry[0])
-    size = int(wanted.get("SizeBytes") or 0)
-    if size < 0:
+    if wanted.size_bytes < 0:
         raise InvalidArgument(f"{where}SizeBytes must not be negative")
-    if size:
-        options.append(f"size={size}")
-    if mode := wanted.get("Mode"):
-        options.append(f"mode={int(mode):o}")
+    if wanted.size_bytes:
+        options.append(f"size={wanted.size_bytes}")
+    if wanted.mode not in MODES:
+        raise InvalidArgument(f"{where}Mode must be a number of 32 bits")
+    if wanted.mode:
+        options.append(f"mode={wanted.mode:o}")
     if mount.read_only:
         options.append("ro")
     return Wanted(
@@ -287,12 +306,13 @@ def inherit(record: MountRecord, *, writable: bool) -> Wanted:
 
 def resolve(host: HostConfig, config: ContainerConfig, inherited: Iterable[Wanted] = ()) -> tuple[Wanted, ...]:
     """Return all mounts of a container but --tmpfs, parents first; raises InvalidArgument or NotFound."""
-    asked = [
-        *(parse_bind(spec, host.volume_driver) for spec in host.binds or ()),
-        *map(parse_mount, host.mounts or ()),
-    ]
+    short = [parse_bind(spec, host.volume_driver) for spec in host.binds or ()]
+    long = [parse_mount(mount) for mount in host.mounts or ()]
+    asked = [*short, *long]
     tmpfs = [clean_destination(path, "") for path in host.tmpfs or ()]
-    _check_unique([*tmpfs, *(each.record.destination for each in asked)])
+    targets = [mount.target for mount in host.mounts or ()]
+    shown = [*tmpfs, *(each.record.destination for each in short), *targets]
+    _check_unique(zip([*tmpfs, *(each.record.destination for each in asked)], shown, strict=True))
     found = {each.record.destination: each for each in inherited if each.record.destination not in tmpfs}
     found |= {each.record.destination: each for each in asked}
     for path in config.volumes or ():
@@ -306,9 +326,10 @@ def resolve(host: HostConfig, config: ContainerConfig, inherited: Iterable[Wante
     return tuple(sorted(settled, key=lambda each: each.record.destination.count("/")))
 
 
-def _check_unique(destinations: Iterable[str]) -> None:
+def _check_unique(destinations: Iterable[tuple[str, str]]) -> None:
+    """destinations: in normal form, and as the refusal shows them."""
     seen = set()
-    for destination in destinations:
+    for destination, shown in destinations:
         if destination in seen:
-            raise InvalidArgument(f"Duplicate mount point: {destination}")
+            raise InvalidArgument(f"Duplicate mount point: {shown}")
         seen.add(destination)

@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from msgspec import structs
 
@@ -32,11 +31,8 @@ def of_words(words: Sequence[str]) -> str:
     return _checked(found.partition("=")[2] or OWNER) if found else ""
 
 
-def of_options(options: Mapping[str, Any], where: str) -> str:
-    """Return what BindOptions or VolumeOptions say, "" when nothing. Raises InvalidArgument."""
-    text = options.get("IDMap") or ""
-    if not isinstance(text, str):
-        raise InvalidArgument(f"{where}IDMap must be a string")
+def of_options(text: str) -> str:
+    """Return what BindOptions or VolumeOptions say as IDMap, "" when nothing. Raises InvalidArgument."""
     return _checked(text) if text else ""
 
 

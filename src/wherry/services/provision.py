@@ -111,22 +111,28 @@ class Provision:
             record = each.record
             if record.type != "volume" or record.name in self.volumes or record.name in fresh:
                 continue
-            labels = dict(each.labels or {}) | ({ANONYMOUS: ""} if record.anonymous else {})
-            options = dict(each.options) if each.options else None
+            labels = None if each.labels is None else dict(each.labels)
+            if record.anonymous:
+                labels = {**(labels or {}), ANONYMOUS: ""}
+            options = None if each.options is None else dict(each.options)
             driver = names.driver(record.driver)
             fresh[record.name] = Volume(
-                name=record.name, created=time.time_ns(), driver=driver, labels=labels or None, options=options
+                name=record.name, created=time.time_ns(), driver=driver, labels=labels, options=options
             )
         return list(fresh.values())
 
     def located(self, record: MountRecord) -> MountRecord:
-        """Return a mount with place and driver of its volume filled in. Raises Conflict when it has another driver."""
+        """Return a mount with place and driver of its volume filled in.
+
+        Raises Conflict when it has another driver, NotFound when there is none such.
+        """
         if record.type != "volume":
             return record
         driver = names.driver(record.driver)
         if record.name in self.volumes:
             has = self.volumes.get(record.name).driver
             if record.driver and driver != has:
+                self.remote.check_there(driver, record.name)
                 raise other_driver(record.name, has)
             driver = has
         source = str(self.volumes.mountpoint(record.name)) if driver == LOCAL else ""

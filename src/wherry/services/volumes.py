@@ -218,7 +218,10 @@ def _prunable(filters: Filters) -> Callable[[Volume], bool]:
         if name not in PRUNE_FILTERS:
             raise InvalidArgument(f"invalid filter '{name}'")
     everything = False
-    for value in filters.get("all", ()):
+    values = filters.get("all", ())
+    if len(values) > 1:
+        raise InvalidArgument(f"invalid filter 'all=[{' '.join(values)}]': only one value is expected")
+    for value in values:
         meant = booleans.parse(value)
         if meant is None:
             raise InvalidArgument(f"invalid filter 'all': strconv.ParseBool: parsing \"{value}\": invalid syntax")

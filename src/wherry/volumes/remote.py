@@ -21,6 +21,7 @@ from wherry.errors import EngineError, NotFound, SystemFailure
 from wherry.models.base import Model
 from wherry.plugins.api import VOLUME, PluginFailed, PluginSilent
 from wherry.plugins.registry import Nothing, Plugin, Plugins
+from wherry.volumes.records import LOCAL
 
 log = logging.getLogger(__name__)
 LOCAL_SCOPE = "local"
@@ -85,6 +86,11 @@ class RemoteVolumes:
             self._driver(driver)
         except NotFound as error:
             raise NotFound(f"create {volume}: error looking up volume plugin {driver}: {error.message}") from error
+
+    def check_there(self, driver: str, volume: str) -> None:
+        """As `check`, but asks nobody: whether a driver could be found."""
+        if driver != LOCAL and not self._plugins.exists(driver):
+            self.check(driver, volume)
 
     def there(self) -> list[str]:
         """Return the names of plugins that may be drivers: those that can be found. Asks nobody."""

@@ -70,7 +70,7 @@ def test_durations():
 
 def test_filters_in_both_forms():
     assert filters('{"name":["a","b"]}') == {"name": ["a", "b"]}
-    assert filters('{"name":{"a":true,"b":false}}') == {"name": ["a"]}
+    assert filters('{"name":{"a":true,"b":false}}') == {"name": ["a", "b"]}
     assert filters("") == {}
     for text in (
         "foo",

@@ -3,8 +3,20 @@
 import pytest
 
 from wherry.errors import InvalidArgument, SystemFailure
-from wherry.models.container import ContainerConfig, HostConfig, MountPoint
+from wherry.models.container import (
+    BindOptions,
+    ContainerConfig,
+    DriverConfig,
+    HostConfig,
+    ImageOptions,
+    MountPoint,
+    TmpfsOptions,
+    VolumeOptions,
+)
 from wherry.services import binds
+
+MADE = BindOptions(create_mountpoint=True)
+FORCED = BindOptions(read_only_force_recursive=True)
 
 
 def resolve(host=None, config=None, inherited=()):
@@ -89,7 +101,7 @@ def test_mount_refuses_a_missing_source(tmp_path):
     with pytest.raises(InvalidArgument, match=f"bind source path does not exist: {missing}"):
         binds.parse_mount(MountPoint(type="bind", source=missing, target="/x"))
     asked = binds.parse_mount(
-        MountPoint(type="bind", source=missing, target="/x", bind_options={"CreateMountpoint": True})
+        MountPoint(type="bind", source=missing, target="/x", bind_options=BindOptions(create_mountpoint=True))
     )
     binds.make_source(asked.record)
     assert (tmp_path / "missing").is_dir()
@@ -124,14 +136,15 @@ def test_v_makes_a_missing_source(tmp_path):
     ("options", "read_only", "expected"),
     [
         ({}, True, ("rbind", "rprivate", "rro")),
-        ({"NonRecursive": True}, False, ("bind", "rprivate")),
-        ({"ReadOnlyNonRecursive": True}, True, ("rbind", "rprivate", "ro")),
-        ({"ReadOnlyForceRecursive": True}, True, ("rbind", "rprivate", "rro")),
-        ({"Propagation": "rslave"}, False, ("rbind", "rslave")),
+        ({"non_recursive": True}, False, ("bind", "rprivate")),
+        ({"read_only_non_recursive": True}, True, ("rbind", "rprivate", "ro")),
+        ({"read_only_force_recursive": True}, True, ("rbind", "rprivate", "rro")),
+        ({"propagation": "rslave"}, False, ("rbind", "rslave")),
     ],
 )
 def test_options_of_a_bind_become_options_of_the_mount(options, read_only, expected):
-    asked = MountPoint(type="bind", source="/tmp", target="/x", read_only=read_only, bind_options=options)
+    said = BindOptions(**options)
+    asked = MountPoint(type="bind", source="/tmp", target="/x", read_only=read_only, bind_options=said)
     assert binds.parse_mount(asked).record.options == expected
 
 
@@ -147,32 +160,50 @@ def test_options_of_a_bind_become_options_of_the_mount(options, read_only, expec
             "must not set ReadOnly mode when using anonymous",
         ),
         (
-            {"type": "volume", "target": "/x", "volume_options": {"Subpath": "r"}},
+            {"type": "volume", "target": "/x", "volume_options": VolumeOptions(subpath="r")},
             "must not set Subpath when using",
         ),
-        ({"type": "volume", "target": "/x", "source": "vv", "volume_options": {"Subpath": "/r"}}, "a relative path"),
-        ({"type": "volume", "target": "/x", "source": "vv", "volume_options": {"Subpath": "a/../../r"}}, "a relative"),
+        (
+            {"type": "volume", "target": "/x", "source": "vv", "volume_options": VolumeOptions(subpath="/r")},
+            "a relative path",
+        ),
+        (
+            {"type": "volume", "target": "/x", "source": "vv", "volume_options": VolumeOptions(subpath="a/../../r")},
+            "a relative",
+        ),
         ({"type": "volume", "target": "/x", "source": "/abs"}, "includes invalid characters for a local volume name"),
         (
-            {"type": "volume", "target": "/x", "bind_options": {}},
+            {"type": "volume", "target": "/x", "bind_options": BindOptions()},
             "BindOptions must not be specified on mount type",
         ),
         ({"type": "bind", "target": "/x"}, "field Source must not be empty"),
         ({"type": "bind", "target": "/x", "source": "rel"}, "invalid mount path: 'rel' mount path must be absolute"),
         (
-            {"type": "bind", "target": "/x", "source": "/tmp", "volume_options": {}},
+            {"type": "bind", "target": "/x", "source": "/tmp", "volume_options": VolumeOptions()},
             "VolumeOptions must not be",
         ),
-        ({"type": "bind", "target": "/x", "source": "/tmp", "bind_options": {"Propagation": "zz"}}, "propagation mode"),
         (
-            {"type": "bind", "target": "/x", "source": "/tmp", "bind_options": {"ReadOnlyForceRecursive": True}},
+            {"type": "bind", "target": "/x", "source": "/tmp", "bind_options": BindOptions(propagation="zz")},
+            "invalid propagation mode: zz",
+        ),
+        ({"type": "bind", "target": "/x", "source": "/dev/null/x"}, "stat /dev/null/x: not a directory"),
+        (
+            {"type": "bind", "target": "/x", "source": "/dev/null/x", "bind_options": MADE},
+            "stat /dev/null/x: not a directory",
+        ),
+        ({"type": "bind", "target": "/x", "source": "/tmp/a\0b"}, "invalid argument"),
+        (
+            {"type": "bind", "target": "/x", "source": "/tmp", "bind_options": FORCED},
             "mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive",
         ),
         ({"type": "tmpfs", "target": "/x", "source": "foo"}, "field Source must not be specified"),
-        ({"type": "tmpfs", "target": "/x", "tmpfs_options": {"SizeBytes": -1}}, "must not be negative"),
-        ({"type": "tmpfs", "target": "/x", "tmpfs_options": {"Options": [["uid", "3"]]}}, "invalid option: uid"),
+        ({"type": "tmpfs", "target": "/x", "tmpfs_options": TmpfsOptions(size_bytes=-1)}, "must not be negative"),
+        ({"type": "tmpfs", "target": "/x", "tmpfs_options": TmpfsOptions(mode=-1)}, "a number of 32 bits"),
+        ({"type": "tmpfs", "target": "/x", "tmpfs_options": TmpfsOptions(options=[["uid", "3"]])}, "option: uid"),
+        ({"type": "tmpfs", "target": "/x", "tmpfs_options": TmpfsOptions(options=[[]])}, "invalid option array length"),
         ({"type": "zzz", "target": "/x"}, 'invalid mount config for type "zzz": mount type unknown'),
         ({"target": "/x"}, "mount type unknown"),
+        ({"type": "zzz"}, 'invalid mount config for type "zzz": field Target must not be empty'),
     ],
 )
 def test_bad_mounts_are_refused(fields, text):
@@ -186,23 +217,19 @@ def test_image_mounts_are_read_only_and_stay_in_the_image():
     assert (record.type, record.image, record.rw, record.options[-1]) == ("image", "busybox", False, "rro")
     with pytest.raises(InvalidArgument, match="subpath must be a relative path"):
         binds.parse_mount(
-            MountPoint(type="image", source="busybox", target="/x", image_options={"Subpath": "a/../../b"})
+            MountPoint(type="image", source="busybox", target="/x", image_options=ImageOptions(subpath="a/../../b"))
         )
 
 
 def test_a_tmpfs_mount_carries_its_size_mode_and_exec():
-    options = {"SizeBytes": 4096, "Mode": 0o1777, "Options": [["exec"]]}
+    options = TmpfsOptions(size_bytes=4096, mode=0o1777, options=[["exec"]])
     record = binds.parse_mount(MountPoint(type="tmpfs", target="/t", tmpfs_options=options)).record
     assert record.options == ("noexec", "nosuid", "nodev", "rprivate", "exec", "size=4096", "mode=1777")
 
 
 def test_a_volume_mount_carries_what_the_volume_shall_be():
-    options = {
-        "NoCopy": True,
-        "Labels": {"a": "b"},
-        "Subpath": "q/r",
-        "DriverConfig": {"Name": "local", "Options": {"type": "tmpfs", "device": "tmpfs"}},
-    }
+    driver = DriverConfig(name="local", options={"type": "tmpfs", "device": "tmpfs"})
+    options = VolumeOptions(no_copy=True, labels={"a": "b"}, subpath="q/r", driver_config=driver)
     asked = MountPoint(type="volume", source="vv", target="/x", read_only=True, volume_options=options)
     wanted = binds.parse_mount(asked)
     assert (wanted.record.copy, wanted.record.subpath, wanted.record.rw) == (False, "q/r", False)
@@ -217,7 +244,7 @@ def test_a_volume_mount_carries_what_the_volume_shall_be():
         HostConfig(binds=["vv:/a", "ww:/a/"]),
         HostConfig(binds=["vv:/a"], tmpfs={"/a": ""}),
         HostConfig(binds=["vv:/a"], mounts=[MountPoint(type="volume", target="/a")]),
-        HostConfig(mounts=[MountPoint(type="tmpfs", target="/a"), MountPoint(type="volume", target="/a")]),
+        HostConfig(mounts=[MountPoint(type="tmpfs", target="/a"), MountPoint(type="volume", target="/a/")]),
     ],
 )
 def test_two_mounts_on_one_place_are_refused(host):

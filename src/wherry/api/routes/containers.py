@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wherry.api import streams, websocket
+from msgspec import structs
+
+from wherry.api import mounts, streams, websocket
 from wherry.api.answers import NO_CONTENT, OK, Answer, Hijacked, Stream, json_reply
 from wherry.api.backends import Backends, ContainersBackend
 from wherry.api.head import MULTIPLEXED, RAW_STREAM
@@ -79,10 +81,11 @@ class Containers:
         if body is None and not request.body.received:
             raise InvalidArgument("invalid JSON: got EOF while reading request body")
         wanted = parse_create(body)
-        if request.version < (1, 48) and any(each.type == "image" for each in wanted.host_config.mounts or ()):
-            raise InvalidArgument('Mount type "Image" needs API v1.48 or newer')
+        host = mounts.adapted(wanted.host_config, request.version)
         name, platform = request.query.text("name"), request.query.text("platform")
-        return json_reply(await self._backend.create(wanted, name=name, platform=platform), 201)
+        made = await self._backend.create(structs.replace(wanted, host_config=host), name=name, platform=platform)
+        warnings = [*made["Warnings"], *mounts.warnings(host, request.version)]
+        return json_reply(made | {"Warnings": warnings}, 201)
 
     async def listing(self, request: Request) -> Answer:
         """List containers."""

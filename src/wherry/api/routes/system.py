@@ -21,6 +21,9 @@ PING = {
 }
 """Builder-Version 1: the classic POST /build, not BuildKit."""
 KINDS = ("container", "image", "volume", "build-cache")
+KINDS_ASKED = (1, 42)
+"""Until then type= was unknown, and everything was told."""
+
 PONG = Reply(200, b"OK", PING)
 QUIET_PONG = Reply(200, b"", PING)
 
@@ -56,7 +59,7 @@ class System:
 
     async def disk_usage(self, request: Request) -> Answer:
         """Say what takes how much room; with type=, only that."""
-        asked = request.query.all("type")
+        asked = request.query.all("type") if request.version >= KINDS_ASKED else []
         for kind in asked:
             if kind not in KINDS:
                 raise InvalidArgument(f"unknown object type: {kind}")

@@ -10,11 +10,16 @@ from wherry.api.request import Request
 from wherry.api.router import Route
 from wherry.api.routes.unsupported import NO_SWARM
 from wherry.api.routes.xray import PREFIX
-from wherry.errors import Unavailable
+from wherry.api.wire.decode import convert
+from wherry.errors import InvalidArgument, Unavailable
 from wherry.models.volume import CreateVolume
 
 ANONYMOUS_ONLY = (1, 42)
 """From this version on prune takes volumes that nobody named only, unless all=true."""
+
+
+CLUSTER = (1, 42)
+"""From this version on there are volumes of clusters; before it what is said of one is an unknown field."""
 
 
 class Volumes:
@@ -24,15 +29,19 @@ class Volumes:
         self._backend = backend
 
     async def create(self, request: Request) -> Answer:
-        """Make a volume, or find the one of that name."""
-        asked = await request.model(CreateVolume)
-        if asked.cluster_volume_spec is not None:
+        """Make a volume, or find the one of that name; without a body one that has no name."""
+        asked = convert(await request.json(), CreateVolume)
+        if asked.cluster_volume_spec is not None and request.version >= CLUSTER:
             raise Unavailable(NO_SWARM)
         return json_reply(await self._backend.create(asked), 201)
 
     async def listing(self, request: Request) -> Answer:
         """List volumes."""
-        return json_reply(await self._backend.listing(request.query.filters()))
+        try:
+            filters = request.query.filters()
+        except InvalidArgument as error:
+            raise InvalidArgument(f"error reading volume filters: {error.message}") from error
+        return json_reply(await self._backend.listing(filters))
 
     async def inspect(self, request: Request) -> Answer:
         """Say everything about a volume."""

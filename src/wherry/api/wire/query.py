@@ -109,7 +109,10 @@ def _date(date: re.Match[str], text: str) -> int:
 
 
 def filters(text: str) -> dict[str, list[str]]:
-    """Return {"name": ["a"]} or {"name": {"a": true}} as name to values; raises InvalidArgument."""
+    """Return {"name": ["a"]} or {"name": {"a": true}} as name to values; raises InvalidArgument.
+
+    What a value is mapped to counts for nothing, as in dockerd: a filter that is left out would let all things through.
+    """
     if not text:
         return {}
     try:
@@ -123,7 +126,7 @@ def filters(text: str) -> dict[str, list[str]]:
 
 def _values(values: object) -> list[str]:
     if isinstance(values, Mapping) and all(isinstance(each, bool) for each in values.values()):
-        return [value for value, wanted in values.items() if wanted]
+        return list(values)
     if isinstance(values, list) and all(isinstance(each, str) for each in values):
         return values
     raise InvalidArgument("invalid filter")
