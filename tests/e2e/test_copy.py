@@ -120,7 +120,7 @@ def test_read_only(engine: Engine, tmp_path: Path) -> None:
 
 def test_a_file_system_in_memory(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
-    engine.docker("run", "-d", "--name", "aa", "--tmpfs", "/t", "busybox", "sleep", "1000")
+    engine.docker("run", "-d", "--name", "aa", "--tmpfs", "/t:size=8m,mode=1777", "busybox", "sleep", "1000")
     assert inside(engine, "aa", "stat", "-c", "%a", "/t") == "1777"
     assert cp(engine, str(tmp_path / "f"), "aa:/t/f") == ""
     assert inside(engine, "aa", "cat", "/t/f") == "x"

@@ -83,5 +83,5 @@ class LayerUnpacker(Unpacker):
         if hidden in (b"", b".", b".."):
             raise TarError(f"a whiteout without a name: {os.fsdecode(name)}")
         fd = self._open_folder(folder)
-        self._reserve.spend(0)
+        self._spend(0)
         self._whiteouts.hide(fd, folder + b"/" + hidden if folder else hidden)

@@ -38,10 +38,13 @@ class Unpacker:
     """Unpacks a tar below the directory `root`; `size` is then that of its files.
 
     owner: whose everything becomes, instead of what the tar says. replace: whether a file may take the place of a
-    directory and the other way round; KindMismatch when it would and may not.
+    directory and the other way round; KindMismatch when it would and may not. reserve: whether it stops before the disk
+    is full.
     """
 
-    def __init__(self, root: int, *, owner: tuple[int, int] | None = None, replace: bool = True) -> None:
+    def __init__(
+        self, root: int, *, owner: tuple[int, int] | None = None, replace: bool = True, reserve: bool = True
+    ) -> None:
         self.size = 0
         self.inodes = 0
         self._root = root
@@ -52,7 +55,7 @@ class Unpacker:
         """Open directories of group 0, in which a file of root's is root:root without being told."""
         self._late: dict[bytes, tuple[Entry, tuple[int, int]]] = {}
         """Directories that are finished at the end, with their device and inode: somebody may put another one there."""
-        self._reserve = Reserve(root)
+        self._reserve = Reserve(root) if reserve else None
         self._open_mode = ~_umask()
 
     def run(self, source: Source) -> None:
@@ -71,6 +74,10 @@ class Unpacker:
         finally:
             for path in list(self._folders):
                 self._forget(path)
+
+    def _spend(self, size: int) -> None:
+        if self._reserve is not None:
+            self._reserve.spend(size)
 
     def _unpack(self, entry: Entry, reader: TarReader) -> None:
         path = clean_name(entry.name)
@@ -96,7 +103,7 @@ class Unpacker:
     def _make(self, entry: Entry, reader: TarReader, path: bytes) -> None:
         folder, _, name = path.rpartition(b"/")
         parent = self._folders.get(folder) or self._open_folder(folder)
-        self._reserve.spend(0)
+        self._spend(0)
         self.inodes += entry.type != tar.HARD_LINK
         if entry.type == tar.REGULAR:
             self._make_file(entry, reader, parent, name, path)
@@ -117,7 +124,7 @@ class Unpacker:
                 self._write_sparse(fd, entry, reader)
             else:
                 for chunk in reader.chunks():
-                    self._reserve.spend(len(chunk))
+                    self._spend(len(chunk))
                     _write(fd, chunk)
             if entry.uid or entry.gid or parent not in self._ours:
                 os.fchown(fd, entry.uid, entry.gid)
@@ -134,7 +141,7 @@ class Unpacker:
         pieces = iter(entry.sparse or ())
         offset = left = 0
         for chunk in reader.chunks():
-            self._reserve.spend(len(chunk))
+            self._spend(len(chunk))
             while chunk:
                 while not left:
                     offset, left = next(pieces)

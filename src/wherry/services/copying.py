@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from wherry.archive.compression import CompressionError, decompressed
@@ -74,7 +75,8 @@ class Copying:
         """Unpack a tar, compressed or not, in a directory of the container."""
         async with self._view(container) as tree:
             # A descriptor of its own: when the engine stops, the view is closed while this still waits for the client
-            await _work(_put, os.dup(tree.root), container.record.config.user, query, body, f"in container {ref}")
+            root, user, ours = os.dup(tree.root), container.record.config.user, self.lifecycle.settings.data_root
+            await _work(_put, root, user, query, body, f"in container {ref}", ours)
         self.lifecycle.publish(container, "extract-to-dir")
 
     async def export(self, container: Container) -> Chunks[bytes]:
@@ -182,8 +184,8 @@ def _exported(root: int) -> Generator[bytes, None, None]:
     yield from packer.end()
 
 
-def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str) -> None:
-    """Unpack; closes `root`."""
+def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str, ours: Path) -> None:
+    """Unpack; closes `root`. ours: a folder of the engine's, whose disk must not become full."""
     folder = -1
     try:
         path = paths.clean(query.path)
@@ -199,7 +201,8 @@ def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str) 
             identity = Accounts(root).identify(user)
             owner = identity.uid, identity.gid
         try:
-            Unpacker(folder, owner=owner, replace=not query.keep_kind).run(decompressed(body)[0])
+            reserve = os.fstat(folder).st_dev in (os.fstat(root).st_dev, os.stat(ours).st_dev)
+            Unpacker(folder, owner=owner, replace=not query.keep_kind, reserve=reserve).run(decompressed(body)[0])
         except KindMismatch as error:
             raise InvalidArgument(f'{error} "{path}"') from error
     finally:

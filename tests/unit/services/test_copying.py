@@ -1,0 +1,30 @@
+"""What is kept free when something is copied into a container."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import tars
+from wherry.models.queries import ExtractQuery
+from wherry.services.copying import _put
+
+
+@pytest.mark.parametrize("other", [False, True], ids=["in-the-root", "in-a-volume"])
+def test_the_disk_of_the_engine_is_not_filled(tmp_path: Path, other: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As well by a copy into what has the device of the engine's folder and not the root's."""
+    monkeypatch.setattr("wherry.kernel.fsio.space.RESERVE", 1 << 60)
+    (tmp_path / "t").mkdir()
+    root = os.open("/" if other else tmp_path, os.O_RDONLY)
+    if other:
+        real = os.fstat
+        fake = os.stat_result((0o040755, 2, 1 << 40, *[0] * 7))
+        monkeypatch.setattr(os, "fstat", lambda fd: fake if fd == root else real(fd))
+    place = str(tmp_path / "t") if other else "/t"
+    body = io.BytesIO(tars.archive([tars.file("f", b"x")]))
+    with pytest.raises(OSError, match="MiB are free"):
+        _put(root, "", ExtractQuery(place), body, "", tmp_path if other else Path("/proc"))
+    assert os.listdir(tmp_path / "t") == []
