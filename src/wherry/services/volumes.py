@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wherry.errors import Conflict, EngineError, InvalidArgument, NotFound
@@ -17,6 +17,7 @@ from wherry.models.queries import Filters
 from wherry.models.times import SECOND, rfc3339
 from wherry.models.volume import CreateVolume
 from wherry.services import renaming
+from wherry.services.joint import Joint
 from wherry.services.pace import at_their_pace
 from wherry.services.provision import Provision, other_driver
 from wherry.volumes import backing, names
@@ -24,6 +25,9 @@ from wherry.volumes.records import ANONYMOUS, LOCAL, Volume, invent_name
 from wherry.volumes.remote import Remote
 
 Json = Any
+Sizes = dict[tuple[str, int], int]
+"""Bytes of volumes, by name and time of creation."""
+
 LIST_FILTERS = frozenset({"dangling", "driver", "label", "name"})
 PRUNE_FILTERS = frozenset({"all", "label", "label!"})
 
@@ -33,6 +37,7 @@ class VolumeService:
     """VolumesBackend."""
 
     provision: Provision
+    _walk: Joint[Sizes] = field(default_factory=Joint)
 
     async def create(self, request: CreateVolume) -> Json:
         """POST /volumes/create; an existing volume of that name is what is asked for."""
@@ -149,14 +154,20 @@ class VolumeService:
 
     async def usage(self) -> list[Json]:
         """Return the volumes of GET /system/df: those whose content is ours to count."""
+        sizes = await self._walk.result(self._sizes, "sizes of volumes")
         found = []
         used = self.provision.in_use()
         for volume in self.provision.volumes:
             if not backing.of(volume.options, volume.driver).plain:
                 continue
-            size = await self._size(volume)
+            size = sizes.get((volume.name, volume.created))
+            if size is None:  # made since the walk began
+                size = await self._size(volume)
             found.append(self._entry(volume) | {"UsageData": {"RefCount": used[volume.name], "Size": size}})
         return found
+
+    async def _sizes(self) -> Sizes:
+        return {(each.name, each.created): await self._size(each) for each in self.provision.volumes}
 
     async def _size(self, volume: Volume) -> int:
         if not backing.of(volume.options, volume.driver).plain:
