@@ -168,6 +168,37 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(engine: Engine, filled: st
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_volume_that_is_removed_before_it_is_opened(engine: Engine) -> None:
+    """The engine knows the volume when it asks for the body, and opens it after."""
+    engine.docker("volume", "create", "gone")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(engine.socket))
+        client.settimeout(20)
+        head = b"Host: w\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        client.sendall(b"POST /wherry/v1/volumes/gone/export HTTP/1.1\r\n" + head)
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        engine.docker("volume", "rm", "gone")
+        client.sendall(b"{}\n")
+        answer = client.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 409 "), answer
+    assert b"volume gone was removed, or renamed, while it was saved" in answer
+
+
+def test_a_volume_that_is_removed_while_its_archive_is_read(engine: Engine) -> None:
+    engine.docker("volume", "create", "gone")
+    (engine.data_root / "volumes" / "gone" / "_data" / "big").write_bytes(bytes(8 << 20))
+    argv = [*MAIN, "-H", engine.host, "volume", "export", "gone"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ran:
+        assert ran.stdout is not None
+        assert ran.stdout.read(1)
+        engine.docker("volume", "rm", "gone")
+        _, said = ran.communicate(timeout=60)
+    assert (ran.returncode, said.decode()) == (
+        1,
+        "Error response from daemon: the archive is not complete: get gone: no such volume\n",
+    )
+
+
 def test_an_engine_that_is_killed_leaves_nobody_frozen(
     own_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

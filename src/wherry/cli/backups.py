@@ -9,15 +9,18 @@ import os
 import sys
 
 from wherry.cli import engine
-from wherry.cli.failures import Failure, UsageError
+from wherry.cli.failures import ApiError, Failure, UsageError
 from wherry.cli.flags import Command, Flag, Parsed
 from wherry.cli.http import quote
 from wherry.cli.tables import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from typing import IO
+
+    from wherry.cli.http import Response
 
 PREFIX = "/wherry/v1/volumes"
 MANIFEST = "wherry-manifest.jsonl"
@@ -107,6 +110,18 @@ def _manifest(path: str) -> IO[bytes]:
     raise Failure(f"{path} is no archive of a volume, or is cut off: it has no {MANIFEST}")
 
 
+def _pieces(host: str, name: str, response: Response) -> Iterator[bytes]:
+    """The archive as it comes. When it breaks off, the engine cannot tell why any more: that is looked up."""
+    try:
+        yield from response.chunks()
+    except ApiError:
+        try:
+            engine.client(host).get(f"/volumes/{quote(name)}")
+        except ApiError as error:
+            raise ApiError(error.http, f"the archive is not complete: {error.message}") from error
+        raise
+
+
 def export(host: str, flags: Parsed) -> int:
     """Write the archive of a volume."""
     from io import BytesIO
@@ -115,11 +130,12 @@ def export(host: str, flags: Parsed) -> int:
     if not output and sys.stdout.isatty():
         raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect", 1)
     base = _manifest(flags["since"]) if flags["since"] else BytesIO()
-    path = f"{PREFIX}/{quote(flags.words[0])}/export"
-    response = engine.client(host).upload(path, {"freeze": flags["freeze"] or None}, base)
+    name = flags.words[0]
+    response = engine.client(host).upload(f"{PREFIX}/{quote(name)}/export", {"freeze": flags["freeze"] or None}, base)
+    pieces = _pieces(host, name, response)
     progress = _Progress("saved", quiet=flags["quiet"])
     if not output:
-        for chunk in response.chunks():
+        for chunk in pieces:
             sys.stdout.buffer.write(chunk)
             progress.add(len(chunk))
         sys.stdout.buffer.flush()
@@ -128,7 +144,7 @@ def export(host: str, flags: Parsed) -> int:
     aside = f"{output}.part"
     try:
         with open(aside, "wb") as file:
-            for chunk in response.chunks():
+            for chunk in pieces:
                 file.write(chunk)
                 progress.add(len(chunk))
             file.flush()

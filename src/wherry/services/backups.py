@@ -57,7 +57,14 @@ class Backups:
     async def save(self, name: str, base: BinaryIO, *, freeze: bool) -> Chunks[bytes]:
         """Return the archive of a volume. base: the manifest of the backup that it adds to, nothing for a whole one."""
         volume = self.lifecycle.provision.volumes.get(name)
-        held = AsyncExitStack()
+        try:
+            return await self._save(volume, base, freeze=freeze)
+        except EngineError as error:
+            self._check_is_there(volume, error)
+            raise
+
+    async def _save(self, volume: Volume, base: BinaryIO, *, freeze: bool) -> Chunks[bytes]:
+        name, held = volume.name, AsyncExitStack()
         try:
             against = await _work(_received, base, self._scratch)
             held.callback(against.close)
@@ -75,20 +82,33 @@ class Backups:
             reader = Reader(PATIENCE)
             made = reader.pieces(made)
             held.callback(spawn(reader.watch(freezing.aclose), f"reader of volume {name}").cancel)
-        return Chunks(made, held)
+        chunks = Chunks(made, held)
+        try:
+            await chunks.begin()
+        except BaseException:
+            await chunks.aclose()
+            raise
+        return chunks
 
     def _checked(self, made: Generator[bytes, None, None], volume: Volume) -> Generator[bytes, None, None]:
         """Pass an archive on, but its last piece only when the volume is still there."""
         last = b""
-        with closing(made):
-            for piece in made:
-                if last:
-                    yield last
-                last = piece
+        try:
+            with closing(made):
+                for piece in made:
+                    if last:
+                        yield last
+                    last = piece
+        except OSError as error:
+            raise SystemFailure(f"cannot save volume {volume.name}: {error}") from error
+        self._check_is_there(volume)
+        yield last
+
+    def _check_is_there(self, volume: Volume, cause: EngineError | None = None) -> None:
+        """Raise Conflict when a volume is another one by now, or none."""
         volumes = self.lifecycle.provision.volumes
         if volume.name not in volumes or volumes.get(volume.name) != volume:
-            raise SystemFailure(f"volume {volume.name} was removed while it was saved")
-        yield last
+            raise Conflict(f"volume {volume.name} was removed, or renamed, while it was saved") from cause
 
     async def restore(self, name: str, body: BinaryIO) -> Json:
         """Restore a backup: a whole one in a new volume, one with a base in the volume that has just that."""
@@ -218,7 +238,10 @@ class Backups:
                 f"volume {volume.name} is a file system that is there only while a container has it: "
                 "start one, or back it up where it comes from"
             )
-        return filesystems.opened(holder, place)
+        try:
+            return filesystems.opened(holder, place)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise Conflict(f"a container with volume {volume.name} ended just now; try again") from error
 
     # Freezing
 

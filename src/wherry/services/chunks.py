@@ -38,6 +38,12 @@ class Chunks(Generic[P]):
         self._advance()
         return chunk
 
+    async def begin(self) -> None:
+        """Make the first chunk, so that its errors can still be told. Raises what the generator raises."""
+        self._advance()
+        assert self._next is not None
+        await asyncio.shield(self._next)
+
     def _advance(self) -> None:
         self._next = at_their_pace(next, self._made, None)
 
