@@ -192,6 +192,14 @@ def test_publish_all_and_a_new_ephemeral_port_at_each_start(ports: Engine):
     assert host_port(ports, "a") != before
 
 
+def test_a_program_that_ends_at_once_has_started(ports: Engine):
+    """Its supervisor may be gone before the engine hands the port's socket over."""
+    for _ in range(8):
+        made = ports.docker("run", "-d", "-p", "127.0.0.1::80", "busybox", "true")
+        until(lambda made=made: ports.docker("inspect", "-f", "{{.State.Status}}", made) == "exited")
+        assert ports.docker("inspect", "-f", "{{.State.ExitCode}}{{.State.Error}}", made) == "0"
+
+
 def test_a_port_that_is_taken(ports: Engine):
     with socket.socket() as other:
         other.bind(("0.0.0.0", 18090))

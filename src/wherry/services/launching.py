@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,8 @@ class Launching:
             netns, streams = sandbox.netns_fd if sandbox else None, [each.fd for each in attaches]
             task = await self.supervision.launch(launch, netns_fd=netns, attach_fds=streams)
             undo.push_async_callback(_abort, task)
-            await task.hold(ports.descriptors(sandbox))
+            with suppress(Conflict):  # a program that has ended by now needs its ports no more
+                await task.hold(ports.descriptors(sandbox))
             reach("start.launched")
             self.networks.started(sandbox)
             undo.pop_all()
