@@ -18,19 +18,21 @@ from wherry.kernel.namespaces import unshare
 from wherry.kernel.process import set_parent_death_signal
 
 Range = tuple[int, int, int]
-"""First id on the disk, first id that is seen, how many."""
+"""First id on the disk, first id that is seen, how many. Of a namespace that somebody lives in: inside, outside."""
+Start = Callable[[int, int], int]
+_OWNED = {"net": const.CLONE_NEWNET}
 
 
-def namespace(uids: Sequence[Range], gids: Sequence[Range], start: Callable[[int], int]) -> int:
-    """Return a descriptor of a user namespace with these mappings.
+def namespace(uids: Sequence[Range], gids: Sequence[Range], start: Start, kind: str = "user") -> int:
+    """Return a descriptor of a user namespace with these mappings, or of one that belongs to it (kind: net).
 
-    start(told): starts a process that runs `live` with this descriptor and returns its pid. Raises OSError: EPERM
+    start(told, flags): starts a process that runs `live` with these and returns its pid. Raises OSError: EPERM
     without CAP_SETUID, EINVAL for ranges that overlap, ENOSPC at a limit of /proc/sys/user.
     """
     heard, told = os.pipe2(os.O_CLOEXEC)
     try:
         try:
-            pid = start(told)
+            pid = start(told, 0 if kind == "user" else _OWNED[kind])
         finally:
             os.close(told)
         try:
@@ -40,7 +42,7 @@ def namespace(uids: Sequence[Range], gids: Sequence[Range], start: Callable[[int
             process = f"/proc/{name}"
             for file, ranges in (("uid_map", uids), ("gid_map", gids)):
                 _write(f"{process}/{file}", "".join(f"{disk} {seen} {count}\n" for disk, seen, count in ranges))
-            return os.open(f"{process}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(f"{process}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -58,30 +60,33 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def live(told: int) -> None:
-    """Make a user namespace, say which process of /proc this is, and wait to be killed, or for the parent's end."""
-    set_parent_death_signal(signal.SIGKILL)
-    unshare(const.CLONE_NEWUSER)
+def live(told: int, flags: int = 0) -> None:
+    """Make a user namespace, say which process of /proc this is, and wait to be killed, or for the parent's end.
+
+    flags: CLONE_NEW* of namespaces that shall belong to it.
+    """
+    unshare(const.CLONE_NEWUSER | flags)
+    set_parent_death_signal(signal.SIGKILL)  # after what changes credentials, which takes it back: prctl(2)
     os.write(told, os.readlink("/proc/self").encode())  # the number that /proc has, whatever namespace we are in
     os.close(told)
     while True:
         signal.pause()
 
 
-def forked(told: int) -> int:
+def forked(told: int, flags: int = 0) -> int:
     """Start `live` in a fork: for a process that has one thread."""
     pid = os.fork()
     if pid == 0:
         try:
-            live(told)
+            live(told, flags)
         finally:
             os._exit(1)
     return pid
 
 
-def spawned(told: int) -> int:
+def spawned(told: int, flags: int = 0) -> int:
     """Start `live` in an interpreter of its own: for a process with threads."""
-    code = "from wherry.kernel.idmap import live; live(1)"
+    code = f"from wherry.kernel.idmap import live; live(1, {flags})"
     argv = [sys.executable, "-I", "-c", code]
     return os.posix_spawn(sys.executable, argv, {}, file_actions=[(os.POSIX_SPAWN_DUP2, told, 1)])
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from wherry.kernel.const import CLONE_NEWNS
+from wherry.kernel.const import CLONE_NEWNS, CLONE_NEWUSER
 from wherry.kernel.libc import bind, c_int, check
+from wherry.kernel.process import set_parent_death_signal
 
 _unshare = bind("unshare", c_int)
 _setns = bind("setns", c_int, c_int)
 _NS_GET_USERNS = 0xB701  # linux/nsfs.h: _IO(0xb7, 1)
+_NS_GET_PARENT = 0xB702
 
 
 def unshare(flags: int) -> None:
@@ -34,9 +39,13 @@ def setns(fd: int, flags: int) -> None:
 
 
 @contextmanager
-def visiting_mounts(there: int) -> Iterator[None]:
-    """Be in the mount namespace of a descriptor for a while. Raises OSError: EINVAL if other threads share its root."""
-    here = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+def visiting_mounts(there: int, procfs: int | None = None) -> Iterator[None]:
+    """Be in the mount namespace of a descriptor for a while. procfs: one that is not at /proc.
+
+    Raises OSError: EINVAL if other threads share its root.
+    """
+    place = "/proc/thread-self/ns/mnt" if procfs is None else "thread-self/ns/mnt"
+    here = os.open(place, os.O_RDONLY | os.O_CLOEXEC, dir_fd=procfs)
     try:
         setns(there, CLONE_NEWNS)
         try:
@@ -47,9 +56,61 @@ def visiting_mounts(there: int) -> Iterator[None]:
         os.close(here)
 
 
+def enter_new(user: int, flags: int) -> None:
+    """Give the calling process, of one thread, new namespaces that belong to a user namespace, without joining that.
+
+    Who has capabilities there need not have any of the caller's, and the caller keeps its own. A namespace belongs to
+    the user namespace of who makes it, so a child joins it, makes them and ends. Raises OSError as `unshare`, `setns`.
+    """
+    heard, told = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _make_for(user, flags, told)
+    try:
+        os.close(told)
+        answer = os.read(heard, 16)
+        if answer != b"0":
+            number = int(answer or errno.EAGAIN)
+            raise OSError(number, f"unshare: {os.strerror(number)}")
+        process = os.pidfd_open(pid)
+        try:
+            setns(process, flags)
+        finally:
+            os.close(process)
+    finally:
+        os.close(heard)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _make_for(user: int, flags: int, told: int) -> NoReturn:
+    """Be the child: tell 0, or errno, and wait to be killed."""
+    try:
+        try:
+            setns(user, CLONE_NEWUSER)
+            unshare(flags)
+        except OSError as error:
+            os.write(told, b"%d" % (error.errno or errno.EPERM))
+        else:
+            set_parent_death_signal(signal.SIGKILL)  # after what changes credentials, which takes it back: prctl(2)
+            os.write(told, b"0")
+            os.close(told)
+            signal.pause()
+    finally:
+        os._exit(1)
+
+
 def owner(fd: int) -> int:
     """Return a descriptor, close-on-exec, of the user namespace that a namespace (fd of its file) belongs to.
 
     NS_GET_USERNS, Linux 4.9. Raises OSError: EPERM when that is none of ours or below ours.
     """
     return fcntl.ioctl(fd, _NS_GET_USERNS)
+
+
+def parent(fd: int) -> int:
+    """Return a descriptor, close-on-exec, of the user or pid namespace in which another one was made.
+
+    NS_GET_PARENT, Linux 4.9. Raises OSError: EPERM when that is none of ours or below ours.
+    """
+    return fcntl.ioctl(fd, _NS_GET_PARENT)

@@ -1,7 +1,7 @@
 """Read a bundle's config.json and refuse what cannot be carried out, before anything is made.
 
 A list of small checks, each of which raises `Refused` with the sentence for the user. What the runtime would have
-to ignore to go on (user namespaces, id-mapped mounts, Intel RDT) is refused as well: a container that is confined
+to ignore to go on (id-mapped mounts, Intel RDT) is refused as well: a container that is confined
 less than its configuration says is worse than none.
 """
 
@@ -13,11 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from wherry.runtime.faults import Refused
+from wherry.runtime.idmaps import Ids
 
 CONFIG = "config.json"
 LIMIT = 16 * 1024 * 1024
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
-NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "uts")
+NAMESPACES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 DEFAULT_PARENT = "/wherry"
 
 _IPC_SYSCTLS = frozenset(
@@ -117,8 +118,6 @@ def _check_namespaces(spec: Spec) -> None:
     seen = set()
     for entry in (spec.get("linux") or {}).get("namespaces") or ():
         kind, path = entry.get("type"), entry.get("path") or ""
-        if kind == "user":
-            raise Refused("user namespaces belong to a later version: remove the namespace of type user")
         if kind not in NAMESPACES:
             raise Refused(f'namespace {{"{kind}" "{path}"}} does not exist')
         if kind in seen:
@@ -130,9 +129,22 @@ def _check_namespaces(spec: Spec) -> None:
         raise Refused("a mount namespace is needed: add one of type mount to linux.namespaces")
 
 
+def _check_ids(spec: Spec) -> None:
+    """A user namespace has its mappings with it, a new one and one that is joined."""
+    linux = spec.get("linux") or {}
+    user = any(entry.get("type") == "user" for entry in linux.get("namespaces") or ())
+    if not user and (linux.get("uidMappings") or linux.get("gidMappings")):
+        raise Refused("linux.uidMappings and linux.gidMappings need a namespace of type user")
+    try:
+        if user:
+            Ids.of_spec(linux).host(0, 0)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise Refused(f"user namespace: {error}") from error
+
+
 def _check_unsupported(spec: Spec) -> None:
     linux = spec.get("linux") or {}
-    for key in ("uidMappings", "gidMappings", "intelRdt", "netDevices"):
+    for key in ("intelRdt", "netDevices"):
         if linux.get(key):
             raise Refused(f"linux.{key} belongs to a later version")
     for key in ("solaris", "windows", "vm", "zos", "freebsd"):
@@ -219,6 +231,7 @@ CHECKS: tuple[Callable[[Spec], None], ...] = (
     _check_root,
     _check_namespaces,
     _check_mounts,
+    _check_ids,
     _check_unsupported,
     _check_names,
     _check_sysctls,

@@ -1,30 +1,34 @@
-"""Mounts that show other owners than the disk has: the words for it, and the step of a container's start.
+"""Mounts that show other owners than the disk has, and the words for it.
 
     uids=1000-0-1;gids=1000-0-1          what belongs to 1000 on the disk is seen as root's, and the reverse
     uids=1000-0-1#5000-1-100;gids=...    several ranges: DISK-SEEN-COUNT
     owner=0:33                           whose what is mounted is, is seen as 0, its group as 33
 
 Both lists are needed. Ids outside of them are seen as 65534 (nobody), and who has such an id can make no file.
+
+The ids of a container in a user namespace of its own are written alike: DISK is what its processes see, and what its
+layers and volumes have on the disk; SEEN is what the host sees.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any
 
 from wherry.kernel import idmap
-from wherry.kernel.idmap import Range, forked
-from wherry.runtime.setup import Operation, Setup, SetupError, reason
+from wherry.kernel.idmap import Range, Start
 
 OWNER = "owner="
 _MOST = 340
 """Lines that uid_map takes (4.15), user_namespaces(7)."""
 _IDS = 1 << 32
 _DIGITS = 10
+_NOBODY = 65534
+"""What the kernel shows in place of an id that is not there: /proc/sys/fs/overflowuid."""
 
 
 def parse(text: str) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
@@ -59,12 +63,121 @@ def _check_apart(ranges: tuple[Range, ...]) -> None:
             raise ValueError("invalid idmap: ranges overlap")
 
 
-def map_owners(tree: int, source: str, text: str, start: Callable[[int], int]) -> None:
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Which ids of the host those of a container are: ranges of (container's, host's, how many)."""
+
+    uids: tuple[Range, ...]
+    gids: tuple[Range, ...]
+
+    @classmethod
+    def of_words(cls, text: str) -> Ids | None:
+        """Return what `words` were, None for "". Raises ValueError."""
+        return cls(*parse(text)) if text else None
+
+    @classmethod
+    def of_spec(cls, linux: dict[str, Any]) -> Ids:
+        """Return what uidMappings and gidMappings of an OCI spec say. Raises ValueError without them."""
+        found = [
+            tuple((int(each["containerID"]), int(each["hostID"]), int(each["size"])) for each in linux.get(key) or ())
+            for key in ("uidMappings", "gidMappings")
+        ]
+        if not all(found):
+            raise ValueError("a user namespace needs linux.uidMappings and linux.gidMappings")
+        return cls(*found)
+
+    def to_spec(self) -> dict[str, list[dict[str, int]]]:
+        """Return uidMappings and gidMappings of an OCI spec."""
+        return {
+            key: [{"containerID": own, "hostID": host, "size": count} for own, host, count in ranges]
+            for key, ranges in (("uidMappings", self.uids), ("gidMappings", self.gids))
+        }
+
+    def uid(self, own: int) -> int:
+        """Return the host's number of a user. Raises OSError EINVAL when it has none."""
+        return _host_id(self.uids, own, "user")
+
+    def gid(self, own: int) -> int:
+        """Return the host's number of a group. Raises OSError EINVAL when it has none."""
+        return _host_id(self.gids, own, "group")
+
+    def settings(self, data: Sequence[str]) -> tuple[str, ...]:
+        """Return the options of a file system with the host's ids in place of a container's. Raises OSError EINVAL."""
+        found = []
+        for word in data:
+            key, _, value = word.partition("=")
+            if key in ("uid", "gid") and value.isascii() and value.isdigit():
+                word = f"{key}={self.uid(int(value)) if key == 'uid' else self.gid(int(value))}"
+            found.append(word)
+        return tuple(found)
+
+    def host(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return the host's numbers of a user and a group. Raises OSError EINVAL when they have none."""
+        return self.uid(uid), self.gid(gid)
+
+    def own(self, uid: int, gid: int) -> tuple[int, int]:
+        """Return what the container sees as the user and the group that a file has for the host."""
+        return _own_id(self.uids, uid), _own_id(self.gids, gid)
+
+    @property
+    def words(self) -> str:
+        """The text that `parse` understands."""
+        return f"uids={_text(self.uids)};gids={_text(self.gids)}"
+
+    def seen_inside(self, text: str) -> str:
+        """Return a mapping whose SEEN are ids of the container as one of the host's. Raises ValueError."""
+        if text.startswith(OWNER):
+            uid, _, gid = text.removeprefix(OWNER).partition(":")
+            try:
+                return f"{OWNER}{self.uid(int(uid))}:{self.gid(int(gid))}"
+            except OSError as error:
+                raise ValueError(str(error.strerror)) from error
+        uids, gids = parse(text)
+        return f"uids={_text(_joined(uids, self.uids))};gids={_text(_joined(gids, self.gids))}"
+
+
+def _host_id(ranges: Iterable[Range], own: int, kind: str) -> int:
+    for first, host, count in ranges:
+        if first <= own < first + count:
+            return host + own - first
+    raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)} ({kind} {own} has no id in the user namespace)")
+
+
+def _own_id(ranges: Iterable[Range], host: int) -> int:
+    return next((own + host - first for own, first, count in ranges if first <= host < first + count), _NOBODY)
+
+
+def _text(ranges: Iterable[Range]) -> str:
+    return "#".join("-".join(map(str, each)) for each in ranges)
+
+
+def _joined(inner: Sequence[Range], outer: Sequence[Range]) -> list[Range]:
+    """Return inner, from the disk to the container, followed by outer, from the container to the host."""
+    found = []
+    for disk, seen, count in inner:
+        for first, host, more in outer:
+            start, end = max(seen, first), min(seen + count, first + more)
+            if start < end:
+                found.append((disk + start - seen, host + start - first, end - start))
+    if not found:
+        raise ValueError("invalid idmap: none of the ids that it shows exists in the container")
+    return found
+
+
+def map_owners(tree: int, source: str, text: str, start: Start) -> None:
     """Map the ids of a detached mount, and of those in it. start: as of `idmap.namespace`. Raises OSError.
 
     ENOTSUP: a file system cannot be mounted so. An owner is that of the mount itself: its path may have been changed.
     """
     namespace = idmap.namespace(*_ranges(tree, text), start)
+    try:
+        apply(tree, source, namespace)
+    finally:
+        os.close(namespace)
+
+
+def apply(tree: int, source: str, namespace: int) -> None:
+    """Map the ids of a detached mount, and of those in it, as a user namespace does. Raises OSError: ENOTSUP."""
     try:
         idmap.apply(tree, namespace, recursive=True)
     except OSError as error:
@@ -73,8 +186,6 @@ def map_owners(tree: int, source: str, text: str, start: Callable[[int], int]) -
         what = f"its file system, {_filesystem(tree)}, or one that is mounted in it, cannot show other owners"
         hint = "ext4, xfs, btrfs and tmpfs can, since Linux 5.12 to 6.3"
         raise OSError(errno.ENOTSUP, f"not supported ({what}; {hint})", source) from error
-    finally:
-        os.close(namespace)
 
 
 def _ranges(tree: int, text: str) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
@@ -91,22 +202,3 @@ def _filesystem(fd: int) -> str:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         lines = (line.split() for line in table)
         return next((each[each.index("-") + 1] for each in lines if each[2] == wanted), wanted)
-
-
-@dataclass(slots=True)
-class MapOwners(Operation):
-    """Map the ids of sources that are open: (key, path, words)."""
-
-    phase: ClassVar[str] = "volume"
-    mapped: tuple[tuple[int, str, str], ...]
-
-    def describe(self) -> str:
-        return "map the owners of mounts"
-
-    def run(self, setup: Setup) -> None:
-        for key, path, text in self.mapped:
-            try:
-                map_owners(setup.sources[key], path, text, forked)
-            except OSError as error:
-                message = f"cannot map the owners of {path}: {reason(error)}"
-                raise SetupError(message, error.errno or 0, path) from error

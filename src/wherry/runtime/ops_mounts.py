@@ -246,7 +246,10 @@ class MountFilesystem(Operation):
         data = options.data
         if self.fstype == "tmpfs" and not self.made and not any(word.startswith("mode=") for word in data):
             data += (f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}",)  # the image's, as for a directory of its own
-        tree = make_filesystem(self.fstype, self.source, data, options.attributes)
+        if setup.ids is not None:
+            tree = _make_for(setup, self.fstype, self.source, data, options.attributes)
+        else:
+            tree = make_filesystem(self.fstype, self.source, data, options.attributes)
         if options.copy_up:
             copy_up(target, tree)
         return tree
@@ -261,6 +264,19 @@ class MountFilesystem(Operation):
             setup.devpts = tree
         elif tree != setup.procfs:
             os.close(tree)
+
+
+def _make_for(setup: Setup, fstype: str, source: str, data: tuple[str, ...], attributes: int) -> int:
+    """Return a new file system, detached, that belongs to a container with a user namespace; see `ops_users`."""
+    assert setup.ids is not None
+    words = setup.ids.settings(data)
+    if fstype not in ("proc", "sysfs"):
+        tree = make_filesystem(fstype, source, words, attributes)
+        if fstype == "mqueue":  # made by the kernel when the namespace was, or by root
+            os.chown(".", setup.ids.uid(0), setup.ids.gid(0), dir_fd=tree)
+        return tree
+    with namespaces.visiting_mounts(setup.outside, setup.procfs):
+        return make_filesystem(fstype, source, words, attributes)
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from typing import ClassVar
 from wherry.kernel import const, keyring, lsm, mountapi, namespaces, process
 from wherry.runtime import channel, hooks, keeping, selfprotect
 from wherry.runtime.faults import Refused
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.setup import ContainerStart, ExecStart, Operation, Setup, SetupError, reason
 
 
@@ -236,10 +237,14 @@ class AwaitHooks(Operation):
 
 @dataclass(slots=True)
 class EnterContainer(Operation):
-    """Enter all namespaces of a running container at once, by its first process."""
+    """Enter all namespaces of a running container at once, by its first process, but for the user namespace.
+
+    ids: of its own user namespace, which the last steps join; None when it has none.
+    """
 
     phase: ClassVar[str] = "namespaces"
     kinds: tuple[str, ...]
+    ids: Ids | None = None
 
     def describe(self) -> str:
         return "join the namespaces of the container: " + ", ".join(self.kinds)
@@ -250,4 +255,6 @@ class EnterContainer(Operation):
         for kind in self.kinds:
             flags |= const.NAMESPACES[kind]
         namespaces.setns(setup.request.init_pidfd, flags)
+        if self.ids is not None:
+            setup.user, setup.ids = setup.request.init_pidfd, self.ids
         setup.root = os.open("/", const.O_PATH | os.O_CLOEXEC)

@@ -16,10 +16,11 @@ import stat
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wherry.kernel import caps, const, fds, pathsafe, process, signals, terminal
+from wherry.kernel import caps, const, fds, namespaces, pathsafe, process, signals, terminal
 from wherry.kernel.seccomp_bpf import load_filter
 from wherry.runtime import channel, hooks, starter
 from wherry.runtime.faults import Refused
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import ContainerStart, ExecStart, Identity, Operation, Setup, SetupError, reason
 
@@ -98,7 +99,9 @@ class Identify(Operation):
         setup.environment = environment(setup.process.get("env") or ())
         if not setup.environment.get("HOME"):
             setup.environment["HOME"] = identity.home or _home(accounts, identity.uid)
-        _give_stdio(identity.uid)
+        if setup.ids is not None:
+            _check_ids(setup.ids, identity)
+        _give_stdio(identity.uid if setup.ids is None else setup.ids.uid(identity.uid))
         os.umask(int(user.get("umask", 0o022)))
 
 
@@ -122,6 +125,13 @@ def _home(accounts: Accounts, uid: int) -> str:
         return accounts.home(uid) or "/"
     except SetupError:  # an unreadable passwd matters to those who name a user, not to those who give a number
         return "/"
+
+
+def _check_ids(ids: Ids, identity: Identity) -> None:
+    """Raise OSError EINVAL for a user or group that does not exist in the user namespace."""
+    ids.uid(identity.uid)
+    for group in (identity.gid, *identity.groups):
+        ids.gid(group)
 
 
 def _give_stdio(uid: int) -> None:
@@ -177,6 +187,8 @@ class BecomeUser(Operation):
     def run(self, setup: Setup) -> None:
         identity = setup.identity
         assert identity is not None
+        if setup.user >= 0:
+            namespaces.setns(setup.user, const.CLONE_NEWUSER)  # with all capabilities in it, and none outside
         caps.limit_bounding(self.bounding)
         process.prctl(const.PR_SET_KEEPCAPS, 1)
         os.setgroups(identity.groups)

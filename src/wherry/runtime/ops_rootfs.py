@@ -62,7 +62,10 @@ class MakeDevices(Operation):
             if stat.S_IFMT(state.st_mode) != stat.S_IFMT(device.mode) or state.st_rdev != device.number:
                 raise SetupError(f"{device.path} is there and is another device", errno.EEXIST, device.path) from None
         if device.uid or device.gid:
-            os.chown(name, device.uid, device.gid, dir_fd=parent, follow_symlinks=False)
+            uid, gid = device.uid, device.gid
+            if setup.ids is not None:
+                uid, gid = setup.ids.uid(uid), setup.ids.gid(gid)
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         if parent != setup.dev:
             os.close(parent)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from wherry.kernel import caps, const
 from wherry.runtime.cgroups import MountSources
-from wherry.runtime.idmaps import MapOwners
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import BindMount, MakeRoot, MountCgroups, MountFilesystem, MountRoot, Pivot
@@ -60,6 +60,7 @@ from wherry.runtime.ops_rootfs import (
     MaskPaths,
     ReadonlyPaths,
 )
+from wherry.runtime.ops_users import EnterHostMounts, MakeMappedRoot, MapOwners, OpenUserNamespace, OwnNamespaces
 from wherry.runtime.ops_volumes import OpenParts
 from wherry.runtime.setup import Operation, SetupError
 from wherry.runtime.sources import OpenSources
@@ -111,10 +112,16 @@ def plan_container(
     linux = _linux(spec)
     process = spec["process"]
     mounts, sources = _mounts(spec, cgroups)
-    steps: list[Operation] = [JoinCgroup(), *_opening([each for each in sources if each.held])]
+    held, others = ([each for each in sources if each.held is wanted] for wanted in (True, False))
+    user = "user" in namespaces(spec)
+    steps: list[Operation] = [JoinCgroup(), *(_user_steps(spec) if user else ()), *_opening(held)]
     steps += layer_steps(rootfs)
-    steps += [*_namespace_steps(spec, given_network), OpenProcfs(), KeepMounts(), *_procfs_steps(spec, process)]
-    steps += _opening([each for each in sources if not each.held])
+    steps += _joining_steps(spec, given_network)
+    if user:
+        steps += [EnterHostMounts(), OpenProcfs(), *_new_steps(spec, given_network, OwnNamespaces)]
+    else:
+        steps += [*_new_steps(spec, given_network, NewNamespaces), OpenProcfs()]
+    steps += [KeepMounts(), *_procfs_steps(spec, process), *_opening(others)]
     steps += [StopPropagation(), *root_steps(spec, rootfs)]
     pivot: list[Operation] = [AwaitHooks(), Pivot()] if hooks else [Pivot()]
     steps += [] if hooks else pivot
@@ -148,7 +155,8 @@ def plan_exec(
     if oom_score is not None and process.get("oomScoreAdj") == oom_score:
         del process["oomScoreAdj"]
     kinds = tuple(kind for kind in namespaces(spec) if kind != "user" and (spawn or kind != "pid"))
-    steps: list[Operation] = [JoinCgroup(), EnterContainer(kinds)]
+    ids = Ids.of_spec(_linux(spec)) if "user" in namespaces(spec) else None
+    steps: list[Operation] = [JoinCgroup(), EnterContainer(kinds, ids)]
     written = _process_writes(process)
     if written:
         steps += [OpenProcfs(), *written]
@@ -165,22 +173,35 @@ def _inherited(process: dict[str, Any]) -> dict[str, Any]:
     return {"cwd": "/", **{key: process[key] for key in keys if key in process}}
 
 
-def _namespace_steps(spec: Spec, given_network: bool) -> list[Operation]:
+def _user_steps(spec: Spec) -> list[Operation]:
+    try:
+        return [OpenUserNamespace(Ids.of_spec(_linux(spec)), namespaces(spec)["user"])]
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+
+
+def _wanted(spec: Spec, given_network: bool) -> list[tuple[str, str]]:
+    """The namespaces that the first process enters itself, and has not been given."""
     wanted = namespaces(spec)
-    if "user" in wanted:
-        raise SetupError("user namespaces are not supported by this runtime yet")
     if wanted.get("mount") != "":
         raise SetupError("a container needs a mount namespace of its own")
     if given_network:
         wanted.pop("network", None)
-    here = [(kind, path) for kind, path in wanted.items() if kind not in _BY_PARENT]
+    return [(kind, path) for kind, path in wanted.items() if kind not in (*_BY_PARENT, "user")]
+
+
+def _joining_steps(spec: Spec, given_network: bool) -> list[Operation]:
     steps: list[Operation] = [JoinGivenNetwork()] if given_network else []
-    paths = tuple((kind, path) for kind, path in here if path)
-    if paths:
-        steps.append(JoinNamespaces(paths))
-    steps.append(NewNamespaces(tuple(kind for kind, path in here if not path)))
+    paths = tuple((kind, path) for kind, path in _wanted(spec, given_network) if path)
+    return [*steps, JoinNamespaces(paths)] if paths else steps
+
+
+def _new_steps(
+    spec: Spec, given_network: bool, make: type[NewNamespaces] | type[OwnNamespaces]
+) -> list[Operation]:
+    steps: list[Operation] = [make(tuple(kind for kind, path in _wanted(spec, given_network) if not path))]
     host, domain = spec.get("hostname") or "", spec.get("domainname") or ""
-    if wanted.get("uts") == "" and (host or domain):
+    if namespaces(spec).get("uts") == "" and (host or domain):
         steps.append(SetNames(host, domain))
     return steps
 
@@ -228,9 +249,11 @@ def _process_writes(process: dict[str, Any]) -> list[Operation]:
 
 
 def layer_steps(rootfs: tuple[Mount, ...]) -> list[Operation]:
-    """Return the step that makes a root of layers which are mounted in another namespace, before this one is left."""
+    """Return the step that makes a root which needs another mount namespace, before this one is left."""
     first = rootfs[0] if rootfs else None
     options = parse(first.options) if first else parse(())
+    if first and options.idmap:
+        return [MakeMappedRoot(first.type, first.source, options)]
     return [MakeRoot(first.type, first.source, options)] if first and options.layers else []
 
 

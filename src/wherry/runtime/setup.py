@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from wherry.runtime.cgroups import Cgroup
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.mounts import Mount
 from wherry.runtime.phases import Marks
 
@@ -95,7 +96,8 @@ class Setup:
     """Descriptors and facts that pass from step to step. -1: not there (yet).
 
     tree: the root file system before it is mounted. left: steps that the process which is spawned has to do again.
-    spawned: this is that process.
+    spawned: this is that process. user: of the container's own user namespace, or of a process in it; ids: its ids.
+    outside: the mount namespace before the container's, where one is that such a user namespace owns.
     """
 
     request: ContainerStart | ExecStart
@@ -103,6 +105,9 @@ class Setup:
     sync: socket.socket
     tree: int = -1
     root: int = -1
+    user: int = -1
+    ids: Ids | None = None
+    outside: int = -1
     procfs: int = -1
     dev: int = -1
     devpts: int = -1

@@ -16,11 +16,12 @@ import errno
 import os
 from collections.abc import Iterable
 
-from wherry.kernel import const, loop, mountapi, namespaces
-from wherry.runtime import selfprotect
-from wherry.runtime.mountoptions import parse
+from wherry.kernel import const, idmap, loop, mountapi, namespaces
+from wherry.runtime import idmaps, selfprotect
+from wherry.runtime.mountoptions import Options, parse
 from wherry.runtime.mounts import VolumeMount
 from wherry.runtime.ops_mounts import attach_root, make_filesystem, mount_root
+from wherry.runtime.ops_users import make_mapped
 from wherry.runtime.setup import reason
 from wherry.runtime.wire import SetupFailure
 
@@ -76,6 +77,9 @@ def _mount_file(volume: VolumeMount) -> None:
 def _mount_image(volume: VolumeMount) -> None:
     """Mount what a storage driver describes: of layers that are mounted elsewhere, or of folders."""
     options = parse(volume.options)
+    if options.idmap:
+        _mount_mapped(volume, options)
+        return
     layers = selfprotect.layer_mounts()
     if options.layers and layers is not None:
         with namespaces.visiting_mounts(layers):
@@ -87,6 +91,23 @@ def _mount_image(volume: VolumeMount) -> None:
         tree = mount_root(volume.fstype, volume.device, options, volume.place)
         os.chdir("/")
     os.close(tree)
+
+
+def _mount_mapped(volume: VolumeMount, options: Options) -> None:
+    """Mount what a storage driver describes with the owners of a container; see `ops_users`."""
+    user = idmap.namespace(*idmaps.parse(options.idmap), idmap.forked)
+    here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        layers = selfprotect.layer_mounts()
+        if options.layers and layers is not None:
+            namespaces.setns(layers, const.CLONE_NEWNS)
+        tree = make_mapped(volume.fstype, volume.device, options, user)
+        namespaces.setns(here, const.CLONE_NEWNS)
+        attach_root(tree, volume.place)
+        os.close(tree)
+    finally:
+        os.close(here)
+        os.close(user)
 
 
 def _taken(volume: VolumeMount) -> int:

@@ -76,8 +76,8 @@ def test_a_relative_destination_is_taken_from_the_root(folder):
         ("linux.namespaces", [{"type": "pid"}], "a mount namespace is needed: add one of type mount to linux."),
         (
             "linux.namespaces",
-            [{"type": "user"}],
-            "user namespaces belong to a later version: remove the namespace of type user",
+            [{"type": "mount"}, {"type": "uts"}, {"type": "user"}],
+            "user namespace: a user namespace needs linux.uidMappings and linux.gidMappings",
         ),
         ("linux.namespaces", [{"type": "pid", "path": "x"}], "the path of the pid namespace must be absolute, not x"),
         ("linux.namespaces", [{"type": "mount"}], "unable to set hostname without a private UTS namespace"),
@@ -86,7 +86,11 @@ def test_a_relative_destination_is_taken_from_the_root(folder):
             [{"type": "mount"}, {"type": "uts", "path": "/proc/self/ns/uts"}],
             "unable to set hostname without a private UTS namespace",
         ),
-        ("linux.uidMappings", [{"hostID": 1}], "linux.uidMappings belongs to a later version"),
+        (
+            "linux.uidMappings",
+            [{"hostID": 1}],
+            "linux.uidMappings and linux.gidMappings need a namespace of type user",
+        ),
         ("linux.sysctl", {"kernel.panic": "1"}, 'sysctl "kernel.panic" is not in a separate kernel namespace'),
         ("linux.sysctl", {"kernel.sem": "1"}, 'sysctl "kernel.sem" is not in a separate kernel namespace'),
         ("linux.sysctl", {"fs.mqueue.x": "1"}, 'sysctl "fs.mqueue.x" is not in a separate kernel namespace'),

@@ -1,6 +1,7 @@
 """The order of a set-up, and what is refused before anything happens."""
 
 import stat
+from itertools import pairwise
 
 import pytest
 
@@ -138,6 +139,19 @@ def test_root_attributes(spec):
     assert one(plan(spec), FinishRoot) == FinishRoot(True, const.MS_SHARED)
 
 
+def test_with_a_user_namespace_the_host_is_left_last(spec):
+    ids = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    spec["linux"]["namespaces"].append({"type": "user"})
+    spec["linux"].update(uidMappings=ids, gidMappings=ids)
+    spec["mounts"].append({"type": "bind", "source": "/srv", "destination": "/srv", "options": ["bind"]})
+    steps = names(plan(spec))
+    assert steps[1] == "OpenUserNamespace"
+    order = ("EnterHostMounts", "OwnNamespaces", "OpenSources", "StopPropagation", "BecomeUser")
+    for earlier, later in pairwise(order):
+        assert steps.index(earlier) < steps.index(later)
+    assert "NewNamespaces" not in steps
+
+
 def test_exec_takes_over_what_it_does_not_say(spec):
     spec["process"]["noNewPrivileges"] = True
     steps = plan_exec({"args": ["ls"], "oomScoreAdj": 5, "user": {"uid": 0}}, spec, session="s")
@@ -156,7 +170,7 @@ def test_exec_without_writes_needs_no_procfs(spec):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda spec: spec["linux"]["namespaces"].append({"type": "user"}), "user namespaces"),
+        (lambda spec: spec["linux"]["namespaces"].append({"type": "user"}), r"needs linux\.uidMappings"),
         (lambda spec: spec["linux"].update(namespaces=[{"type": "pid"}]), "mount namespace of its own"),
         (lambda spec: spec["process"].update(args=[]), "args must not be empty"),
         (lambda spec: spec["process"].update(rlimits=[{"type": "RLIMIT_X", "soft": 1, "hard": 1}]), "RLIMIT_X"),
