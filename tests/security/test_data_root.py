@@ -127,8 +127,7 @@ CONTENT = re.compile(r"(volumes/[^/]+/_data|snapshots/[^/]+/.*/fs|snapshots/[^/]
 def test_fs13_who_is_root_in_a_container_writes_nothing_of_the_engines(lived_in: Engine, uid: int) -> None:
     """FS-13: not even one who got past the data root's own mode: each folder in it is opened for the user here.
 
-    Containers in a user namespace (userns-remap) are not there yet. What their root would be on the host is asked
-    now; that their content belongs to those ids, and nothing else does, waits for them.
+    With userns-remap: test_userns_attacks.py.
     """
     root = lived_in.data_root
     folders = [Path(folder) for folder, _, _ in os.walk(root)]

@@ -8,11 +8,11 @@ import os
 import platform
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wherry.api.backends import Backends
-from wherry.cmd import groupdriver
+from wherry.cmd import groupdriver, subids
 from wherry.cmd.config import Config
 from wherry.containers.catalog import Catalog, Container
 from wherry.errors import EngineError, NotModified
@@ -211,6 +211,7 @@ def _settings(config: Config, facts: HostFacts) -> Settings:
         labels=config.labels,
         firewall_backend=config.firewall_backend,
         debug=config.debug,
+        ids=subids.read(config.userns_remap),
     )
 
 
@@ -265,7 +266,7 @@ async def compose(config: Config, stack: AsyncExitStack) -> Engine:
     stack.callback(chosen.snapshotter.close)
     images = Images(database, settings.data_root, chosen.snapshotter)
     plugins = Plugins(Roots(sockets=(settings.run_root / "plugins", Path("/run/docker/plugins"))))
-    networks = Networks(database, NetworkConfig.of(config), settings.run_root, plugins)
+    networks = Networks(database, replace(NetworkConfig.of(config), ids=settings.ids), settings.run_root, plugins)
     await asyncio.to_thread(networks.start)
     catalog = Catalog(database)
     stack.callback(lambda: networks.stop(remove=not any(each.record.state.alive for each in catalog)))

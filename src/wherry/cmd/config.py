@@ -90,6 +90,7 @@ class Config:
     lazy_pull: bool = False
     init: bool = False
     no_new_privileges: bool = False
+    userns_remap: str = ""
     live_restore: bool = True
     shutdown_timeout: int = 15
 
@@ -109,6 +110,16 @@ def _add_network_flags(add: Callable[..., Any]) -> None:
     add("--mtu", type=int)
     add("--ip", help="address of the host on which ports are published that name none (0.0.0.0)")
     add("--firewall-backend", choices=FIREWALL_BACKENDS, help="who keeps the rules of networks (nftables)")
+
+
+def _add_container_flags(add: Callable[..., Any]) -> None:
+    add("--default-runtime", help="runtime of containers that ask for none (wherry)")
+    add("--default-shm-size", help="size of /dev/shm (64m)")
+    add("--log-driver", help="default log driver (json-file)")
+    add("--log-opt", action="append", dest="log_opts", metavar="KEY=VALUE")
+    add("--label", action="append", dest="labels")
+    add("--userns-remap", metavar="default|USER[:GROUP]",
+        help="give containers a user namespace, with the ids that /etc/subuid has for this user")  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,11 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add("--default-cgroupns-mode", choices=("private", "host"))
     add("--add-runtime", action="append", dest="runtimes", metavar="NAME=PATH", help="another OCI runtime")
-    add("--default-runtime", help="runtime of containers that ask for none (wherry)")
-    add("--default-shm-size", help="size of /dev/shm (64m)")
-    add("--log-driver", help="default log driver (json-file)")
-    add("--log-opt", action="append", dest="log_opts", metavar="KEY=VALUE")
-    add("--label", action="append", dest="labels")
+    _add_container_flags(add)
     add("--shutdown-timeout", type=int)
     add("--registry-mirror", action="append", dest="registry_mirrors", metavar="URL", help="mirror of Docker Hub")
     add("--insecure-registry", action="append", dest="insecure_registries", metavar="HOST[:PORT]|NETWORK",

@@ -33,7 +33,8 @@ ALIVE = frozenset({"running", "paused"})
 class State(Model, frozen=True):
     """Where a container stands. Times are Unix ns, 0 = never. start_time: ticks of the first process, proc(5).
 
-    phases: of the last start, see `runtime.phases`.
+    phases: of the last start, see `runtime.phases`. ids: those that its user namespace was made with then, as
+    `runtime.idmaps` writes them, "" for the host's user namespace.
     """
 
     status: str = "created"
@@ -47,6 +48,7 @@ class State(Model, frozen=True):
     restart_count: int = 0
     stopped_by_user: bool = False
     phases: tuple[tuple[str, int], ...] = ()
+    ids: str = ""
 
     @property
     def active(self) -> bool:

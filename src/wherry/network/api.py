@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wherry.network.ports import PortRequest, Published
+from wherry.runtime.idmaps import Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class SandboxRequest:
     """What a container asks of networking: its own namespace with these endpoints (none: loopback only).
 
     nameservers: its own (--dns), for names that are not of the networks. name: for errors. ports: to be published.
+    ids: of the user namespace that the namespace is to belong to, None for the host's.
     """
 
     container_id: str
@@ -52,6 +54,7 @@ class SandboxRequest:
     nameservers: tuple[str, ...] = ()
     name: str = ""
     ports: tuple[PortRequest, ...] = ()
+    ids: Ids | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from wherry.errors import InvalidArgument
 from wherry.network.ipam.subnets import Pool, overlapping
+from wherry.runtime.idmaps import Ids
 
 DEFAULT_BRIDGE = "wherry0"
 DEFAULT_MTU = 1500
@@ -125,7 +126,7 @@ class NetworkConfig:
     filter. respect_host: what comes to published ports from outside must pass the host's INPUT.
     firewall_watch: rules that somebody removes come back at once. bus: where firewalld is asked. network_opts:
     options of new networks that do not give them, by driver. pools: of which subnets are chosen. stock: sandboxes kept
-    ready, 0 for none."""
+    ready, 0 for none; ids: of the user namespaces that they belong to, None for the host's."""
 
     bridge: str = DEFAULT_BRIDGE
     bip: str = ""
@@ -150,6 +151,7 @@ class NetworkConfig:
     network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pools: tuple[Pool, ...] = ()
     stock: int = 4
+    ids: Ids | None = None
 
     @classmethod
     def of(cls, settings: DaemonSettings) -> NetworkConfig:

@@ -38,6 +38,7 @@ from wherry.network.upkeep import Upkeep
 from wherry.network.workshop import Workshop
 from wherry.plugins.api import NETWORK
 from wherry.plugins.registry import Plugins
+from wherry.runtime.idmaps import Ids
 from wherry.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class Networks:
         self._announcer = Announcer()
         self._reaper = Reaper(self._reap)
         self._defaults = config.network_opts
+        self._ids = config.ids
         self._publishing = Publishing(self._directory, config.binding, config.binding6)
         self._passages = Passages(self._directory)
         self._host_gateways = config.host_gateways
@@ -190,9 +192,9 @@ class Networks:
         """Return how many sandboxes wait to be taken, by network."""
         return {name: len(stock) for name, stock in self._stocks.items()}
 
-    def at_hand(self, asked: Sequence[EndpointRequest]) -> bool:
-        """Whether a sandbox with these endpoints is in stock, so that `open_sandbox` takes no time."""
-        stock = self._stock(asked or _NOTHING)
+    def at_hand(self, request: SandboxRequest) -> bool:
+        """Whether such a sandbox is in stock, so that `open_sandbox` takes no time."""
+        stock = self._stock(request, request.endpoints or _NOTHING)
         return stock is not None and len(stock) > 0
 
     # Networks of the user
@@ -267,8 +269,9 @@ class Networks:
         endpoints, file = tuple(each.endpoint for each in built.attached), self._files.path(built.sandbox_id)
         return OpenSandbox(container, built.sandbox_id, built.netns_fd, endpoints, held, file)
 
-    def _stock(self, asked: Sequence[EndpointRequest]) -> Stock | None:
-        return self._stocks.get(asked[0].network) if len(asked) == 1 and requests.is_plain(asked[0]) else None
+    def _stock(self, request: SandboxRequest, asked: Sequence[EndpointRequest]) -> Stock | None:
+        usual = request.ids == self._ids and len(asked) == 1 and requests.is_plain(asked[0])
+        return self._stocks.get(asked[0].network) if usual else None
 
     def _patiently(self, work: Callable[[], Result]) -> Result:
         """Take addresses; one that is wanted again at once, at a restart, is free when its old link is gone."""
@@ -280,12 +283,12 @@ class Networks:
             return work()
 
     def _take(self, request: SandboxRequest, asked: Asked, settings: dict[str, str]) -> Built:
-        stock = self._stock(asked)
+        stock = self._stock(request, asked)
         built = stock.take() if stock is not None else None
         if built is None:
-            sandbox_id = new_id()
+            sandbox_id, ids = new_id(), request.ids
             plans = self._plans(request.container_id, asked, sandbox_id, request.ports)
-            return self._workshop.run(lambda netlink: self._build(netlink, sandbox_id, plans, settings))
+            return self._workshop.run(lambda netlink: self._build(netlink, sandbox_id, plans, settings, ids))
         if settings:
             fd = built.netns_fd
             try:
@@ -448,7 +451,7 @@ class Networks:
 
     def _make(self, netlink: NetlinkSocket, asked: Asked) -> Built:
         sandbox_id = new_id()
-        return self._build(netlink, sandbox_id, self._plans(WAITING, asked, sandbox_id), {})
+        return self._build(netlink, sandbox_id, self._plans(WAITING, asked, sandbox_id), {}, self._ids)
 
     def _plans(
         self, container: str, asked: Asked, sandbox_id: str, ports: tuple[PortRequest, ...] = ()
@@ -457,11 +460,16 @@ class Networks:
         return planning.plans(self._directory, container, asked, joining, self._reaper.submit)
 
     def _build(
-        self, netlink: NetlinkSocket, sandbox_id: str, plans: Sequence[Plan], settings: dict[str, str]
+        self,
+        netlink: NetlinkSocket,
+        sandbox_id: str,
+        plans: Sequence[Plan],
+        settings: dict[str, str],
+        ids: Ids | None,
     ) -> Built:
         try:
             self._files.make(sandbox_id)
-            built = sandbox.build(netlink, plans, settings, sandbox_id)
+            built = sandbox.build(netlink, plans, settings, sandbox_id, ids)
         except BaseException:
             # Links die with the namespace, which nobody holds now; the reaper frees the addresses after them.
             self._reaper.submit([Attached(plan.endpoint, "") for plan in plans])

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from wherry.errors import InvalidArgument
-from wherry.kernel import netns
+from wherry.kernel import idmap, netns
 from wherry.kernel.netlink import addr, link, route
 from wherry.kernel.netlink.codec import Request
 from wherry.kernel.netlink.socket import NetlinkSocket
@@ -31,6 +31,7 @@ from wherry.network.api import Endpoint, Route
 from wherry.network.driver import Driver
 from wherry.network.ports import Published
 from wherry.network.records import Attached, Network
+from wherry.runtime.idmaps import Ids
 
 DEFAULT_SYSCTLS = {
     "net/ipv4/ip_unprivileged_port_start": "0",
@@ -93,13 +94,15 @@ class OpenSandbox:
             self.netns_fd = -1
 
 
-def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str], sandbox_id: str) -> Built:
+def build(
+    host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str], sandbox_id: str, ids: Ids | None = None
+) -> Built:
     """Make a sandbox; `settings` are further sysctls by path. The thread stays in the new namespace.
 
-    `gateway_of` says which endpoints get the default routes. Raises OSError or what a driver raises.
+    ids: of a new user namespace that it belongs to. `gateway_of` says which endpoints get the default routes. Raises
+    OSError or what a driver raises.
     """
-    netns.unshare()
-    fd = netns.current()
+    fd = _new_namespace(ids)
     try:
         with NetlinkSocket() as inner:
             attached = tuple(_attach(host, plan, fd, sandbox_id) for plan in plans)
@@ -110,6 +113,15 @@ def build(host: NetlinkSocket, plans: Sequence[Plan], settings: Mapping[str, str
         os.close(fd)
         raise
     return Built(fd, attached, sandbox_id)
+
+
+def _new_namespace(ids: Ids | None) -> int:
+    if ids is None:
+        netns.unshare()
+        return netns.current()
+    fd = idmap.namespace(ids.uids, ids.gids, idmap.spawned, "net")
+    netns.enter(fd)
+    return fd
 
 
 def _attach(host: NetlinkSocket, plan: Plan, fd: int, sandbox_id: str) -> Attached:

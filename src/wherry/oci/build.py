@@ -18,6 +18,7 @@ from wherry.oci.host import HostFacts, stat_device, walk_devices
 from wherry.oci.mounts import INIT_TARGET, mounts
 from wherry.oci.resources import resources
 from wherry.oci.seccomp import default_profile, profile_for
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.mounts import Mount
 from wherry.runtime.scopes import is_slice
 
@@ -58,6 +59,7 @@ class SpecRequest:
     the container's own. systemd_cgroup: systemd makes the control group, cgroup_parent is a slice.
     init_path: host path of what --init puts before the command. look, walk: how device nodes of the host are found.
     seccomp_profile: the engine's default profile as JSON, "" for ours. linked: variables of linked containers.
+    ids: of its own user namespace, None for the host's.
     """
 
     id: str
@@ -77,6 +79,7 @@ class SpecRequest:
     walk: devices.Walk = walk_devices
     seccomp_profile: str = ""
     linked: tuple[str, ...] = ()
+    ids: Ids | None = None
 
 
 def build_spec(request: SpecRequest) -> Json:
@@ -203,6 +206,8 @@ def _linux(request: SpecRequest, options: security.SecurityOptions) -> Json:
         "namespaces": _namespaces(request),
         "resources": {"devices": found.rules, **resources(host, request.facts, request.look)},
     }
+    if request.ids is not None:
+        linux |= request.ids.to_spec()
     if found.nodes:
         linux["devices"] = found.nodes
     if sysctls := _sysctls(request):
@@ -240,6 +245,7 @@ def _namespaces(request: SpecRequest) -> list[Json]:
         "ipc": host.ipc_mode == "host",
         "cgroup": (host.cgroupns_mode or ("private" if request.facts.cgroup_version == 2 else "host")) == "host",
         "time": not request.facts.time_namespace,
+        "user": request.ids is None,
     }
     own = [kind for kind, with_host in shared.items() if not with_host]
     return [{"type": "mount"}, *({"type": kind, **({"path": paths[kind]} if kind in paths else {})} for kind in own)]

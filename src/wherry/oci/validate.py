@@ -36,6 +36,19 @@ def validate(config: ContainerConfig, host: HostConfig, facts: HostFacts | None 
     return warnings
 
 
+def check_user_namespace(host: HostConfig) -> None:
+    """Raise InvalidArgument, in dockerd's words, for what a container with a user namespace of its own cannot have."""
+    if host.privileged:
+        raise InvalidArgument(
+            "privileged mode is incompatible with user namespaces.  "
+            "You must run the container in the host namespace when running privileged mode"
+        )
+    if host.network_mode == "host":
+        raise InvalidArgument("cannot share the host's network namespace when user namespaces are enabled")
+    if host.pid_mode == "host":
+        raise InvalidArgument("cannot share the host PID namespace when user namespaces are enabled")
+
+
 def _check_config(config: ContainerConfig) -> None:
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidArgument(

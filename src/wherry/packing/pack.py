@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -75,15 +75,24 @@ class Ledger(Protocol):
 class Packer:
     """Packs what lies below the directory `root`, each thing under a name of the caller's.
 
+    owner: what a user and a group are called in the tar, when not as here.
+
     Times are whole seconds, as in Docker's tars, but to the ns when there is a ledger, and files keep their holes then
     (GNU's sparse format 1.0); sockets are left out, as no tar can hold one. Hard links between packed files stay links.
     The methods yield chunks of the archive and raise OSError;
     `end` gives the last ones.
     """
 
-    def __init__(self, root: int, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        root: int,
+        ledger: Ledger | None = None,
+        *,
+        owner: Callable[[int, int], tuple[int, int]] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._root = root
+        self._owner = owner
         self._buffer = bytearray()
         self._links: dict[tuple[int, int], bytes] = {}
 
@@ -159,6 +168,8 @@ class Packer:
 
     def _entry(self, state: os.stat_result, name: bytes) -> Entry:
         entry = _entry(state, name)
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner(entry.uid, entry.gid)
         if self._ledger is not None:
             entry.mtime = state.st_mtime_ns
         return entry

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 
 from wherry.archive import tar
 from wherry.archive.tar import Entry, Source, TarError, TarReader, clean_name
@@ -39,16 +40,24 @@ class Unpacker:
 
     owner: whose everything becomes, instead of what the tar says. replace: whether a file may take the place of a
     directory and the other way round; KindMismatch when it would and may not. reserve: whether it stops before the disk
-    is full.
+    is full. ids: what a user and a group of the tar are here, when not the same; raises OSError for one that is nothing
+    here.
     """
 
     def __init__(
-        self, root: int, *, owner: tuple[int, int] | None = None, replace: bool = True, reserve: bool = True
+        self,
+        root: int,
+        *,
+        owner: tuple[int, int] | None = None,
+        replace: bool = True,
+        reserve: bool = True,
+        ids: Callable[[int, int], tuple[int, int]] | None = None,
     ) -> None:
         self.size = 0
         self.inodes = 0
         self._root = root
         self._owner = owner
+        self._ids = ids
         self._replace = replace
         self._folders: dict[bytes, int] = {}
         self._ours: set[int] = set()
@@ -87,6 +96,8 @@ class Unpacker:
         try:
             if self._owner is not None:
                 entry.uid, entry.gid = self._owner
+            if self._ids is not None:
+                entry.uid, entry.gid = self._here(entry, self._ids)
             self._take(entry, reader, path)
         except OverflowError as error:
             raise TarError(f"a number that no file can have: {os.fsdecode(entry.name)}: {error}") from error
@@ -94,6 +105,12 @@ class Unpacker:
             if error.errno == errno.ENOSPC:
                 raise
             raise OSError(error.errno, f"{os.fsdecode(entry.name)}: {error.strerror}") from error
+
+    def _here(self, entry: Entry, ids: Callable[[int, int], tuple[int, int]]) -> tuple[int, int]:
+        try:
+            return ids(entry.uid, entry.gid)
+        except OSError as error:
+            raise TarError(f"{os.fsdecode(entry.name)}: {error.strerror}") from error
 
     def _take(self, entry: Entry, reader: TarReader, path: bytes) -> None:
         """Take one entry. The root itself stays as it is."""

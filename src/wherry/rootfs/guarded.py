@@ -20,8 +20,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel.idmap import spawned
 from wherry.kernel.procfs import Mounted, parse_mount
 from wherry.rootfs.view import Kept, View, gathered, in_order, inside, source_of
+from wherry.runtime.idmaps import Ids, map_owners
 
 _OWN_LINKS = pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
@@ -30,24 +32,25 @@ _DISKLESS = ("overlay", "fuse", "fuseblk", "nfs", "nfs4", "9p", "virtiofs", "cif
 """Never the root of a container whose root is a folder, when nobody knows its device."""
 
 
-def of_running(pidfd: int, kept: Iterable[Kept], *, root_device: int) -> View:
+def of_running(pidfd: int, kept: Iterable[Kept], ids: Ids | None, *, root_device: int) -> View:
     """Return the view of the container in which the process lives. root_device: of its root, 0 when not known.
 
-    Raises OSError: ESRCH when the process is gone, EPERM when the container has replaced its root or its namespace.
+    ids: of its user namespace. Raises OSError: ESRCH when the process is gone, EPERM when the container has replaced
+    its root or its namespace.
     """
     wanted = in_order(kept)
-    sources = _sources(wanted)
+    sources = _sources(wanted, ids)
     try:
         take = partial(_taken, wanted=wanted, sources=sources, root_device=root_device)
-        return inside(pidfd, lambda thread: gathered(lambda top: take(thread, top)))
+        return inside(pidfd, lambda thread: gathered(lambda top: take(thread, top)), ids)
     except BaseException:
         for fd in sources.values():
             os.close(fd)
         raise
 
 
-def _sources(wanted: Sequence[Kept]) -> dict[str, int]:
-    """Return copies of what lies on the host, by destination. We are still there."""
+def _sources(wanted: Sequence[Kept], ids: Ids | None) -> dict[str, int]:
+    """Return copies of what lies on the host, by destination, with the owners of the container. We are still there."""
     found: dict[str, int] = {}
     try:
         for each in wanted:
@@ -57,6 +60,8 @@ def _sources(wanted: Sequence[Kept]) -> dict[str, int]:
             if tree < 0:
                 continue
             found[each.destination] = tree
+            if ids is not None and each.engines:
+                map_owners(tree, each.source, ids.words, spawned)
             if each.read_only:
                 mountapi.mount_setattr(tree, const.MOUNT_ATTR_RDONLY)
     except BaseException:

@@ -16,10 +16,11 @@ import os
 import stat
 from dataclasses import dataclass
 
-from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel import const, fileids, mountapi, pathsafe
 from wherry.kernel.procfs import Mounted
 from wherry.rootfs import guarded
 from wherry.rootfs.view import visiting
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.ops_mounts import check_outside_proc
 
 _ATTEMPTS = 16
@@ -36,12 +37,13 @@ class NotThere(Exception):
 class Running:
     """A container that runs. pidfd: of its first process. root_device: st_dev of its root, 0 when not known.
 
-    may_mount: whether its processes may mount file systems.
+    may_mount: whether its processes may mount file systems. ids: of its user namespace, None for the host's.
     """
 
     pidfd: int
     root_device: int
     may_mount: bool
+    ids: Ids | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def add(container: Running, tree: int, destination: str) -> None:
     directory = stat.S_ISDIR(os.fstat(tree).st_mode)
 
     def job(thread: int) -> None:
+        if container.ids is not None:  # what is made is to be the container's root's
+            fileids.adopt(container.ids.uid(0), container.ids.gid(0))
         top = _open_root(container, thread)
         try:
             for attempt in range(_ATTEMPTS):
@@ -81,7 +85,7 @@ def add(container: Running, tree: int, destination: str) -> None:
         finally:
             os.close(top)
 
-    visiting(container.pidfd, job)
+    visiting(container.pidfd, job, remapped=container.ids is not None)
 
 
 def _open_root(container: Running, thread: int) -> int:
@@ -151,7 +155,7 @@ def remove(container: Running, destination: str, known: Known, *, force: bool) -
         finally:
             os.close(parent)
 
-    visiting(container.pidfd, job)
+    visiting(container.pidfd, job, remapped=container.ids is not None)
 
 
 def _find(container: Running, thread: int, top: int, destination: str, known: Known) -> tuple[int, str]:

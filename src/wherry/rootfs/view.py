@@ -23,8 +23,9 @@ from typing import TypeVar
 
 from wherry.kernel import const, mountapi, pathsafe
 from wherry.kernel.aside import aside
-from wherry.kernel.namespaces import owner, setns, unshare
+from wherry.kernel.namespaces import owner, parent, setns, unshare
 from wherry.runtime import mountoptions
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import attach_root, mount_root
 from wherry.runtime.ops_volumes import open_part
@@ -39,7 +40,8 @@ _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 class Kept:
     """A mount of the container that belongs into the view. source: on the host, "" for a file system in memory.
 
-    subpath: the part of source that is mounted. running: it is there only while the container runs.
+    subpath: the part of source that is mounted. running: it is there only while the container runs. engines: the
+    engine keeps it, with the ids that the container sees.
     """
 
     destination: str
@@ -47,14 +49,19 @@ class Kept:
     read_only: bool = False
     subpath: str = ""
     running: bool = False
+    engines: bool = False
 
 
 @dataclass(slots=True)
 class View:
-    """root: an O_PATH descriptor of the tree's root. Whoever has a view closes it."""
+    """root: an O_PATH descriptor of the tree's root. Whoever has a view closes it.
+
+    ids: files have the host's ids for those that the container sees, None when both are the same.
+    """
 
     root: int
     _namespace: int
+    ids: Ids | None = None
 
     def close(self) -> None:
         """Unmount everything."""
@@ -64,33 +71,51 @@ class View:
         self.root = self._namespace = -1
 
 
-def of_running(pidfd: int, kept: Iterable[Kept]) -> View:
+def of_running(pidfd: int, kept: Iterable[Kept], ids: Ids | None) -> View:
     """Return the view of the container in which the process lives; not of one that may mount, see `rootfs.guarded`.
 
-    Raises OSError: ESRCH when the process is gone, EPERM when the container has replaced its mount namespace.
+    ids: of its user namespace. Raises OSError: ESRCH when the process is gone, EPERM when the container has replaced
+    its mount namespace.
     """
-    return inside(pidfd, lambda thread: gathered(lambda top: _taken(top, kept)))
+    return inside(pidfd, lambda thread: gathered(lambda top: _taken(top, kept)), ids)
 
 
-def inside(pidfd: int, take: Callable[[int], list[tuple[str, int]]]) -> View:
+def inside(pidfd: int, take: Callable[[int], list[tuple[str, int]]], ids: Ids | None) -> View:
     """Return the view of what `take` returns in a copy of a process's mount namespace, where all mounts are private.
 
-    take(thread): gets a descriptor of its own thread in our procfs; returns places and mounts, the root first.
+    take(thread): gets a descriptor of its own thread in our procfs; returns places and mounts, the root first. In a
+    namespace that belongs to another user namespace the mounts are taken themselves, and put together elsewhere: in a
+    copy of ours they would be locked into each other (mount_namespaces(7)).
     """
+    home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     def job(thread: int) -> View:
-        unshare(const.CLONE_NEWNS)
-        _make_private("/")
-        return attach(take(thread), os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
+        if ids is None:
+            unshare(const.CLONE_NEWNS)
+            _make_private("/")
+            taken = take(thread)
+        else:
+            taken = take(thread)
+            for _, tree in taken:
+                mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
+            setns(home, const.CLONE_NEWNS)
+            unshare(const.CLONE_NEWNS)
+            _make_private("/")
+        view = attach(taken, os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread))
+        view.ids = ids
+        return view
 
-    return visiting(pidfd, job)
+    try:
+        return visiting(pidfd, job, remapped=ids is not None)
+    finally:
+        os.close(home)
 
 
-def visiting(pidfd: int, work: Callable[[int], T]) -> T:
+def visiting(pidfd: int, work: Callable[[int], T], *, remapped: bool) -> T:
     """Return what `work` returns, done by a thread of its own in a process's mount namespace; that is its root.
 
-    work(thread): gets a descriptor of its own thread in our procfs. Raises OSError: ESRCH when the process is gone,
-    EPERM when it has moved to a user namespace that is not ours.
+    work(thread): gets a descriptor of its own thread in our procfs. remapped: whether the engine has given it a user
+    namespace. Raises OSError: ESRCH when the process is gone, EPERM when it has moved to another one itself.
     """
 
     def job() -> T:
@@ -99,7 +124,7 @@ def visiting(pidfd: int, work: Callable[[int], T]) -> T:
         try:
             unshare(const.CLONE_FS)
             setns(pidfd, const.CLONE_NEWNS)
-            _check_owner(thread)
+            _check_owner(thread, remapped=remapped)
             return work(thread)
         finally:
             os.close(thread)
@@ -153,10 +178,11 @@ def _mount_root(mount: Mount, place: str, layers: int) -> int:
     return root
 
 
-def _check_owner(thread: int) -> None:
-    """Raise EPERM when the mount namespace that this thread is in belongs to a user namespace that is not ours.
+def _check_owner(thread: int, *, remapped: bool) -> None:
+    """Raise EPERM when the mount namespace that this thread is in belongs to a user namespace that a container made.
 
-    A process can make itself one where no seccomp profile forbids it, and in there may mount what it likes.
+    A process can make itself one where no seccomp profile forbids it, and in there may mount what it likes. The
+    engine's are children of ours, and no process in one of those can make another child of ours.
     """
     mounts = os.open("ns/mnt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=thread)
     try:
@@ -164,6 +190,9 @@ def _check_owner(thread: int) -> None:
     finally:
         os.close(mounts)
     try:
+        if remapped:
+            made, theirs = theirs, parent(theirs)
+            os.close(made)
         if not os.path.samestat(os.fstat(theirs), os.stat("ns/user", dir_fd=thread)):
             raise OSError(errno.EPERM, "the container has moved to a user namespace of its own")
     finally:

@@ -13,18 +13,19 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from wherry.archive.compression import CompressionError, decompressed
-from wherry.archive.tar import TarError
+from wherry.archive.tar import Source, TarError
 from wherry.containers.catalog import Container
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
-from wherry.kernel import const
+from wherry.kernel import const, fileids
 from wherry.models.queries import ArchiveAnswer, ExtractQuery, PathStat
 from wherry.packing.pack import Packer
 from wherry.packing.unpack import KindMismatch, Unpacker
 from wherry.rootfs import guarded, paths, view
 from wherry.rootfs.view import Kept, View
+from wherry.runtime.idmaps import Ids
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import SetupError
 from wherry.services.chunks import Chunks
@@ -69,14 +70,14 @@ class Copying:
             await held.aclose()
             raise
         self.lifecycle.publish(container, "archive-path")
-        return ArchiveAnswer(found, Chunks(source.packed(), held))
+        return ArchiveAnswer(found, Chunks(source.packed(tree.ids), held))
 
     async def put(self, container: Container, ref: str, query: ExtractQuery, body: BinaryIO) -> None:
         """Unpack a tar, compressed or not, in a directory of the container."""
         async with self._view(container) as tree:
             # A descriptor of its own: when the engine stops, the view is closed while this still waits for the client
-            root, user, ours = os.dup(tree.root), container.record.config.user, self.lifecycle.settings.data_root
-            await _work(_put, root, user, query, body, f"in container {ref}", ours)
+            target = _Target(os.dup(tree.root), tree.ids, self.lifecycle.settings.data_root)
+            await _work(_put, target, container.record.config.user, query, body, f"in container {ref}")
         self.lifecycle.publish(container, "extract-to-dir")
 
     async def export(self, container: Container) -> Chunks[bytes]:
@@ -88,7 +89,7 @@ class Copying:
             await held.aclose()
             raise
         self.lifecycle.publish(container, "export")
-        return Chunks(_exported(tree.root), held)
+        return Chunks(_exported(tree.root, tree.ids), held)
 
     @asynccontextmanager
     async def _view(self, container: Container, *, bare: bool = False) -> AsyncIterator[View]:
@@ -109,12 +110,17 @@ class Copying:
     def _kept(self, container: Container) -> tuple[Kept, ...]:
         record = container.record
         root = self.lifecycle.settings.container_root(record.id)
-        mounts = {f"/etc/{name}": Kept(f"/etc/{name}", str(root / name)) for name in _FILES}
+        mounts = {f"/etc/{name}": Kept(f"/etc/{name}", str(root / name), engines=True) for name in _FILES}
         for each in self.lifecycle.provision.places(record):
+            running, engines = each.kind == "mounted", each.kind == "volume" and self._is_ours(each.source)
             mounts[each.destination] = Kept(
-                each.destination, each.source, each.read_only, each.subpath, running=each.kind == "mounted"
+                each.destination, each.source, each.read_only, each.subpath, running=running, engines=engines
             )
         return tuple(mounts.values())
+
+    def _is_ours(self, source: str) -> bool:
+        """Whether a volume is a folder of ours, and not one of the host's or a plugin's."""
+        return source.startswith(f"{self.lifecycle.settings.data_root / 'volumes'}/")
 
     def _of_stopped(self, container: Container, kept: tuple[Kept, ...]) -> View:
         life = self.lifecycle
@@ -129,13 +135,14 @@ class Copying:
 def _of_running(container: Container, kept: tuple[Kept, ...]) -> View:
     state, task = container.record.state, container.task
     pidfd = remains.open_process(state.pid, state.start_time) if state.pid else None  # it may end as we come here
+    ids = Ids.of_words(state.ids)
     ended = Conflict(f"container {container.id} ended just now; try again")
     if pidfd is None:
         raise ended
     try:
         if container.record.may_mount:
-            return guarded.of_running(pidfd, kept, root_device=task.root_device if task is not None else 0)
-        return view.of_running(pidfd, kept)
+            return guarded.of_running(pidfd, kept, ids, root_device=task.root_device if task is not None else 0)
+        return view.of_running(pidfd, kept, ids)
     except ProcessLookupError as error:
         raise ended from error
     finally:
@@ -172,20 +179,39 @@ class _Source:
         above, _, base = path.rpartition("/")
         return cls(paths.open_at(root, above or "/", _FOLDER, where=where), base, name)
 
-    def packed(self) -> Generator[bytes, None, None]:
-        packer = Packer(self.folder)
+    def packed(self, ids: Ids | None) -> Generator[bytes, None, None]:
+        packer = Packer(self.folder, owner=ids.own if ids else None)
         yield from packer.one(self.base, self.name) if self.base else packer.tree("", self.name)
         yield from packer.end()
 
 
-def _exported(root: int) -> Generator[bytes, None, None]:
-    packer = Packer(root)
+def _exported(root: int, ids: Ids | None) -> Generator[bytes, None, None]:
+    packer = Packer(root, owner=ids.own if ids else None)
     yield from packer.tree("", b"", itself=False)
     yield from packer.end()
 
 
-def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str, ours: Path) -> None:
-    """Unpack; closes `root`. ours: a folder of the engine's, whose disk must not become full."""
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A tree to unpack into. ids: as of `View`. ours: a folder of the engine's, whose disk must not become full."""
+
+    root: int
+    ids: Ids | None
+    ours: Path
+
+    def unpack(self, folder: int, body: Source, **how: Any) -> None:
+        """Unpack a tar in a folder of the tree."""
+        how["reserve"] = os.fstat(folder).st_dev in (os.fstat(self.root).st_dev, os.stat(self.ours).st_dev)
+        if self.ids is None:
+            Unpacker(folder, **how).run(body)
+        else:
+            with fileids.adopted(*self.ids.host(0, 0)):
+                Unpacker(folder, ids=self.ids.host, **how).run(body)
+
+
+def _put(target: _Target, user: str, query: ExtractQuery, body: BinaryIO, where: str) -> None:
+    """Unpack; closes the root of `target`."""
+    root = target.root
     folder = -1
     try:
         path = paths.clean(query.path)
@@ -201,8 +227,7 @@ def _put(root: int, user: str, query: ExtractQuery, body: BinaryIO, where: str, 
             identity = Accounts(root).identify(user)
             owner = identity.uid, identity.gid
         try:
-            reserve = os.fstat(folder).st_dev in (os.fstat(root).st_dev, os.stat(ours).st_dev)
-            Unpacker(folder, owner=owner, replace=not query.keep_kind, reserve=reserve).run(decompressed(body)[0])
+            target.unpack(folder, decompressed(body)[0], owner=owner, replace=not query.keep_kind)
         except KindMismatch as error:
             raise InvalidArgument(f'{error} "{path}"') from error
     finally:

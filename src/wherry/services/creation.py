@@ -92,6 +92,8 @@ class Creation:
         check_mode(request.config, host)  # what an image exposes is no wish
         config = self._with_hostname(config, host, container_id)
         warnings = validate.validate(config, host)
+        if self.settings.ids_of(host) is not None:
+            validate.check_user_namespace(host)
         self.settings.cgroups_path(host, container_id)
         ports.requests(host.port_bindings or {})
         if host.network_mode == "host" and (host.port_bindings or host.publish_all_ports):

@@ -15,13 +15,16 @@ from msgspec import structs
 from wherry.containers.record import MountRecord, Record
 from wherry.errors import InvalidArgument, SystemFailure
 from wherry.images.images import Images
-from wherry.kernel import const, mountapi, pathsafe
+from wherry.kernel import const, idmap, mountapi, pathsafe
 from wherry.kernel.aside import aside
-from wherry.kernel.namespaces import unshare
+from wherry.kernel.namespaces import setns, unshare
 from wherry.runtime import mountoptions
-from wherry.runtime.mounts import VolumeMount
+from wherry.runtime.idmaps import Ids
+from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.ops_mounts import apply_options, attach_root
+from wherry.runtime.ops_users import make_mapped
 from wherry.runtime.roots import make_root
+from wherry.services import owners
 from wherry.snapshots.api import Snapshotter
 
 PLACES = "images"
@@ -39,8 +42,11 @@ def located(record: MountRecord, root: Path, images: Images) -> MountRecord:
     return structs.replace(record, image_id=image.id, chain_id=image.chain_id, source=str(place))
 
 
-def to_mount(record: Record, snapshotter: Snapshotter) -> tuple[VolumeMount, ...]:
-    """Return what the supervisor has to mount, whose mount points are made. Blocks; raises SystemFailure, NotFound."""
+def to_mount(record: Record, snapshotter: Snapshotter, ids: Ids | None) -> tuple[VolumeMount, ...]:
+    """Return what the supervisor has to mount, whose mount points are made. ids: of the container.
+
+    Blocks; raises SystemFailure, NotFound.
+    """
     found = []
     for each in record.mounts:
         if each.type != "image":
@@ -50,15 +56,15 @@ def to_mount(record: Record, snapshotter: Snapshotter) -> tuple[VolumeMount, ...
         except OSError as error:
             raise SystemFailure(f"cannot make the mount point of image {each.image}: {error}") from error
         view = snapshotter.view(each.chain_id)
-        complaint = f"error while mounting image '{each.image}': "
-        found.append(VolumeMount(each.source, view.type, view.source, complaint=complaint, options=view.options))
+        complaint, options = f"error while mounting image '{each.image}': ", (*view.options, *owners.of_engine(ids))
+        found.append(VolumeMount(each.source, view.type, view.source, complaint=complaint, options=options))
     return tuple(found)
 
 
-def opened(record: MountRecord, snapshotter: Snapshotter, place: Path) -> int:
-    """Return a detached mount of the image, or of its part. place: any directory. Raises SystemFailure, NotFound.
+def opened(record: MountRecord, snapshotter: Snapshotter, place: Path, ids: Ids | None) -> int:
+    """Return a detached mount of the image, or of its part. place: any directory. ids: of the container.
 
-    InvalidArgument when the part leads out of the image or is not there.
+    Raises SystemFailure, NotFound; InvalidArgument when the part leads out of the image or is not there.
     """
     view = snapshotter.view(record.chain_id)
 
@@ -69,7 +75,9 @@ def opened(record: MountRecord, snapshotter: Snapshotter, place: Path) -> int:
             mountapi.mount_setattr(top, 0, propagation=const.MS_PRIVATE, recursive=True)
         finally:
             os.close(top)
-        if view.type == "bind":
+        if ids is not None:
+            root = _mapped(view, snapshotter.mount_namespace, ids)
+        elif view.type == "bind":
             root = mountapi.open_tree(const.AT_FDCWD, view.source, const.OPEN_TREE_CLONE)
         else:
             root = make_root(view, snapshotter.mount_namespace)
@@ -94,3 +102,19 @@ def opened(record: MountRecord, snapshotter: Snapshotter, place: Path) -> int:
         os.close(tree)
         raise SystemFailure(f"cannot mount image {record.image}: {error}") from error
     return tree
+
+
+def _mapped(view: Mount, layers: int, ids: Ids) -> int:
+    """Return the tree with the owners of a container."""
+    here = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    user = idmap.namespace(ids.uids, ids.gids, idmap.spawned)
+    try:
+        options = mountoptions.parse(view.options)
+        if options.layers:
+            setns(layers, const.CLONE_NEWNS)
+        tree = make_mapped(view.type, view.source, options, user)
+        setns(here, const.CLONE_NEWNS)
+        return tree
+    finally:
+        os.close(user)
+        os.close(here)

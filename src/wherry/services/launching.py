@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from wherry.runtime.cgroups import Cgroup, grant_realtime
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.phases import Phases
 from wherry.runtime.wire import Launch
-from wherry.services import binds, containerlogs, endpoints, imagemounts, ports, propagation
+from wherry.services import binds, containerlogs, endpoints, imagemounts, owners, ports, propagation
 from wherry.services.attachments import Attachments
 from wherry.services.confinement import Confinement
 from wherry.services.links import Links
@@ -81,7 +81,7 @@ class Launching:
             files = self._write_files(record, sandbox)
             rootfs = self._rootfs(record, phases)
             _begin(phases, "spec")
-            mounts = (*files, *(self.provision.mount(each, rootfs) for each in record.mounts))
+            mounts = (*files, *self._mounts(record, rootfs))
             spec = self.spec(record, mounts, private_network=sandbox is not None)
             _begin(phases, "hand-over")
             launch = Launch(
@@ -112,6 +112,11 @@ class Launching:
             undo.pop_all()
             return task
 
+    def _mounts(self, record: Record, rootfs: tuple[Mount, ...]) -> Iterator[Mount]:
+        ids = self.settings.ids_of(record.host_config)
+        for each in record.mounts:
+            yield self.provision.mount(each, rootfs, ids)
+
     async def confine(self, record: Record) -> None:
         """See to it that the AppArmor profile of a container is there; raises SystemFailure."""
         profile = apparmor.profile_for(record.host_config, self.facts)
@@ -125,7 +130,8 @@ class Launching:
         propagation.check(record.mounts)
         images: tuple[VolumeMount, ...] = ()
         if any(each.type == "image" for each in record.mounts):
-            images = await asyncio.to_thread(imagemounts.to_mount, record, self.snapshotter)
+            ids = self.settings.ids_of(record.host_config)
+            images = await asyncio.to_thread(imagemounts.to_mount, record, self.snapshotter, ids)
         file_systems = self.provision.file_systems(record)
         await held.enter_async_context(self.provision.holding(file_systems))
         if not file_systems:
@@ -156,12 +162,19 @@ class Launching:
     def _rootfs(self, record: Record, phases: Phases) -> tuple[Mount, ...]:
         _begin(phases, "snapshot")
         mounts = self.snapshotter.mounts(record.id)
-        return ephemeral(mounts) if record.host_config.auto_remove else mounts
+        mounts = ephemeral(mounts) if record.host_config.auto_remove else mounts
+        ids = self.settings.ids_of(record.host_config)
+        return tuple(replace(each, options=(*each.options, *owners.of_engine(ids))) for each in mounts)
 
     def _runtime(self, record: Record) -> tuple[str, ...]:
         command = self.settings.runtime_command(record.host_config.runtime)
         if command is None:
             raise InvalidArgument(f"unknown or invalid runtime name: {record.host_config.runtime}")
+        if command and self.settings.ids_of(record.host_config) is not None:
+            raise InvalidArgument(
+                f"runtime {record.host_config.runtime} cannot be given a user namespace that is made before it starts: "
+                "use the engine's own runtime, or --userns=host"
+            )
         return command
 
     def _grant_realtime(self, record: Record) -> None:
@@ -201,9 +214,10 @@ class Launching:
             nameservers=etcfiles.Options.of(host).nameservers,
             name=record.name,
             ports=ports.wanted(record),
+            ids=self.settings.ids_of(host),
         )
         try:
-            if self.networks.at_hand(asked) and not request.ports:
+            if self.networks.at_hand(request) and not request.ports:
                 return self.networks.open_sandbox(request)
             return await at_their_pace(self.networks.open_sandbox, request)
         except (Conflict, NotFound, SystemFailure) as error:
@@ -231,7 +245,8 @@ class Launching:
                 _replace(root / name, text)
         reach("start.files")
         taken = {bind.destination for bind in record.mounts}
-        access = ("rbind", "rprivate", *(("ro",) if host.readonly_rootfs else ()))
+        shown = owners.of_engine(self.settings.ids_of(host))
+        access = ("rbind", "rprivate", *(("ro",) if host.readonly_rootfs else ()), *shown)
         return tuple(
             Mount("bind", str(root / name), f"/etc/{name}", access)
             for name in ("resolv.conf", "hostname", "hosts")
@@ -287,6 +302,7 @@ class Launching:
             init_path=str(self.settings.init_path),
             facts=self.facts,
             linked=self.links.environment(record),
+            ids=self.settings.ids_of(record.host_config),
         )
 
     def _joined(self, record: Record) -> Mapping[str, str]:
@@ -300,7 +316,18 @@ class Launching:
             other = self.catalog.resolve(mode.removeprefix("container:"))
             _check_joinable(kind, other.record)
             paths[kind] = f"/proc/{other.record.state.pid}/ns/{'net' if kind == 'network' else kind}"
+            if self.settings.ids_of(host) is not None:
+                self._check_remapped(other.record)
+                paths.setdefault("user", f"/proc/{other.record.state.pid}/ns/user")
         return paths
+
+    def _check_remapped(self, other: Record) -> None:
+        """Raise Conflict when the owner of namespaces that are to be shared lives in the host's user namespace."""
+        if self.settings.ids_of(other.host_config) is None:
+            raise Conflict(
+                f"container {other.name} is in the user namespace of the host, where a container that shares its "
+                "namespaces must be too: use --userns=host"
+            )
 
 
 def _begin(phases: Phases, name: str) -> None:

@@ -108,7 +108,8 @@ class Lifecycle:
         except (EngineError, LaunchFailed) as error:
             await self._start_failed(container, error)
             raise _as_engine_error(error) from error
-        self.adopt(container, task)
+        ids = self.settings.ids_of(container.record.host_config)
+        self.adopt(container, task, ids="" if ids is None else ids.words)
         self.provision.publish_mounts(container.record, "mount")
         self._tell_networks(container, "connect")
         self.publish(container, "start")
@@ -117,11 +118,11 @@ class Lifecycle:
         except EngineError as error:  # it runs all the same
             log.warning("links are not up to date", extra={"container": container.id, "error": error.message})
 
-    def adopt(self, container: Container, task: Task) -> None:
-        """Take over a running task: record it, and wait for its end in the background."""
+    def adopt(self, container: Container, task: Task, **changes: Any) -> None:
+        """Take over a running task: record it, and wait for its end in the background. changes: of the state."""
         container.task = task
         task.on_detach = lambda exec_id: self._detached(container, exec_id)
-        changes = {"pid": task.pid, "start_time": task.start_time, "started_at": task.started_at, "error": ""}
+        changes |= {"pid": task.pid, "start_time": task.start_time, "started_at": task.started_at, "error": ""}
         changes["phases"] = task.phases or container.record.state.phases
         moved = structs.replace(
             container.record.state,

@@ -38,7 +38,7 @@ from wherry.models.container import ContainerConfig, HostConfig
 from wherry.rootfs import filesystems, joining
 from wherry.rootfs.joining import Known, NotThere, Running
 from wherry.runtime import mountoptions
-from wherry.runtime.idmaps import map_owners
+from wherry.runtime.idmaps import Ids, map_owners
 from wherry.runtime.ops_mounts import apply_options, make_filesystem
 from wherry.runtime.ops_volumes import open_part
 from wherry.runtime.setup import reason
@@ -256,16 +256,18 @@ class Mounting:
 
     def _tree(self, container: Container, mount: MountRecord) -> int:
         """Return what is to be mounted, detached."""
-        provision = self.lifecycle.provision
+        provision, ids = self.lifecycle.provision, Ids.of_words(container.record.state.ids)
         if mount.type == "image":
-            return imagemounts.opened(mount, self.lifecycle.snapshotter, self.lifecycle.settings.rootfs_path)
+            place = self.lifecycle.settings.rootfs_path
+            return imagemounts.opened(mount, self.lifecycle.snapshotter, place, ids)
         binds.make_source(mount)
         propagation.check([mount])
-        wanted = provision.mount(mount, ())
+        wanted = provision.mount(mount, (), ids)
         options = mountoptions.parse(wanted.options)
         try:
             if mount.type == "tmpfs":
-                tree = make_filesystem("tmpfs", "tmpfs", options.data, options.attributes)
+                data = options.data if ids is None else ids.settings(("uid=0", "gid=0", *options.data))
+                tree = make_filesystem("tmpfs", "tmpfs", data, options.attributes)
             elif self.lifecycle.provision.is_file_system(mount):
                 namespace = provision.held_by(container.record, mount.name)
                 if not namespace:
@@ -331,7 +333,8 @@ def _running(container: Container, place: str) -> Iterator[Running]:
     if pidfd is None:
         raise Conflict(f"container {container.id} ended just now; try again")
     try:
-        yield Running(pidfd, task.root_device if task is not None else 0, container.record.may_mount)
+        device = task.root_device if task is not None else 0
+        yield Running(pidfd, device, container.record.may_mount, Ids.of_words(state.ids))
     except ProcessLookupError as error:
         raise Conflict(f"container {container.id} ended just now; try again") from error
     except OSError as error:

@@ -15,6 +15,9 @@ from msgspec import structs
 from wherry.containers.record import MountRecord
 from wherry.errors import InvalidArgument
 from wherry.runtime import idmaps
+from wherry.runtime.idmaps import Ids
+from wherry.runtime.mountoptions import IDMAP
+from wherry.volumes.backing import NETWORKED, Backing
 
 WORD = "idmap"
 OWNER = "owner"
@@ -58,3 +61,27 @@ def settled(record: MountRecord, user: str) -> MountRecord:
             "give --user UID:GID, or a mapping, as idmap=uids=1000-33-1;gids=1000-33-1"
         )
     return structs.replace(record, idmap=f"{OWNER}={int(uid)}:{int(gid)}")
+
+
+def of_engine(ids: Ids | None) -> tuple[str, ...]:
+    """Return the option of a mount of the engine's own files, which have on the disk the ids that the container sees.
+
+    ids: of the container's user namespace, None for the host's: then nothing is to be mapped.
+    """
+    return () if ids is None else (f"{IDMAP}{ids.words}",)
+
+
+def shown(record: MountRecord, ids: Ids | None, behind: Backing | None) -> tuple[str, ...]:
+    """Return the option of a mount that shows other owners, if it does. behind: of a volume.
+
+    In a container with a user namespace, volumes that the engine keeps have the ids that the container sees; folders
+    of the host, and what plugins and servers have, keep the host's. Raises InvalidArgument.
+    """
+    if record.idmap:
+        try:
+            return (f"{IDMAP}{record.idmap if ids is None else ids.seen_inside(record.idmap)}",)
+        except ValueError as error:
+            raise InvalidArgument(f"idmap of {record.destination}: {error}") from error
+    if behind is None or behind.bind or behind.driver or behind.fstype in NETWORKED:
+        return ()
+    return of_engine(ids)

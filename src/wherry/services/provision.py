@@ -25,9 +25,10 @@ from wherry.events import Bus
 from wherry.failpoints import reach
 from wherry.kernel import procfs
 from wherry.rootfs import filesystems
-from wherry.runtime.idmaps import OWNER
-from wherry.runtime.mountoptions import IDMAP, SUBPATH
+from wherry.runtime.idmaps import OWNER, Ids
+from wherry.runtime.mountoptions import SUBPATH
 from wherry.runtime.mounts import Mount, VolumeMount
+from wherry.services import owners
 from wherry.services.binds import Wanted
 from wherry.services.pluginmounts import PluginMounts
 from wherry.services.population import Population, can_be_opened
@@ -275,18 +276,17 @@ class Provision:
         supervisor = _parent(state.pid) if state.alive and state.pid else 0
         return filesystems.namespace_with(supervisor, str(self.volumes.mountpoint(name))) if supervisor else ""
 
-    def mount(self, record: MountRecord, rootfs: Sequence[Mount]) -> Mount:
-        """Return a mount as the runtime takes it. Raises SystemFailure, NotFound."""
-        options = record.options
+    def mount(self, record: MountRecord, rootfs: Sequence[Mount], ids: Ids | None) -> Mount:
+        """Return a mount as the runtime takes it. ids: of the container. Raises SystemFailure, NotFound."""
         if record.idmap:
             self._check_owner(record)
-            options += (f"{IDMAP}{record.idmap}",)
+        behind = self.behind(record) if record.type == "volume" else None
+        options = (*record.options, *owners.shown(record, ids, behind))
         if record.type == "image":
             part = (f"{SUBPATH}{record.subpath}",) if record.subpath else ()
             return Mount("volume", record.source, record.destination, (*options, *part))
-        if record.type != "volume":
+        if behind is None:
             return Mount(record.type, record.source or record.type, record.destination, options)
-        behind = self.behind(record)
         source = self.host_path(record)
         if behind.bind and not os.path.exists(source):
             raise SystemFailure(behind.complaint(record.source, "no such file or directory"))

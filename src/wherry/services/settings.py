@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wherry.models.container import HostConfig, Ulimit
 from wherry.oci.build import cgroups_path
+from wherry.runtime.idmaps import Ids
 
 
 @dataclass(slots=True)
@@ -32,8 +33,14 @@ class Settings:
     init_by_default: bool = False
     live_restore: bool = True
     labels: tuple[str, ...] = ()
+    ids: Ids | None = None
+    """The ids of the host that those of containers are; None: the same ones (userns-remap is not set)."""
     firewall_backend: str = "nftables"
     debug: bool = False
+
+    def ids_of(self, host: HostConfig) -> Ids | None:
+        """Return the ids of a container, None when it lives in the host's user namespace."""
+        return None if host.userns_mode == "host" else self.ids
 
     def runtime_command(self, name: str) -> tuple[str, ...] | None:
         """Return program and arguments of a runtime, () for our own, None for an unknown one.

@@ -102,7 +102,7 @@ class SystemService:
 
     def _security_options(self) -> list[str]:
         found = ["name=apparmor"] if self.facts.apparmor and self.facts.apparmor_parser else []
-        found.append("name=seccomp,profile=builtin")
+        found += ["name=seccomp,profile=builtin", *(["name=userns"] if self.settings.ids else [])]
         return [*found, "name=cgroupns"] if self.settings.cgroupns_default == "private" else found
 
     def _runtimes(self) -> Json:
