@@ -16,8 +16,6 @@ from pathlib import Path
 from tests import tars
 from tests.tars import Member
 from wherry.kernel import const, mountapi
-from wherry.kernel.aside import aside
-from wherry.kernel.namespaces import unshare
 from wherry.runtime.mounts import Mount
 from wherry.runtime.roots import make_root
 from wherry.snapshots.api import Snapshotter, Usage
@@ -48,15 +46,6 @@ def ingest(driver: Snapshotter, root: Path, chain_id: str, parent: str, layer: i
     return driver.ingest(chain_id, parent, layer, blob)
 
 
-def mounted_by_links(mount: Mount) -> int:
-    """Mount as on kernels without lowerdir+, whose names are relative to the source; return the mount, detached."""
-    unshare(const.CLONE_FS | const.CLONE_NEWNS)
-    mountapi.mount("", "/", "", const.MS_REC | const.MS_PRIVATE)
-    os.chdir(mount.source)
-    mountapi.mount("overlay", "/mnt", "overlay", 0, ",".join(mount.options))
-    return mountapi.open_tree(const.AT_FDCWD, "/mnt", const.OPEN_TREE_CLONE)
-
-
 class View:
     """A mounted snapshot, by descriptor."""
 
@@ -64,8 +53,6 @@ class View:
         (mount,) = mounts
         if mount.type == "bind":
             self.fd = mountapi.open_tree(const.AT_FDCWD, mount.source, const.OPEN_TREE_CLONE)
-        elif mount.source != mount.type:
-            self.fd = aside(lambda: mounted_by_links(mount))
         else:
             self.fd = make_root(mount, namespace)
 

@@ -27,7 +27,7 @@ from wherry.kernel.namespaces import owner, parent, setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.idmaps import Ids
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import attach_root, mount_root
+from wherry.runtime.ops_root import attach_root, mount_root
 from wherry.runtime.ops_volumes import open_part
 from wherry.runtime.roots import make_root
 from wherry.runtime.sources import of_host

@@ -13,7 +13,6 @@ import stat
 from dataclasses import dataclass
 
 from wherry.kernel import const, mountapi, namespaces, pathsafe
-from wherry.runtime import selfprotect
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_volumes import copy_up, fill_empty
@@ -26,7 +25,6 @@ PROC_ALLOWED = {
 """What may be replaced inside /proc: files that say nothing about what is confined how (lxcfs replaces them)."""
 
 _PROC_ROOT_INODE = 1
-_MOUNT_DATA = 4096  # one page
 _MISMATCH = (
     ": Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
@@ -39,14 +37,14 @@ def make_filesystem(fstype: str, source: str, data: tuple[str, ...], attributes:
     try:
         if source:
             mountapi.fsconfig_string(context, "source", source)
-        for key, value in _settings(fstype, data):
+        for key, value in settings(fstype, data):
             _configure(context, key, value)
         return mountapi.fsmount(context, attributes)
     finally:
         os.close(context)
 
 
-def _settings(fstype: str, data: tuple[str, ...]) -> list[tuple[str, str | None]]:
+def settings(fstype: str, data: tuple[str, ...]) -> list[tuple[str, str | None]]:
     """Options as (key, value). Overlay's list of lower directories becomes one setting each: a value has 255 bytes."""
     settings: list[tuple[str, str | None]] = []
     for word in data:
@@ -90,106 +88,6 @@ def apply_options(tree: int, options: Options) -> None:
         propagation = 0 if options.propagation_recursive else propagation
     if on or off or propagation:
         mountapi.mount_setattr(tree, on, clear=off, propagation=propagation)
-
-
-@dataclass(slots=True)
-class MakeRoot(Operation):
-    """Make a root file system of layers that are mounted in a namespace of their own.
-
-    It is mounted nowhere yet; `MountRoot` does that. An overlay has copies of the mounts that it is made of, so it can
-    be used where they are not.
-    """
-
-    fstype: str
-    source: str
-    options: Options
-
-    def describe(self) -> str:
-        return f"make the root file system ({self.fstype}) of its layers"
-
-    def run(self, setup: Setup) -> None:
-        layers = selfprotect.layer_mounts()
-        if layers is None:
-            raise SetupError("the mounts of the layers are out of reach: no engine has started this process")
-        namespaces.setns(layers, const.CLONE_NEWNS)
-        setup.tree = make_filesystem(self.fstype, self.source, self.options.data, self.options.attributes)
-
-
-@dataclass(slots=True)
-class MountRoot(Operation):
-    """Mount the root file system at `place`; its descriptor is the root of everything that follows."""
-
-    fstype: str
-    source: str
-    options: Options
-    place: str
-
-    def describe(self) -> str:
-        return f"mount the root file system ({self.fstype}) at {self.place}"
-
-    def run(self, setup: Setup) -> None:
-        if setup.tree >= 0:
-            attach_root(setup.tree, self.place)
-            setup.root, setup.tree = setup.tree, -1
-        else:
-            setup.root = mount_root(self.fstype, self.source, self.options, self.place)
-
-
-def mount_root(fstype: str, source: str, options: Options, place: str) -> int:
-    """Mount a root file system at the directory `place` and return a descriptor of it."""
-    if options.bind or fstype == "bind":
-        tree = mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
-        # Private: pivot_root(2) refuses a shared one, and nothing mounted in here is for anybody else
-        mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
-        mountapi.mount_setattr(tree, options.attributes, clear=options.cleared)
-    else:
-        try:
-            tree = make_filesystem(fstype, source, options.data, options.attributes)
-        except OSError as error:
-            if fstype != "overlay" or error.errno != errno.EINVAL:
-                raise
-            _mount_classic(source, options, place, error)
-            return os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    attach_root(tree, place)
-    return tree
-
-
-def attach_root(tree: int, place: str) -> None:
-    """Put a detached root file system on the directory `place`."""
-    target = os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    mountapi.move_mount(tree, target, place)
-    os.close(target)
-
-
-def _mount_classic(source: str, options: Options, place: str, error: OSError) -> None:
-    """Mount with mount(2): overlayfs takes "lowerdir+", and so any number of layers, since 6.8 only."""
-    lower = [value or "" for key, value in _settings("overlay", options.data) if key == "lowerdir+"]
-    words = [word for word in options.data if word.partition("=")[0] not in ("lowerdir", "lowerdir+")]
-    data = ",".join(["lowerdir=" + ":".join(map(_escaped, lower)), *(word.replace(",", "\\,") for word in words)])
-    if len(os.fsencode(data)) >= _MOUNT_DATA:
-        error.add_note(f"and mount(2) takes {_MOUNT_DATA} bytes of options, not {len(data)}")
-        raise error
-    flags = const.MS_RDONLY if options.attributes & const.MOUNT_ATTR_RDONLY else 0
-    mountapi.mount(source, place, "overlay", flags, data)
-
-
-def _escaped(path: str) -> str:
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-
-
-@dataclass(slots=True)
-class Pivot(Operation):
-    """Make the new root the root, and detach the old one with everything that is mounted on it."""
-
-    def describe(self) -> str:
-        return "change the root file system"
-
-    def run(self, setup: Setup) -> None:
-        os.fchdir(setup.root)
-        mountapi.pivot_root(".", ".")
-        # The old root lies on the new one now, and "." is what lies on top: pivot_root(2), NOTES
-        mountapi.umount2(".", const.MNT_DETACH)
-        os.chdir("/")
 
 
 @dataclass(slots=True)

@@ -29,10 +29,11 @@ from wherry.kernel.idmap import forked
 from wherry.runtime import selfprotect
 from wherry.runtime.idmaps import Ids, apply, map_owners
 from wherry.runtime.mountoptions import Options
-from wherry.runtime.ops_mounts import make_filesystem
+from wherry.runtime.ops_mounts import settings
+from wherry.runtime.ops_root import made_root
 from wherry.runtime.setup import ContainerStart, Operation, Setup, SetupError, reason
 
-_LAYERS = ("lowerdir+", "lowerdir", "upperdir")
+_LAYERS = ("lowerdir+", "upperdir")
 
 
 @dataclass(slots=True)
@@ -160,18 +161,16 @@ def make_mapped(fstype: str, source: str, options: Options, user: int) -> int:
         return tree
     namespaces.unshare(const.CLONE_NEWNS)
     mountapi.mount("", "/", "", const.MS_REC | const.MS_PRIVATE)
-    for place in dict.fromkeys(_folders(options.data)):
+    for place in dict.fromkeys(_folders(source, options.data)):
         _cover(place, user)
-    return make_filesystem(fstype, source, options.data, options.attributes)
+    return made_root(fstype, source, options)
 
 
-def _folders(data: tuple[str, ...]) -> Iterator[str]:
+def _folders(source: str, data: tuple[str, ...]) -> Iterator[str]:
     """Yield the folders of an overlay; the one with the upper directory has its work directory too."""
-    for word in data:
-        key, _, path = word.partition("=")
+    for key, value in settings("overlay", data):
         if key in _LAYERS:
-            if key == "lowerdir" or not path.startswith("/"):
-                raise SetupError("a user namespace of its own needs a kernel that takes layers one by one (6.8)")
+            path = os.path.realpath(os.path.join(source, value or ""))
             yield os.path.dirname(path) if key == "upperdir" else path
 
 

@@ -22,7 +22,7 @@ from wherry.runtime.cgroups import MountSources
 from wherry.runtime.idmaps import Ids
 from wherry.runtime.mountoptions import parse
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import BindMount, MakeRoot, MountCgroups, MountFilesystem, MountRoot, Pivot
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem
 from wherry.runtime.ops_namespaces import (
     AwaitHooks,
     EnterContainer,
@@ -51,6 +51,7 @@ from wherry.runtime.ops_process import (
     Stay,
     WaitForStart,
 )
+from wherry.runtime.ops_root import MakeRoot, MountRoot, Pivot
 from wherry.runtime.ops_rootfs import (
     Device,
     FinishRoot,

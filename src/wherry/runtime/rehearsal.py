@@ -18,9 +18,10 @@ from wherry.runtime import channel
 from wherry.runtime.cgroups import Cgroup, MountSources
 from wherry.runtime.logdrivers.containerlog import ContainerLog
 from wherry.runtime.mounts import Mount
-from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem, MountRoot, Pivot
+from wherry.runtime.ops_mounts import BindMount, MountCgroups, MountFilesystem
 from wherry.runtime.ops_namespaces import OpenProcfs, StopPropagation
 from wherry.runtime.ops_process import ChangeDirectory, FindProgram, Identify, InstallStdio
+from wherry.runtime.ops_root import MountRoot, Pivot
 from wherry.runtime.ops_rootfs import MakeDevices, MakeWorkingDirectory, MaskPaths, ReadonlyPaths
 from wherry.runtime.phases import Marks
 from wherry.runtime.plan import plan_container, plan_exec

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from wherry.kernel import const
+from wherry.kernel import const, mountapi
 from wherry.kernel.aside import aside
 from wherry.kernel.namespaces import setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_mounts import make_filesystem
+from wherry.runtime.ops_root import made_root
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -31,4 +32,11 @@ def make_root(mount: Mount, namespace: int) -> int:
         setns(namespace, const.CLONE_NEWNS)
         return make()
 
-    return aside(make_there) if options.layers else make()
+    def make_by_names() -> int:
+        unshare(const.CLONE_FS | const.CLONE_NEWNS)
+        mountapi.mount("", "/", "", const.MS_REC | const.MS_PRIVATE)
+        return made_root(mount.type, mount.source, options)
+
+    if options.layers:
+        return aside(make_there)
+    return aside(make_by_names) if mount.source.startswith("/") else make()

@@ -20,7 +20,8 @@ from wherry.kernel import const, idmap, loop, mountapi, namespaces
 from wherry.runtime import idmaps, selfprotect
 from wherry.runtime.mountoptions import Options, parse
 from wherry.runtime.mounts import VolumeMount
-from wherry.runtime.ops_mounts import attach_root, make_filesystem, mount_root
+from wherry.runtime.ops_mounts import make_filesystem
+from wherry.runtime.ops_root import attach_root, mount_root
 from wherry.runtime.ops_users import make_mapped
 from wherry.runtime.setup import reason
 from wherry.runtime.wire import SetupFailure
@@ -86,10 +87,7 @@ def _mount_image(volume: VolumeMount) -> None:
             tree = make_filesystem(volume.fstype, volume.device, options.data, options.attributes)
         attach_root(tree, volume.place)
     else:
-        if volume.fstype == "overlay" and volume.device.startswith("/"):
-            os.chdir(volume.device)  # its options name folders below it (snapshots overlay2)
         tree = mount_root(volume.fstype, volume.device, options, volume.place)
-        os.chdir("/")
     os.close(tree)
 
 

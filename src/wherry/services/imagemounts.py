@@ -21,7 +21,8 @@ from wherry.kernel.namespaces import setns, unshare
 from wherry.runtime import mountoptions
 from wherry.runtime.idmaps import Ids
 from wherry.runtime.mounts import Mount, VolumeMount
-from wherry.runtime.ops_mounts import apply_options, attach_root
+from wherry.runtime.ops_mounts import apply_options
+from wherry.runtime.ops_root import attach_root
 from wherry.runtime.ops_users import make_mapped
 from wherry.runtime.roots import make_root
 from wherry.services import owners

@@ -4,7 +4,7 @@ import pytest
 
 from wherry.kernel import const
 from wherry.runtime.mountoptions import Options, known, parse
-from wherry.runtime.ops_mounts import _settings
+from wherry.runtime.ops_mounts import settings
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_all_known_options_are_understood():
 
 def test_lower_directories_become_one_setting_each():
     data = (r"lowerdir=/a\:b:/c\\d:/e", "upperdir=/u:x", "index=off", "volatile")
-    assert _settings("overlay", data) == [
+    assert settings("overlay", data) == [
         ("lowerdir+", "/a:b"), ("lowerdir+", "/c\\d"), ("lowerdir+", "/e"), ("upperdir", "/u:x"), ("index", "off"),
         ("volatile", None),
     ]  # fmt: skip
-    assert _settings("tmpfs", ("lowerdir=/a:b",)) == [("lowerdir", "/a:b")]
+    assert settings("tmpfs", ("lowerdir=/a:b",)) == [("lowerdir", "/a:b")]

@@ -119,13 +119,20 @@ class Overlay2(DirectoryDriver):
 
 
 def takes_layers_one_by_one() -> bool:
-    """Return whether fsconfig(2) knows "lowerdir+" (6.8): asked of the kernel, for versions are patched."""
+    """Return whether fsconfig(2) knows "lowerdir+" (6.8): asked of the kernel, for versions are patched.
+
+    Before 6.5 overlayfs lets everything pass until it is mounted.
+    """
+    return _takes("lowerdir+", "/") and not _takes("no-such-option", "/")
+
+
+def _takes(key: str, value: str) -> bool:
     try:
         context = mountapi.fsopen("overlay")
     except OSError:
         return False
     try:
-        mountapi.fsconfig_string(context, "lowerdir+", "/")
+        mountapi.fsconfig_string(context, key, value)
     except OSError:
         return False
     finally:
