@@ -31,6 +31,7 @@ from wherry.network.api import Endpoint, Route
 from wherry.network.driver import Driver
 from wherry.network.ports import Published
 from wherry.network.records import Attached, Network
+from wherry.runtime import idholder
 from wherry.runtime.idmaps import Ids
 
 DEFAULT_SYSCTLS = {
@@ -119,7 +120,7 @@ def _new_namespace(ids: Ids | None) -> int:
     if ids is None:
         netns.unshare()
         return netns.current()
-    fd = idmap.namespace(ids.uids, ids.gids, idmap.spawned, "net")
+    fd = idmap.namespace(ids.uids, ids.gids, idholder.spawned, "net")
     netns.enter(fd)
     return fd
 

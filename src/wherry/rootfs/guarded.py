@@ -20,9 +20,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 from wherry.kernel import const, mountapi, pathsafe
-from wherry.kernel.idmap import spawned
 from wherry.kernel.procfs import Mounted, parse_mount
 from wherry.rootfs.view import Kept, View, gathered, in_order, inside, source_of
+from wherry.runtime.idholder import spawned
 from wherry.runtime.idmaps import Ids, map_owners
 
 _OWN_LINKS = pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS

@@ -149,7 +149,8 @@ class X86_64(Machine):
     calls: ClassVar = {
         "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "getpid": 39, "recvmsg": 47,
         "clone": 56, "execve": 59, "wait4": 61, "kill": 62, "fcntl": 72, "setpgid": 109, "setsid": 112,
-        "rt_sigtimedwait": 128, "chdir": 80, "prctl": 157, "exit_group": 231, "dup3": 292,
+        "rt_sigtimedwait": 128, "chdir": 80, "prctl": 157, "exit_group": 231, "readlinkat": 267, "unshare": 272,
+        "dup3": 292,
     }  # fmt: skip
     conditions: ClassVar = {"eq": 4, "ne": 5, "lt": 12, "ge": 13, "le": 14, "gt": 15}
     opcodes: ClassVar = {"load": b"\x8b", "store": b"\x89", "loadb": b"\x0f\xb6", "storeb": b"\x88"}
@@ -243,7 +244,8 @@ class AArch64(Machine):
         "v0": 19, "v1": 20, "v2": 21, "v3": 22, "v4": 23, "v5": 24, "v6": 25, "v7": 26,
     }  # fmt: skip
     calls: ClassVar = {
-        "dup3": 24, "fcntl": 25, "ioctl": 29, "chdir": 49, "close": 57, "write": 64, "exit_group": 94, "kill": 129,
+        "dup3": 24, "fcntl": 25, "ioctl": 29, "chdir": 49, "close": 57, "write": 64, "readlinkat": 78, "exit_group": 94,
+        "unshare": 97, "kill": 129,
         "rt_sigaction": 134, "rt_sigprocmask": 135, "rt_sigtimedwait": 137, "setpgid": 154, "setsid": 157,
         "prctl": 167, "getpid": 172, "recvmsg": 212, "clone": 220, "execve": 221, "wait4": 260,
     }  # fmt: skip

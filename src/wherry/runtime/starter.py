@@ -29,14 +29,12 @@ import socket
 import struct
 from collections.abc import Sequence
 
-from wherry.runtime import pathsearch
+from wherry.runtime import pathsearch, sealed
 from wherry.runtime.assembler import executable
 
 NAME = "wherry-start"  # in ps -e; the container does not see it
 PLACE = 3
 """The descriptor that it finds its socket at."""
-_MFD_EXEC = 0x10  # linux/memfd.h, 6.3
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _NUMBER = struct.Struct("=q")
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred, unix(7)
 _SCM_CREDENTIALS = 2
@@ -221,21 +219,12 @@ def image(machine: str) -> bytes:
 def provide() -> None:
     """Keep the program ready to be executed by this process and those that it forks; without it there are no starters.
 
-    In memory and sealed: nobody can change it, and no file system has to allow that programs are run from it.
+    There is none on a machine that is unknown or lets no memory be executed.
     """
-    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        data = image(os.uname().machine)
-        try:
-            memory = os.memfd_create(NAME, flags | _MFD_EXEC)
-        except OSError:  # EINVAL before 6.3, EACCES where vm.memfd_noexec is 2
-            memory = os.memfd_create(NAME, flags)
+        _program.append(sealed.keep(NAME, image(os.uname().machine)))
     except OSError:
         return
-    os.write(memory, data)
-    os.fchmod(memory, 0o555)
-    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-    _program.append(memory)
 
 
 def program() -> int | None:

@@ -18,7 +18,7 @@ from wherry.images.images import Images
 from wherry.kernel import const, idmap, mountapi, pathsafe
 from wherry.kernel.aside import aside
 from wherry.kernel.namespaces import setns, unshare
-from wherry.runtime import mountoptions
+from wherry.runtime import idholder, mountoptions
 from wherry.runtime.idmaps import Ids
 from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.runtime.ops_mounts import apply_options
@@ -108,7 +108,7 @@ def opened(record: MountRecord, snapshotter: Snapshotter, place: Path, ids: Ids 
 def _mapped(view: Mount, layers: int, ids: Ids) -> int:
     """Return the tree with the owners of a container."""
     here = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    user = idmap.namespace(ids.uids, ids.gids, idmap.spawned)
+    user = idmap.namespace(ids.uids, ids.gids, idholder.spawned)
     try:
         options = mountoptions.parse(view.options)
         if options.layers:

@@ -33,11 +33,11 @@ from wherry.errors import (
 )
 from wherry.failpoints import reach
 from wherry.kernel import const
-from wherry.kernel.idmap import spawned
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.rootfs import filesystems, joining
 from wherry.rootfs.joining import Known, NotThere, Running
 from wherry.runtime import mountoptions
+from wherry.runtime.idholder import spawned
 from wherry.runtime.idmaps import Ids, map_owners
 from wherry.runtime.ops_mounts import apply_options, make_filesystem
 from wherry.runtime.ops_volumes import open_part
