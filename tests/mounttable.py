@@ -9,9 +9,9 @@ from pathlib import Path
 _WORKER = re.compile(r"/popen-(gw\d+)/")
 
 
-def lines() -> list[str]:
-    """Return the mounts of this namespace but the files and folders of sandboxes, and what others mounted meanwhile."""
-    table = Path("/proc/self/mountinfo").read_text().splitlines()
+def lines(process: int | str = "self") -> list[str]:
+    """Return the mounts that a process sees, but files and folders of sandboxes and what others mounted meanwhile."""
+    table = Path(f"/proc/{process}/mountinfo").read_text().splitlines()
     return [line for line in table if not _is_anothers(line.split()[4]) and " - nsfs " not in line]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import tars
+from tests import mounttable, tars
 from tests.engine import Engine
 
 pytestmark = [pytest.mark.root, pytest.mark.engine]
@@ -59,8 +59,7 @@ def test_a_container_in_a_user_namespace_of_its_own_is_not_looked_into(engine: E
 def _held(engine: Engine) -> tuple[int, int]:
     """Count the descriptors of the engine, and the mounts that it sees."""
     assert engine.process
-    process = Path(f"/proc/{engine.process.pid}")
-    return len(os.listdir(process / "fd")), len((process / "mountinfo").read_text().splitlines())
+    return len(os.listdir(f"/proc/{engine.process.pid}/fd")), len(mounttable.lines(engine.process.pid))
 
 
 def _kept(engine: Engine, before: tuple[int, int]) -> bool:
