@@ -10,7 +10,7 @@ import pytest
 
 from tests import tars
 from wherry.models.queries import ExtractQuery
-from wherry.services.copying import _put
+from wherry.services.copying import _put, _Target
 
 
 @pytest.mark.parametrize("other", [False, True], ids=["in-the-root", "in-a-volume"])
@@ -25,6 +25,7 @@ def test_the_disk_of_the_engine_is_not_filled(tmp_path: Path, other: bool, monke
         monkeypatch.setattr(os, "fstat", lambda fd: fake if fd == root else real(fd))
     place = str(tmp_path / "t") if other else "/t"
     body = io.BytesIO(tars.archive([tars.file("f", b"x")]))
+    target = _Target(root, None, tmp_path if other else Path("/proc"))
     with pytest.raises(OSError, match="MiB are free"):
-        _put(root, "", ExtractQuery(place), body, "", tmp_path if other else Path("/proc"))
+        _put(target, "", ExtractQuery(place), body, "")
     assert os.listdir(tmp_path / "t") == []
