@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -255,3 +256,43 @@ def test_an_engine_killed_in_the_middle_never_forgets_what_is_mounted(own_engine
     assert mounted(engine, "/v")
     done(engine, "mount", "rm", "aa", "/v")
     engine.docker("volume", "rm", "vv")
+
+
+def test_what_was_given_up_is_not_mounted_later(own_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The kernel answers after the engine has said that it did not: when a source is opened, and when it is mounted."""
+    engine = own_engine
+    waits = [f"mount.{each}=wait:{tmp_path}/{each}" for each in ("opened", "made")]
+    monkeypatch.setenv("WHERRY_FAILPOINTS", " ".join([*waits, "mount.patience=0.5"]))
+    engine.start()
+    engine.import_busybox()
+    sleeper(engine)
+    engine.docker("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "mem")
+    before = namespaces(engine)
+    for number, (place, source) in enumerate([("opened", str(tmp_path)), ("made", "mem")], 1):
+        os.mkfifo(tmp_path / place)
+        assert "has not answered" in refused(engine, "mount", "add", "aa", f"{source}:/late")
+        assert places(engine) == {}
+        assert engine.docker("volume", "ls", "-q") == "mem"
+        until(lambda: released(tmp_path / place))  # noqa: B023 - called here
+        ended = "what was given up has ended"
+        until(lambda: engine.log.read_text().count(ended) == number)  # noqa: B023 - called here
+        assert not mounted(engine, "/late")
+        assert namespaces(engine) == before
+    engine.docker("volume", "rm", "mem")
+
+
+def namespaces(engine: Engine) -> list[str]:
+    """The mount namespaces that the engine holds."""
+    assert engine.process is not None
+    links = (os.readlink(each) for each in Path(f"/proc/{engine.process.pid}/fd").iterdir() if each.is_symlink())
+    return sorted(each for each in links if each.startswith("mnt:"))
+
+
+def released(fifo: Path) -> bool:
+    """Let who waits for a FIFO go on, if somebody does."""
+    try:
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        assert error.errno == errno.ENXIO  # noqa: PT017 - nobody has it open for reading yet
+        return False
+    return True

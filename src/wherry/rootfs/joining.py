@@ -14,6 +14,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from wherry.kernel import const, fileids, mountapi, pathsafe
@@ -23,6 +25,7 @@ from wherry.rootfs.view import visiting
 from wherry.runtime.idmaps import Ids
 from wherry.runtime.ops_mounts import check_outside_proc
 
+Permit = Callable[[], AbstractContextManager[None]]
 _ATTEMPTS = 16
 _ONE_MOUNT = pathsafe.IN_ROOT | const.RESOLVE_NO_XDEV
 _NO_LINKS = pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS
@@ -62,9 +65,10 @@ def is_the_kernels(place: str) -> bool:
     return any(f"{place}/".startswith(f"{each}/") for each in _KERNELS)
 
 
-def add(container: Running, tree: int, destination: str) -> None:
+def add(container: Running, tree: int, destination: str, permit: Permit) -> None:
     """Put a detached tree at a place of the container, made when it is missing; the caller closes the tree.
 
+    permit: a context that the tree is attached in, which may forbid it; nothing waits for a file system there.
     Raises OSError: ENOTDIR (a file on a directory or the reverse), EXDEV (below another mount of a container that may
     mount), EROFS, ELOOP, EPERM, ESRCH.
     """
@@ -77,7 +81,7 @@ def add(container: Running, tree: int, destination: str) -> None:
         try:
             for attempt in range(_ATTEMPTS):
                 try:
-                    _attach(container, top, tree, destination, directory=directory)
+                    _attach(container, top, tree, destination, permit, directory=directory)
                     return
                 except FileNotFoundError:  # removed after it was found
                     if attempt == _ATTEMPTS - 1:
@@ -99,13 +103,16 @@ def _open_root(container: Running, thread: int) -> int:
     return top
 
 
-def _attach(container: Running, top: int, tree: int, destination: str, *, directory: bool) -> None:
+def _attach(
+    container: Running, top: int, tree: int, destination: str, permit: Permit, *, directory: bool
+) -> None:
     target = _target(container, top, destination, directory=directory)
     try:
         check_outside_proc(target, destination, tree)
         if directory != stat.S_ISDIR(os.fstat(target).st_mode):
             raise OSError(errno.ENOTDIR, "a file cannot be mounted on a directory, nor the reverse", destination)
-        mountapi.move_mount(tree, target, destination)
+        with permit():
+            mountapi.move_mount(tree, target, destination)
     finally:
         os.close(target)
 

@@ -1,6 +1,7 @@
 """Mounts of containers that exist: added and taken away while they run, and for each start from then on.
 
-    add      record, with new volumes --> mounted in the container       whatever fails undoes what was before it
+    add      record, with new volumes --> mounted in the container       whatever fails undoes what was before it, and
+                                                                         what is given up is not mounted later
     remove   unmounted in the container --> record
 
 So an engine that dies between the two leaves a record that says more than is mounted, never less: what a container has
@@ -16,6 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import structs
@@ -31,7 +33,7 @@ from wherry.errors import (
     SystemFailure,
     Unavailable,
 )
-from wherry.failpoints import reach
+from wherry.failpoints import limit, reach
 from wherry.kernel import const
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.rootfs import filesystems, joining
@@ -46,7 +48,7 @@ from wherry.runtime.sources import of_host
 from wherry.services import binds, imagemounts, propagation
 from wherry.services.binds import Wanted
 from wherry.services.lifecycle import Lifecycle
-from wherry.services.pace import at_their_pace
+from wherry.services.pace import Permit, at_their_pace
 from wherry.services.provision import volume_names
 from wherry.supervision import remains
 from wherry.volumes.records import Volume
@@ -151,7 +153,10 @@ class Mounting:
                 done.append(each)
         except EngineError:
             for each in reversed(done):
-                await self._inside(container, self._take, each, True)
+                try:
+                    await self._inside(container, self._take, each, True)
+                except EngineError as failure:
+                    log.warning("a mount may stay", extra={"container": container.id, "error": failure.message})
             raise
 
     async def _hold(self, container: Container, mount: MountRecord) -> None:
@@ -225,32 +230,48 @@ class Mounting:
     # In threads, with the container's lock held
 
     async def _inside(self, container: Container, work: Callable[..., T], *arguments: object) -> T:
-        """Do blocking work on a running container; it owns what it uses, so that it may be given up."""
+        """Do blocking work on a running container; it owns what it uses, so that it may be given up.
+
+        What is given up does not mount anything later: it gets a permit, which is closed then.
+        """
+        permit = Permit()
+        doing = at_their_pace(work, container, permit, *arguments)
         try:
-            async with asyncio.timeout(PATIENCE):
-                return await asyncio.shield(at_their_pace(work, container, *arguments))
+            async with asyncio.timeout(limit("mount.patience", PATIENCE)):
+                return await asyncio.shield(doing)
         except TimeoutError:
+            if await at_their_pace(permit.close):  # it did so in this moment, and only has to come back
+                return await doing
+            doing.add_done_callback(partial(_ended_late, container.id))
             raise Unavailable(
                 f"container {container.name}: a file system has not answered for {PATIENCE:.0f} s; "
                 "wherry mount ls says what is mounted"
             ) from None
 
-    def _mounted(self, container: Container, mount: MountRecord) -> int:
+    def _mounted(self, container: Container, permit: Permit, mount: MountRecord) -> int:
         """Return a mount namespace that has a volume mounted, -1 when the container's supervisor has one already."""
         provision, name = self.lifecycle.provision, mount.name
         if provision.held_by(container.record, name):
             return -1
         (volume,) = provision.volume_mounts(container.record, [name])
         try:
-            return filesystems.made(volume)
+            namespace = filesystems.made(volume)
         except OSError as error:
             raise SystemFailure(volume.complaint + reason(error)) from error
+        try:
+            reach("mount.made")
+            with permit.used():
+                return namespace
+        except BaseException:
+            os.close(namespace)
+            raise
 
-    def _put(self, container: Container, mount: MountRecord) -> None:
+    def _put(self, container: Container, permit: Permit, mount: MountRecord) -> None:
         tree = self._tree(container, mount)
         try:
+            reach("mount.opened")
             with _running(container, mount.destination) as inside:
-                joining.add(inside, tree, mount.destination)
+                joining.add(inside, tree, mount.destination, permit.used)
         finally:
             os.close(tree)
 
@@ -289,7 +310,8 @@ class Mounting:
             raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
         return tree
 
-    def _take(self, container: Container, mount: MountRecord, force: bool) -> None:
+    def _take(self, container: Container, _: Permit, mount: MountRecord, force: bool) -> None:
+        """Given up, it is taken out later nevertheless: the record then says more than is mounted, never less."""
         known = self._known(mount)
         place = mount.destination
         try:
@@ -323,6 +345,11 @@ class Mounting:
             return Known(state=(state.st_dev, state.st_ino))
         finally:
             os.close(fd)
+
+
+def _ended_late(container_id: str, work: asyncio.Future[Any]) -> None:
+    error = None if work.cancelled() else work.exception()
+    log.warning("what was given up has ended", extra={"container": container_id, "error": str(error or "")})
 
 
 @contextmanager
