@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cache
 
 from wherry.containers.record import MountRecord, Record
 from wherry.errors import InvalidArgument, SystemFailure
@@ -63,19 +64,20 @@ class Population:
 
         Raises SystemFailure, or InvalidArgument when the image has a file at the place of a volume.
         """
-        root = _Root(self._snapshotter.mounts(record.id), self._snapshotter.mount_namespace)
+        root = _Root(lambda: self._snapshotter.mounts(record.id), self._snapshotter.mount_namespace)
         self._fill_all(record, record.mounts, root, new)
 
     def fill_later(self, record: Record, mounts: Sequence[MountRecord], new: Mapping[str, Volume]) -> None:
         """As `fill`, for mounts that a container gets after it was made: with what its image has. Raises the same."""
-        view = self._snapshotter.view(self._snapshotter.stat(record.id).parent)
-        self._fill_all(record, mounts, _Root((view,), self._snapshotter.mount_namespace), new)
+
+        def view() -> Sequence[Mount]:
+            return (self._snapshotter.view(self._snapshotter.stat(record.id).parent),)
+
+        self._fill_all(record, mounts, _Root(view, self._snapshotter.mount_namespace), new)
 
     def _fill_all(
         self, record: Record, mounts: Sequence[MountRecord], root: _Root, new: Mapping[str, Volume]
     ) -> None:
-        if not root.possible:
-            return  # done at the start, see Provision.mount
         try:
             for mount, volume in self._candidates(record, mounts, new):
                 self._fill(record, mount, root, volume, fresh=mount.name in new)
@@ -94,7 +96,7 @@ class Population:
             what = behind.complaint(base, why) if behind.bind else f"open {base}: {why}"
             raise SystemFailure(f"failed to populate volume: {what}") from error
         try:
-            if filling.is_empty(target):
+            if filling.is_empty(target) and root.possible:  # otherwise done at the start, see Provision.mount
                 staging = None if fresh or behind.bind else self._volumes.folder(mount.name)
                 with quotas.held() if "size" in (volume.options or {}) else nullcontext():
                     found = filling.fill(root.fd(), mount.destination, target, staging)
@@ -113,18 +115,22 @@ class Population:
 
 
 class _Root:
-    """A root file system, mounted nowhere, opened when it is first asked for."""
+    """A root file system, mounted nowhere, opened when it is first asked for: most volumes need no look at it."""
 
-    def __init__(self, mounts: Sequence[Mount], namespace: int) -> None:
-        self._mounts = mounts
+    def __init__(self, mounts: Callable[[], Sequence[Mount]], namespace: int) -> None:
+        self._mounts = cache(mounts)
         self._namespace = namespace
         self._fd = -1
-        self.possible = can_be_opened(mounts)
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be opened."""
+        return can_be_opened(self._mounts())
 
     def fd(self) -> int:
         """Return its descriptor. Raises OSError."""
         if self._fd < 0:
-            self._fd = make_root(self._mounts[0], self._namespace)
+            self._fd = make_root(self._mounts()[0], self._namespace)
         return self._fd
 
     def close(self) -> None:
