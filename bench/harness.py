@@ -19,8 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from bench import account
 
 IMAGE = "wherry-bench"
 # With it a program compiles itself at every start, which is not what is measured.
@@ -63,7 +65,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. unit: "ms", "s" or "MB"; peer: None when there was none to measure."""
+    """One line of the table. unit: "ms", "s" or "MB"; peer: None when there was none to measure.
+
+    quartiles: between which half of the values are, ours and the peer's; "" for a line that does not show them.
+    margin: how far the median of as many values of the same kind may be from ours, 19 times out of 20.
+    """
 
     work: str
     ours: float
@@ -71,18 +77,37 @@ class Line:
     peer_name: str
     budget: float | None
     unit: str = "ms"
+    quartiles: str = ""
+    margin: float = 0.0
 
     @classmethod
     def of(cls, work: str, medians: Sequence[float], peer: Side | None, budget: float | None) -> Line:
         """Return the line of two medians in milliseconds, ours and the peer's; of one when there is no peer."""
         return cls(work, medians[0], medians[1] if peer else None, peer.name if peer else "", budget)
 
+    @classmethod
+    def spread(cls, work: str, values: Sequence[Sequence[float]], peer: Side | None, budget: float | None) -> Line:
+        """Return the line of the medians of values in milliseconds, ours and the peer's, that shows their quartiles."""
+        line = cls.of(work, [statistics.median(each) for each in values], peer, budget)
+        cuts = [statistics.quantiles(each, n=4) for each in values]
+        shown = ", ".join(f"{low:.1f}..{high:.1f}" for low, _, high in cuts)
+        return replace(line, quartiles=shown, margin=1.57 * (cuts[0][2] - cuts[0][0]) / len(values[0]) ** 0.5)
+
+    def _verdict(self) -> str:
+        """Return whether the budget is kept; what the machine's other work may have decided is not decided."""
+        if self.budget is None:
+            return ""
+        if self.margin > self.budget or abs(self.ours - self.budget) < self.margin:
+            return f"unclear, +-{self.margin:.1f}"
+        return "kept" if self.ours <= self.budget else "missed"
+
     def __str__(self) -> str:
         peer = f"{self.peer:9.1f} {self.unit:<2} {self.peer_name}" if self.peer is not None else f"{'-':>9}"
-        ratio = f"1/{self.peer / self.ours:.1f}" if self.peer else "-"
+        ratio = f"1/{self.peer / self.ours:.1f}" if self.peer and not self.quartiles else "-"
         budget = "-" if self.budget is None else f"{self.budget:g} {self.unit}"
-        kept = "" if self.budget is None else "kept" if self.ours <= self.budget else "missed"
-        return f"{self.work:<44}{self.ours:9.1f} {self.unit:<3}{peer:<30}{ratio:>8}  {budget:>9} {kept}"
+        spread = f"  [{self.quartiles}]" if self.quartiles else ""
+        line = f"{self.work:<44}{self.ours:9.1f} {self.unit:<3}{peer:<30}{ratio:>8}  {budget:>9} {self._verdict()}"
+        return line + spread
 
 
 HEADER = f"{'work':<44}{'wherry':>12} {'peer':<30}{'ratio':>7}  {'budget':>9}"
@@ -154,20 +179,18 @@ def own_engine(host: str) -> Iterator[str]:
     host = f"unix://{folder}/sock"
     (folder / "daemon.json").write_text("{}")
     flags = ["--data-root", f"{folder}/data", "--run-root", f"{folder}/run", "--config-file", f"{folder}/daemon.json"]
-    flags += ["--bridge", "whbench0", "--cgroup-parent", "/wherry-bench", "-H", host]
+    flags += ["--bridge", "whbench0", "--cgroup-parent", f"/{account.PARENT}", "-H", host]
     with (folder / "log").open("wb") as log:
         engine = subprocess.Popen([sys.executable, "-I", "-m", "wherry.cmd.daemon", *flags], stdout=log, stderr=log)
     try:
+        account.enter(engine.pid)
         wait_for(folder / "sock", engine, folder / "log")
         yield host
     finally:
         engine.terminate()
         engine.wait(timeout=60)
         shutil.rmtree(folder)
-        for group in Path("/sys/fs/cgroup").glob("*wherry-bench"):
-            group.rmdir()
-        for group in Path("/sys/fs/cgroup").glob("*/wherry-bench"):
-            group.rmdir()
+        account.leave()
 
 
 def wait_for(path: Path, engine: subprocess.Popen[bytes], log: Path | None = None) -> None:
