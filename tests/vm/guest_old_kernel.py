@@ -27,7 +27,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     remap = ("--userns-remap", f"uids=0-{BASE}-65536;gids=0-{BASE}-65536") if request.param == "remapped" else ()
     engine = Engine(*remap)
     engine.data_root.mkdir(parents=True)
-    subprocess.run(["mount", "-o", "loop", str(disk), str(engine.data_root)], check=True)
+    subprocess.run(["mount", "-t", "ext4", "-o", "loop", str(disk), str(engine.data_root)], check=True)
     engine.start()
     engine.import_busybox()
     yield engine
