@@ -224,6 +224,8 @@ def _make_places(settings: Settings) -> None:
     ):
         folder.mkdir(mode=mode, exist_ok=True)
     tinyinit.write(str(settings.init_path))
+    if settings.ids is not None:
+        subids.check(settings.ids, settings.data_root)
 
 
 def _engine_id(database: Database) -> str:

@@ -16,8 +16,9 @@ import pwd
 from pathlib import Path
 
 from wherry.errors import InvalidArgument, SystemFailure
+from wherry.kernel import const, mountapi
 from wherry.kernel.idmap import Range
-from wherry.runtime import idmaps
+from wherry.runtime import idholder, idmaps
 from wherry.runtime.idmaps import Ids
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def read(text: str, etc: Path = Path("/etc")) -> Ids | None:
     if not text:
         return None
     if text.startswith(("uids=", "gids=")):
-        return _given(text)
+        return _checked(text)
     if text == DEFAULT:
         names = {DOCKREMAP}
         _set_aside(etc)
@@ -59,10 +60,22 @@ def read(text: str, etc: Path = Path("/etc")) -> Ids | None:
                 f"{sorted(names)[-1]}:{FIRST}:{COUNT}"
             )
         found.append(_in_a_row(ranges))
-    return Ids(*found)
+    return _checked(Ids(*found).words)
 
 
-def _given(text: str) -> Ids:
+def check(ids: Ids, folder: Path) -> None:
+    """Raise SystemFailure when containers cannot be given these ids, or not for files in a folder."""
+    try:
+        tree = mountapi.open_tree(const.AT_FDCWD, str(folder), const.OPEN_TREE_CLONE)
+        try:
+            idmaps.map_owners(tree, str(folder), ids.words, idholder.spawned)
+        finally:
+            os.close(tree)
+    except OSError as error:
+        raise SystemFailure(f"userns-remap cannot be used with {folder}: {error.strerror}") from error
+
+
+def _checked(text: str) -> Ids:
     try:
         ids = Ids(*idmaps.parse(text))
     except ValueError as error:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from wherry.cmd import subids
-from wherry.errors import InvalidArgument
+from wherry.errors import InvalidArgument, SystemFailure
+from wherry.runtime import idholder
 from wherry.runtime.idmaps import Ids
 
 USER = next(each for each in pwd.getpwall() if each.pw_uid)
@@ -65,6 +69,29 @@ def test_default_sets_ids_aside_once(etc):
     before = [(etc / name).read_text() for name in ("subuid", "subgid")]
     assert subids.read("default", etc) == found
     assert [(etc / name).read_text() for name in ("subuid", "subgid")] == before
+
+
+def test_ranges_that_overlap_are_refused(etc):
+    (etc / "subuid").write_text(f"{USER.pw_name}:200000:1000\n{USER.pw_name}:200500:1000\n")
+    with pytest.raises(InvalidArgument, match="ranges overlap"):
+        subids.read(USER.pw_name, etc)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _program() -> Iterator[None]:
+    """A process keeps it for good; this one does not."""
+    kept = idholder._program(0)
+    yield
+    idholder._program.cache_clear()
+    os.close(kept)
+
+
+@pytest.mark.root
+def test_the_data_root_has_to_be_able_to_show_other_owners(tmp_path):
+    ids = Ids(((0, 300000, 10),), ((0, 300000, 10),))
+    subids.check(ids, tmp_path)
+    with pytest.raises(SystemFailure, match=r"userns-remap cannot be used with /proc.*proc.*cannot show other owners"):
+        subids.check(ids, Path("/proc"))
 
 
 def test_default_on_a_host_without_these_files(tmp_path):
