@@ -32,6 +32,8 @@ _CLEARED = {
 """MS_* of mount(2), uapi/linux/mount.h."""
 
 NETWORKED = frozenset({"nfs", "nfs4", "cifs"})
+SHARE = re.compile(r"//(?P<name>[^/]+)(?P<path>.*)\Z", re.DOTALL)
+SECRET = re.compile(r"((?:^|,)password=)[^,]*")
 MS_BIND = 0x1000
 _ATTRIBUTES = {"ro": "rro", "nosuid": "nosuid", "nodev": "nodev", "noexec": "noexec"}
 _REFUSED = frozenset({"remount", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable"})
@@ -74,9 +76,10 @@ class Backing:
         return self.mounted or bool(self.driver)
 
     def complaint(self, place: str, reason: str) -> str:
-        """Return dockerd's sentence for a mount at `place` that failed."""
+        """Return dockerd's sentence for a mount at `place` that failed, without the password that it was tried with."""
         flags = f", flags: {self.flags:#x}" if self.flags else ""
-        data = f", data: {self.data}" if self.data else ""
+        told = SECRET.sub(r"\1********", self.data)
+        data = f", data: {told}" if told else ""
         mount = f"mount {self.device}:{place}{flags}{data}: {reason}"
         return f"error while mounting volume '{place}': failed to mount local volume: {mount}"
 
@@ -84,13 +87,23 @@ class Backing:
 def resolved(behind: Backing, place: str) -> Backing:
     """Return a network file system with its server's address in place of its name, as the kernel wants it. Blocks.
 
-    Raises SystemFailure with dockerd's text.
+    The server is named by "addr=", or by the device of cifs. Raises SystemFailure with dockerd's text.
     """
+    if behind.fstype not in NETWORKED:
+        return behind
     words = behind.data.split(",")
     named = [word for word in words if word.startswith("addr=") and not _is_address(word.removeprefix("addr="))]
-    if behind.fstype not in NETWORKED or not named:
-        return behind
-    name = named[0].removeprefix("addr=")
+    if named:
+        address = _address(named[0].removeprefix("addr="), place)
+        data = ",".join(f"addr={address}" if word == named[0] else word for word in words)
+        return replace(behind, data=data)
+    server = SHARE.match(behind.device) if behind.fstype == "cifs" else None
+    if server and not _is_address(server["name"]):
+        return replace(behind, device=f"//{_address(server['name'], place)}{server['path']}")
+    return behind
+
+
+def _address(name: str, place: str) -> str:
     try:
         found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:  # UnicodeError: a label of more than 63 characters, or none
@@ -99,9 +112,7 @@ def resolved(behind: Backing, place: str) -> Backing:
             f"error while mounting volume '{place}': error resolving passed in network volume address: "
             f"lookup {name}: {reason}"
         ) from error
-    addresses = sorted((family != socket.AF_INET, str(place[0])) for family, _, _, _, place in found)
-    data = ",".join(f"addr={addresses[0][1]}" if word == named[0] else word for word in words)
-    return replace(behind, data=data)
+    return sorted((family != socket.AF_INET, str(address[0])) for family, _, _, _, address in found)[0][1]
 
 
 def _is_address(text: str) -> bool:

@@ -37,6 +37,27 @@ def test_a_server_that_has_no_address(server):
         backing.resolved(found, "/p")
 
 
+@pytest.mark.parametrize(
+    ("device", "words", "expected"),
+    [
+        ("//localhost/a/b", "username=u", "//127.0.0.1/a/b"),
+        ("//192.0.2.1/a", "username=u", "//192.0.2.1/a"),
+        ("//files/a", "addr=localhost", "//files/a"),
+    ],
+)
+def test_the_server_of_cifs_is_in_its_device(device, words, expected):
+    found = backing.resolved(backing.of({"type": "cifs", "device": device, "o": words}), "/p")
+    assert (found.device, found.data) == (expected, words.replace("localhost", "127.0.0.1"))
+    with pytest.raises(SystemFailure, match="network volume address: lookup a\\.\\.b: "):
+        backing.resolved(backing.of({"type": "cifs", "device": "//a..b/x"}), "/p")
+
+
+@pytest.mark.parametrize("words", ["password=secret", "username=u,password=secret,addr=1.2.3.4"])
+def test_a_password_is_not_repeated(words):
+    found = backing.of({"type": "cifs", "device": "//1.2.3.4/x", "o": words})
+    assert f", data: {words.replace('secret', '********')}: reason" in found.complaint("/p", "reason")
+
+
 def test_no_options_are_a_directory_of_ours():
     backing.check("vv", {"type": "", "device": "", "o": ""})
     assert backing.of(None).plain
