@@ -48,7 +48,8 @@ _TYPES = {
     stat.S_IFBLK: tar.BLOCK_DEVICE,
     stat.S_IFIFO: tar.FIFO,
 }
-_FOREIGN = (b"trusted.", b"user.overlay.", b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor")
+_FOREIGN = (b"trusted.", b"user.overlay.", b"security.selinux", b"security.ima", b"security.evm", b"security.apparmor",
+            b"system.nfs4_", b"system.cifs_", b"system.smb3_")  # fmt: skip
 """Extended attributes that speak to this machine; the others go along: file capabilities, ACLs, the user's own."""
 
 
