@@ -16,7 +16,7 @@ import errno
 import os
 from collections.abc import Iterable
 
-from wherry.kernel import const, idmap, loop, mountapi, namespaces
+from wherry.kernel import cachedstat, const, idmap, loop, mountapi, namespaces
 from wherry.runtime import idmaps, selfprotect
 from wherry.runtime.mountoptions import Options, parse
 from wherry.runtime.mounts import VolumeMount
@@ -128,5 +128,16 @@ def _taken(volume: VolumeMount) -> int:
 
 
 def is_mounted(place: str) -> bool:
-    """Whether something is mounted at the place of a volume: it is on another device than its folder."""
-    return os.stat(place).st_dev != os.stat(os.path.dirname(place)).st_dev
+    """Whether something is mounted at the place of a volume: it is on another device than its folder.
+
+    The server of a network file system is not asked: it may be dead, and who asks could be the engine.
+    """
+    return _device(place) != _device(os.path.dirname(place))
+
+
+def _device(path: str) -> int:
+    fd = os.open(path, const.O_PATH | os.O_CLOEXEC)
+    try:
+        return cachedstat.state_of(fd)[0]
+    finally:
+        os.close(fd)

@@ -136,7 +136,7 @@ class Launching:
         await held.enter_async_context(self.provision.holding(file_systems))
         if not file_systems:
             return images
-        return (*images, *await asyncio.to_thread(self.provision.volume_mounts, record, file_systems))
+        return (*images, *await at_their_pace(self.provision.volume_mounts, record, file_systems))
 
     async def _mounted(self, container: Container, undo: AsyncExitStack) -> Record:
         """Have plugins mount their volumes, and write down where."""
