@@ -15,6 +15,7 @@ import pytest
 
 from tests import engine as engines
 from tests import mounttable
+from tests.e2e.test_mount_add import done, refused
 from tests.engine import Engine
 from tests.security.test_data_root import CONTENT, as_user
 from tests.volumes import content_image, remove_volumes
@@ -155,6 +156,55 @@ def test_what_the_host_mounted_read_only_stays_so(engine: Engine, tmp_path: Path
         assert mounttable.lines() == before
     finally:
         subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.parametrize("words", ["bind-propagation=rshared", "bind-idmap", ""])
+def test_a_mount_that_is_added_does_not_loosen_the_hosts(engine: Engine, tmp_path: Path, words: str) -> None:
+    """wherry mount add: as at a start, no mount gets out; what the host restricts is not given to who could undo it."""
+    place = tmp_path / "host"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=777", "attacked", place], check=True)
+    try:
+        (place / "dir").mkdir()
+        subprocess.run(["mount", "--make-rshared", place], check=True)
+        engine.docker("run", "-d", "--name", "aa", *ALL, "busybox", "sleep", "1000")
+        before = mounttable.lines()
+        done(engine, "mount", "add", "aa", f"type=bind,src={place},dst=/x{',' if words else ''}{words}")
+        line = "mount -t tmpfs x /x/dir && grep -c ' /x/dir ' /proc/self/mountinfo"
+        assert engine.docker("exec", "aa", "sh", "-c", line) == "1"
+        assert mounttable.lines() == before
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        spec = f"type=bind,src={place}/dir,dst=/y{',' if words else ''}{words}"
+        assert "could undo" in refused(engine, "mount", "add", "aa", spec)
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_folder_that_is_closed_to_its_root_stays_closed(engine: Engine, tmp_path: Path) -> None:
+    """Working directories and mount points are no way past it, neither to read nor to make something."""
+    closed = tmp_path / "closed"
+    (closed / "sub").mkdir(parents=True)
+    (closed / "sub" / "key").write_text("secret")
+    closed.chmod(0o700)
+    bind = ("-v", f"{closed}:/data")
+    for words in (("-w", "/data/sub"), ("-w", "/data/new"), ("--tmpfs", "/data/t"), ("-v", "vv:/data/v")):
+        ran = engine.run("run", "--rm", *bind, *words, "busybox", "cat", "key")
+        assert ran.stdout == ""
+        assert "ermission denied" in ran.stderr, (words, ran.stderr)
+    engine.docker("run", "-d", "--name", "aa", *bind, "busybox", "sleep", "1000")
+    ran = engine.run("exec", "-w", "/data/sub", "aa", "cat", "key")
+    assert "secret" not in ran.stdout
+    assert 'chdir to cwd ("/data/sub") set in config.json failed: permission denied' in ran.stdout + ran.stderr
+    assert sorted(os.listdir(closed)) == ["sub"]
+    engine.docker("exec", "aa", "sh", "-c", "mkdir -m 700 /home/web/own && chown web /home/web/own /home/web")
+    assert engine.docker("exec", "-u", "web", "-w", "/home/web/own", "aa", "pwd") == "/home/web/own"
+    assert engine.docker("exec", "-w", "/home/web/own", "aa", "pwd") == "/home/web/own", "root inside may go there"
+    engine.docker("commit", "aa", "own")
+    line = "stat -c %u:%g /home/web/own/v /home/web/own/t"
+    words = ("-v", "vv:/home/web/own/v", "--tmpfs", "/home/web/own/t")
+    told = engine.docker("run", "--rm", *words, "own", "sh", "-c", line)
+    engine.docker("rmi", "own")
+    assert told.split() == ["0:0", "0:0"], "and what is missing there is made"
 
 
 def test_processes_of_the_host_are_out_of_reach(engine: Engine) -> None:

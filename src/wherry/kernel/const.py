@@ -125,12 +125,12 @@ SYS_quotactl_fd = 443  # 5.14
 
 _OLD_NUMBERS = {
     "x86_64": {
-        "rt_sigprocmask": 14, "capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250, "seccomp": 317,
-        "bpf": 321,
+        "rt_sigprocmask": 14, "setgroups": 116, "capget": 125, "capset": 126, "pivot_root": 155, "keyctl": 250,
+        "seccomp": 317, "bpf": 321,
     },
     "aarch64": {
-        "pivot_root": 41, "capget": 90, "capset": 91, "rt_sigprocmask": 135, "keyctl": 219, "seccomp": 277,
-        "bpf": 280,
+        "pivot_root": 41, "capget": 90, "capset": 91, "setgroups": 159, "rt_sigprocmask": 135, "keyctl": 219,
+        "seccomp": 277, "bpf": 280,
     },
 }  # fmt: skip
 

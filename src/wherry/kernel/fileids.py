@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wherry.kernel import caps
-from wherry.kernel.libc import bind, c_uint
+from wherry.kernel import caps, const
+from wherry.kernel.libc import bind, bind_syscall, c_char_p, c_size_t, c_uint, check
 
 _setfsuid = bind("setfsuid", c_uint)
 _setfsgid = bind("setfsgid", c_uint)
+_setgroups = bind_syscall(c_size_t, c_char_p)
+_SETGROUPS = const.syscall_number("setgroups")
 _WORD = 0xFFFFFFFF
 
 
@@ -36,3 +38,24 @@ def adopted(uid: int, gid: int) -> Iterator[None]:
         yield
     finally:
         adopt(os.geteuid(), os.getegid())
+
+
+_OVER_FILES = caps.mask(
+    ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_LINUX_IMMUTABLE"]
+)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Go without the capabilities over files for a while, as any user who has the ids that were adopted."""
+    effective, permitted, inheritable = caps.get()
+    caps.set_sets(effective & ~_OVER_FILES, permitted, inheritable)
+    try:
+        yield
+    finally:
+        caps.set_sets(effective, permitted, inheritable)
+
+
+def leave_groups() -> None:
+    """Leave all supplementary groups, in the calling thread alone: setgroups(2). Raises OSError EPERM."""
+    check(_setgroups(_SETGROUPS, 0, None), "setgroups")

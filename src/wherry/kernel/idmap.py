@@ -60,25 +60,26 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def live(told: int, flags: int = 0) -> None:
+def live(told: int, flags: int = 0, parent: int = 0) -> None:
     """Make a user namespace, say which process of /proc this is, and wait to be killed, or for the parent's end.
 
-    flags: CLONE_NEW* of namespaces that shall belong to it.
+    flags: CLONE_NEW* of namespaces that shall belong to it. parent: whose child this is, 0 when not known.
     """
     unshare(const.CLONE_NEWUSER | flags)
     set_parent_death_signal(signal.SIGKILL)  # after what changes credentials, which takes it back: prctl(2)
     os.write(told, os.readlink("/proc/self").encode())  # the number that /proc has, whatever namespace we are in
     os.close(told)
-    while True:
+    while not parent or os.getppid() == parent:  # not gone before the signal was asked for
         signal.pause()
 
 
 def forked(told: int, flags: int = 0) -> int:
     """Start `live` in a fork: for a process that has one thread."""
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            live(told, flags)
+            live(told, flags, parent)
         finally:
             os._exit(1)
     return pid

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from wherry.kernel.const import CLONE_NEWNS, CLONE_NEWUSER
 from wherry.kernel.libc import bind, c_int, check
-from wherry.kernel.process import set_parent_death_signal
+from wherry.kernel.process import set_dumpable, set_parent_death_signal
 
 _unshare = bind("unshare", c_int)
 _setns = bind("setns", c_int, c_int)
@@ -63,9 +63,10 @@ def enter_new(user: int, flags: int) -> None:
     the user namespace of who makes it, so a child joins it, makes them and ends. Raises OSError as `unshare`, `setns`.
     """
     heard, told = os.pipe2(os.O_CLOEXEC)
+    parent_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _make_for(user, flags, told)
+        _make_for(user, flags, told, parent_pid)
     try:
         os.close(told)
         answer = os.read(heard, 16)
@@ -83,11 +84,12 @@ def enter_new(user: int, flags: int) -> None:
         os.waitpid(pid, 0)
 
 
-def _make_for(user: int, flags: int, told: int) -> NoReturn:
+def _make_for(user: int, flags: int, told: int, parent_pid: int) -> NoReturn:
     """Be the child: tell 0, or errno, and wait to be killed."""
     try:
         try:
             setns(user, CLONE_NEWUSER)
+            set_dumpable(False)  # changing credentials may set it to /proc/sys/fs/suid_dumpable
             unshare(flags)
         except OSError as error:
             os.write(told, b"%d" % (error.errno or errno.EPERM))
@@ -95,7 +97,8 @@ def _make_for(user: int, flags: int, told: int) -> NoReturn:
             set_parent_death_signal(signal.SIGKILL)  # after what changes credentials, which takes it back: prctl(2)
             os.write(told, b"0")
             os.close(told)
-            signal.pause()
+            if os.getppid() == parent_pid:  # not gone before the signal was asked for
+                signal.pause()
     finally:
         os._exit(1)
 

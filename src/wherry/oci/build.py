@@ -256,7 +256,8 @@ def _sysctls(request: SpecRequest) -> dict[str, str]:
     found = dict(DEFAULT_SYSCTLS) if host.own_network else {}
     if config.domainname and host.uts_mode != "host":
         found["kernel.domainname"] = config.domainname
-    return {**found, **(host.sysctls or {})}
+    found |= host.sysctls or {}
+    return found if request.ids is None else {name: request.ids.sysctl(name, value) for name, value in found.items()}
 
 
 def _seccomp(request: SpecRequest, options: security.SecurityOptions) -> Json | None:

@@ -25,6 +25,9 @@ start:
     set    a0 1                 ; PR_SET_PDEATHSIG
     set    a1 9                 ; SIGKILL
     call   prctl
+    set    a0 15                ; PR_SET_NAME
+    address a1 name
+    call   prctl
     set    a0 -100              ; AT_FDCWD
     address a1 self
     move   a2 sp
@@ -35,6 +38,7 @@ start:
     set    a0 1
     move   a1 sp
     call   write
+    lt     r 0 finish           ; nobody reads: the parent was gone before its end could be a signal
     set    a0 1
     call   close                ; who reads has all of it
     set    t 0
@@ -49,6 +53,8 @@ finish:
     call   exit_group
 self:
     "/proc/self"
+name:
+    "wherry-ids"
 """
 
 

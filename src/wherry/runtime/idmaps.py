@@ -106,10 +106,29 @@ class Ids:
         found = []
         for word in data:
             key, _, value = word.partition("=")
-            if key in ("uid", "gid") and value.isascii() and value.isdigit():
-                word = f"{key}={self.uid(int(value)) if key == 'uid' else self.gid(int(value))}"
+            number = _number(value) if key in ("uid", "gid") else None
+            if number is not None:
+                word = f"{key}={self.uid(number) if key == 'uid' else self.gid(number)}"
             found.append(word)
         return tuple(found)
+
+    def sysctl(self, name: str, value: str) -> str:
+        """Return the value of a sysctl with the host's ids, where the kernel takes ids for those of who writes it."""
+        words = value.split()
+        numbers = [int(word) for word in words if word.isascii() and word.isdecimal() and len(word) <= _DIGITS]
+        if name.replace("/", ".") != "net.ipv4.ping_group_range" or (len(words), len(numbers)) != (2, 2):
+            return value
+        low, high = numbers
+        for own, host, count in self.gids:
+            if own <= low < own + count and low <= high:
+                return f"{host + low - own} {host + min(high - own, count - 1)}"
+        return value
+
+    def check(self, uid: int, *gids: int) -> int:
+        """Return the host's number of a user. Raises OSError EINVAL when it, or one of the groups, has none."""
+        for gid in gids:
+            self.gid(gid)
+        return self.uid(uid)
 
     def host(self, uid: int, gid: int) -> tuple[int, int]:
         """Return the host's numbers of a user and a group. Raises OSError EINVAL when they have none."""
@@ -134,6 +153,15 @@ class Ids:
                 raise ValueError(str(error.strerror)) from error
         uids, gids = parse(text)
         return f"uids={_text(_joined(uids, self.uids))};gids={_text(_joined(gids, self.gids))}"
+
+
+def _number(text: str) -> int | None:
+    """A number as the kernel reads one in an option, kstrtouint(): with 0x, or 0 for octal; None for what is none."""
+    base = 16 if text[:2].lower() == "0x" else 8 if text.startswith("0") else 10
+    try:
+        return int(text, base) if text.isascii() and text.isalnum() else None
+    except ValueError:
+        return None
 
 
 def _host_id(ranges: Iterable[Range], own: int, kind: str) -> int:

@@ -13,6 +13,7 @@ import stat
 from dataclasses import dataclass
 
 from wherry.kernel import const, mountapi, namespaces, pathsafe
+from wherry.runtime import places
 from wherry.runtime.cgroups import MountSources
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_volumes import copy_up, fill_empty
@@ -119,7 +120,7 @@ class MountFilesystem(Operation):
             try:
                 target = pathsafe.open_path(setup.root, self.target, directory=True)
             except FileNotFoundError:
-                target = pathsafe.make_directories(setup.root, self.target)
+                target = places.directory(setup, self.target)
                 self.made = True
             check_outside_proc(target, self.target)
             return target
@@ -129,7 +130,7 @@ class MountFilesystem(Operation):
                 setup.root, self.target, directory=True, resolve=pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS
             )
         except FileNotFoundError:
-            return pathsafe.make_directories(setup.root, self.target)
+            return places.directory(setup, self.target)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
@@ -209,8 +210,8 @@ class BindMount(Operation):
 
     def _open_target(self, setup: Setup, directory: bool) -> int:
         if directory:
-            return pathsafe.make_directories(setup.root, self.target)
-        return pathsafe.make_file(setup.root, self.target)
+            return places.directory(setup, self.target)
+        return places.file(setup, self.target)
 
     def explain(self, error: OSError) -> str:
         """Add the question that helps most people, in the words they find when they search for it."""
@@ -236,7 +237,7 @@ class MountCgroups(Operation):
         return f'error mounting "cgroup" to rootfs at "{self.target}"'
 
     def run(self, setup: Setup) -> None:
-        target = pathsafe.make_directories(setup.root, self.target)
+        target = places.directory(setup, self.target)
         check_outside_proc(target, self.target)
         if self.layout.version == 2:
             tree = make_filesystem("cgroup2", "cgroup", (), 0) if self.own else setup.sources.pop(self.first_key)

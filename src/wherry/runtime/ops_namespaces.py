@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wherry.kernel import const, keyring, lsm, mountapi, namespaces, process
+from wherry.kernel import const, fileids, keyring, lsm, mountapi, namespaces, process
 from wherry.runtime import channel, hooks, keeping, selfprotect
 from wherry.runtime.faults import Refused
 from wherry.runtime.idmaps import Ids
@@ -137,10 +137,27 @@ class WriteSysctls(Operation):
         for key, below, value in self.values:
             path = f"sys/{below}"
             try:
-                lsm.write(setup.procfs, path, value)
+                self._write(setup, path, value)
             except OSError as error:
                 message = f"open sysctl {key} file: {path}: {reason(error)}"
                 raise SetupError(message, error.errno or 0, f"/proc/{path}") from error
+
+
+    def _write(self, setup: Setup, path: str, value: str) -> None:
+        """Write, where it must be so as the root of the user namespace: the kernel compares effective user ids."""
+        try:
+            lsm.write(setup.procfs, path, value)
+        except PermissionError:
+            if setup.ids is None:
+                raise
+            uid, gid = setup.ids.host(0, 0)
+            os.seteuid(uid)
+            try:
+                lsm.write(setup.procfs, path, value)
+            finally:
+                os.seteuid(0)
+                fileids.adopt(uid, gid)
+                process.set_dumpable(False)  # changing ids sets it to /proc/sys/fs/suid_dumpable
 
 
 @dataclass(slots=True)
@@ -235,6 +252,13 @@ class AwaitHooks(Operation):
             raise SetupError(str(error)) from error
 
 
+def act_for(ids: Ids) -> None:
+    """Make files as the root of a user namespace from now on, and have no rights by groups. For one thread."""
+    fileids.adopt(ids.uid(0), ids.gid(0))
+    fileids.leave_groups()
+    process.set_dumpable(False)  # changing ids sets it to /proc/sys/fs/suid_dumpable
+
+
 @dataclass(slots=True)
 class EnterContainer(Operation):
     """Enter all namespaces of a running container at once, by its first process, but for the user namespace.
@@ -257,4 +281,5 @@ class EnterContainer(Operation):
         namespaces.setns(setup.request.init_pidfd, flags)
         if self.ids is not None:
             setup.user, setup.ids = setup.request.init_pidfd, self.ids
+            act_for(self.ids)
         setup.root = os.open("/", const.O_PATH | os.O_CLOEXEC)

@@ -13,6 +13,7 @@ import os
 import resource
 import socket
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +21,6 @@ from wherry.kernel import caps, const, fds, namespaces, pathsafe, process, signa
 from wherry.kernel.seccomp_bpf import load_filter
 from wherry.runtime import channel, hooks, starter
 from wherry.runtime.faults import Refused
-from wherry.runtime.idmaps import Ids
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import ContainerStart, ExecStart, Identity, Operation, Setup, SetupError, reason
 
@@ -99,9 +99,8 @@ class Identify(Operation):
         setup.environment = environment(setup.process.get("env") or ())
         if not setup.environment.get("HOME"):
             setup.environment["HOME"] = identity.home or _home(accounts, identity.uid)
-        if setup.ids is not None:
-            _check_ids(setup.ids, identity)
-        _give_stdio(identity.uid if setup.ids is None else setup.ids.uid(identity.uid))
+        ids = (identity.uid, identity.gid, *identity.groups)
+        _give_stdio(identity.uid if setup.ids is None else setup.ids.check(*ids))
         os.umask(int(user.get("umask", 0o022)))
 
 
@@ -127,13 +126,6 @@ def _home(accounts: Accounts, uid: int) -> str:
         return "/"
 
 
-def _check_ids(ids: Ids, identity: Identity) -> None:
-    """Raise OSError EINVAL for a user or group that does not exist in the user namespace."""
-    ids.uid(identity.uid)
-    for group in (identity.gid, *identity.groups):
-        ids.gid(group)
-
-
 def _give_stdio(uid: int) -> None:
     """Let the user open /dev/stdout and its like again: pipes and terminals belong to whom made them, root."""
     for fd in range(3):
@@ -154,6 +146,8 @@ class ChangeDirectory(Operation):
         return f'chdir to cwd ("{self.path}") set in config.json failed'
 
     def run(self, setup: Setup) -> None:
+        if setup.user >= 0:
+            return  # BecomeUser does it, with the container's rights and not the host's
         try:
             self.change(setup)
         except PermissionError:
@@ -189,6 +183,8 @@ class BecomeUser(Operation):
         assert identity is not None
         if setup.user >= 0:
             namespaces.setns(setup.user, const.CLONE_NEWUSER)  # with all capabilities in it, and none outside
+            setup.user = -1
+            self._go(setup, self.cwd.run)
         caps.limit_bounding(self.bounding)
         process.prctl(const.PR_SET_KEEPCAPS, 1)
         os.setgroups(identity.groups)
@@ -196,7 +192,13 @@ class BecomeUser(Operation):
         os.setresuid(identity.uid, identity.uid, identity.uid)
         process.set_dumpable(False)  # changing ids sets it to /proc/sys/fs/suid_dumpable
         if setup.cwd_refused:
-            self.cwd.change(setup)
+            self._go(setup, self.cwd.change)
+
+    def _go(self, setup: Setup, change: Callable[[Setup], None]) -> None:
+        try:
+            change(setup)
+        except OSError as error:
+            raise SetupError(self.cwd.explain(error), error.errno or 0) from error
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 
 from wherry.kernel import const, mountapi, pathsafe, terminal
-from wherry.runtime import channel
+from wherry.runtime import channel, places
 from wherry.runtime.ops_mounts import make_filesystem
 from wherry.runtime.setup import Operation, Setup, SetupError, close
 
@@ -40,7 +40,7 @@ class MakeDevices(Operation):
 
     def run(self, setup: Setup) -> None:
         if setup.dev < 0:
-            setup.dev = pathsafe.make_directories(setup.root, "/dev")
+            setup.dev = places.directory(setup, "/dev")
         for device in self.devices:
             self._make(setup, device)
         links = self.links
@@ -54,7 +54,7 @@ class MakeDevices(Operation):
 
     def _make(self, setup: Setup, device: Device) -> None:
         folder, _, name = device.path.rpartition("/")
-        parent = setup.dev if folder == "/dev" else pathsafe.make_directories(setup.root, folder)
+        parent = setup.dev if folder == "/dev" else places.directory(setup, folder)
         try:
             os.mknod(name, device.mode, device.number, dir_fd=parent)
         except FileExistsError:
@@ -219,6 +219,6 @@ class MakeWorkingDirectory(Operation):
 
     def run(self, setup: Setup) -> None:
         try:
-            os.close(pathsafe.make_directories(setup.root, self.path))
+            os.close(places.directory(setup, self.path))
         except NotADirectoryError as error:
             raise SetupError(f"Cannot mkdir: {self.path} is not a directory", errno.ENOTDIR, self.path) from error

@@ -24,12 +24,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from wherry.kernel import const, fileids, idmap, mountapi, namespaces
+from wherry.kernel import const, idmap, mountapi, namespaces
 from wherry.kernel.idmap import forked
 from wherry.runtime import selfprotect
 from wherry.runtime.idmaps import Ids, apply, map_owners
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_mounts import settings
+from wherry.runtime.ops_namespaces import act_for
 from wherry.runtime.ops_root import made_root
 from wherry.runtime.setup import ContainerStart, Operation, Setup, SetupError, reason
 
@@ -54,7 +55,7 @@ class OpenUserNamespace(Operation):
         setup.ids = self.ids
         setup.outside = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         setup.user = self._find(setup)
-        fileids.adopt(self.ids.uid(0), self.ids.gid(0))
+        act_for(self.ids)
 
     def _find(self, setup: Setup) -> int:
         if self.path:
