@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -101,10 +102,9 @@ def test_nobody_can_write_to_the_interpreter_through_the_container(runtime):
 def test_a_start_that_dies_half_way_ends_the_container(runtime):
     runtime.program("touch", "/tmp/ran")
     runtime.background("create")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        os.chdir(f"{runtime.folder}/root/{runtime.id}")  # the path may be longer than a socket address
+    folder = f"{runtime.folder}/root/{runtime.id}"  # the path may be longer than a socket address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock, contextlib.chdir(folder):
         sock.connect("start.sock")
-        os.chdir("/")
     runtime.stopped()
     assert runtime("start", runtime.id).returncode == 1
 

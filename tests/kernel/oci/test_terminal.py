@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -36,9 +37,8 @@ def console(folder: Path, call) -> int:
     """Listen on a console socket while `call(path)` runs; return the terminal that came."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         path = folder / (f"console{time.monotonic_ns()}" + "x" * 60)
-        os.chdir(folder)
-        listener.bind(path.name)
-        os.chdir("/")
+        with contextlib.chdir(folder):
+            listener.bind(path.name)
         listener.listen(1)
         call(str(path))
         with listener.accept()[0] as sock:
