@@ -263,6 +263,49 @@ def test_who_does_not_exist_inside_is_not_copied(engine: Engine):
     assert f"f: Invalid argument (user {COUNT} has no id in the user namespace)" in told.stderr
 
 
+def test_copies_into_folders_of_the_host(engine: Engine, tmp_path: Path):
+    """Whether the container runs, may mount, or neither: as its ids, and by the mapping of the mount."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("f")
+        entry.mode = 0o6755
+        tar.addfile(entry)
+    for name, flags, owner in (("plain", "", (UID, GID)), ("mapped", ":idmap", (1234, 1235))):
+        place = tmp_path / name
+        place.mkdir(mode=0o777)
+        place.chmod(0o777)
+        os.chown(place, 1234, 1235)
+        for kind in ((), ("--cap-add", "SYS_ADMIN"), None):
+            sleeper(engine, "-v", f"{place}:/x{flags}", *(kind or ()))
+            if kind is None:
+                engine.docker("stop", "-t", "0", "aa")
+            engine.docker("cp", "-a", "-", "aa:/x", input=buffer.getvalue())
+            state = (place / "f").stat()
+            assert (state.st_uid, state.st_gid) == owner, (name, kind)
+            argv = ["docker", "cp", "aa:/x/f", "-"]
+            ran = subprocess.run(argv, env=engine.environment, capture_output=True, check=True)
+            assert members(ran.stdout) == {"f": (0, 0)}, (name, kind)
+            (place / "f").unlink()
+            engine.docker("rm", "-f", "aa")
+
+
+def test_sysctls(engine: Engine):
+    """Those of the ipc namespace are its root's to write; ranges of groups are the container's."""
+    for name, value in (("kernel.sem", "250 32000 100 200"), ("kernel.shmmax", "4096"), ("fs.mqueue.msg_max", "7")):
+        told = once(engine, "--sysctl", f"{name}={value}", f"cat /proc/sys/{name.replace('.', '/')}")
+        assert told.split() == value.split()
+    assert once(engine, "cat /proc/sys/net/ipv4/ping_group_range").split() == ["0", str(COUNT - 1)]
+    line = "cat /proc/sys/net/ipv4/ping_group_range"
+    assert once(engine, "--sysctl", "net.ipv4.ping_group_range=5 1000", line).split() == ["5", "1000"]
+
+
+def test_folders_of_the_host_that_are_made_belong_to_its_root(engine: Engine, tmp_path: Path):
+    told = once(engine, "-v", f"{tmp_path}/new/deep:/x", "stat -c %u:%g /x && touch /x/f && echo written")
+    assert told.split() == ["0:0", "written"]
+    states = [os.stat(tmp_path / name) for name in ("new", "new/deep")]
+    assert {(each.st_uid, each.st_gid) for each in states} == {(UID, GID)}
+
+
 def test_refused_as_by_dockerd(engine: Engine):
     for words, text in (
         (("--privileged",), "privileged mode is incompatible with user namespaces."),
@@ -288,6 +331,23 @@ def test_health_checks_and_restart_of_the_engine(engine: Engine):
     assert engine.docker("exec", "aa", "stat", "-c", "%u", "/late") == "0"
     os.kill(pid, signal.SIGKILL)
     until(lambda: engine.docker("inspect", "-f", "{{.State.ExitCode}}", "aa") == "137")
+
+
+def test_who_joins_a_container_with_other_ids_is_told(own_engine: Engine):
+    own_engine.flags = ("--userns-remap", REMAP)
+    own_engine.start()
+    own_engine.import_busybox()
+    own_engine.docker("run", "-d", "--name", "old", "--privileged", "--userns", "host", "busybox", "sleep", "1000")
+    own_engine.docker("run", "-d", "--name", "aa", "busybox", "sleep", "1000")
+    own_engine.crash()
+    own_engine.flags = ("--userns-remap", "uids=0-700000-65536;gids=0-700000-65536")
+    own_engine.start()
+    ran = own_engine.run("run", "--rm", "--network", "container:aa", "busybox", "true")
+    assert "runs with other ids than userns-remap gives now" in ran.stderr
+    assert own_engine.docker("exec", "aa", "cat", "/proc/self/uid_map").split() == ["0", str(UID), str(COUNT)]
+    own_engine.docker("restart", "-t", "0", "aa")
+    assert own_engine.docker("exec", "aa", "cat", "/proc/self/uid_map").split() == ["0", "700000", str(COUNT)]
+    assert own_engine.docker("run", "--rm", "--network", "container:aa", "busybox", "id", "-u") == "0"
 
 
 def test_an_engine_with_other_ids_takes_the_data_over(own_engine: Engine):

@@ -13,6 +13,7 @@ import grp
 import logging
 import os
 import pwd
+from collections.abc import Iterable
 from pathlib import Path
 
 from wherry.errors import InvalidArgument, SystemFailure
@@ -28,8 +29,11 @@ DOCKREMAP = "dockremap"
 FIRST = 100_000
 """Where ranges begin that are set aside here, as with useradd(8): SUB_UID_MIN of login.defs(5)."""
 COUNT = 65_536
-_MOST = 340
-"""Lines that uid_map takes (4.15), user_namespaces(7)."""
+_TTY = 5
+"""The group of terminals in containers (gid= of their devpts)."""
+_DIGITS = 10
+_IDS = 1 << 32
+"""The ids that there are; the last one means none."""
 
 
 def read(text: str, etc: Path = Path("/etc")) -> Ids | None:
@@ -80,6 +84,8 @@ def _checked(text: str) -> Ids:
         ids = Ids(*idmaps.parse(text))
     except ValueError as error:
         raise InvalidArgument(f"userns-remap: {error}") from error
+    if not any(own <= _TTY < own + count for own, _, count in ids.gids):
+        raise InvalidArgument(f"userns-remap {text}: there must be a group {_TTY}, whose terminals are")
     for ranges in (ids.uids, ids.gids):
         if not any(own == 0 for own, _, _ in ranges) or any(host == 0 for _, host, _ in ranges):
             raise InvalidArgument(f"userns-remap {text}: 0 must be another id on the host than 0")
@@ -115,7 +121,7 @@ def _entries(file: Path) -> list[tuple[str, int, int]]:
     for line in lines:
         name, _, rest = line.partition(":")
         first, _, count = rest.partition(":")
-        if all(each.isascii() and each.isdigit() for each in (first, count)) and int(count):
+        if all(each.isascii() and each.isdigit() and len(each) <= _DIGITS for each in (first, count)) and int(count):
             found.append((name, int(first), int(count)))
     return found
 
@@ -124,7 +130,7 @@ def _in_a_row(ranges: list[tuple[int, int]]) -> tuple[Range, ...]:
     """Give a container's ids from 0 on the host's ranges, one after the other."""
     found: list[Range] = []
     own = 0
-    for start, count in ranges[:_MOST]:
+    for start, count in ranges:
         found.append((own, start, count))
         own += count
     return tuple(found)
@@ -138,13 +144,23 @@ def _set_aside(etc: Path) -> None:
     try:
         with (etc / ".pwd.lock").open("a") as lock:
             fcntl.lockf(lock, fcntl.LOCK_EX)  # as lckpwdf(3), which useradd takes
-            ends = [start + count for file in files for _, start, count in _entries(file)]
-            line = f"{DOCKREMAP}:{max([FIRST, *ends])}:{COUNT}\n"
+            line = f"{DOCKREMAP}:{_free([each for file in files for each in _entries(file)])}:{COUNT}\n"
             for file in files:
                 if not any(name == DOCKREMAP for name, _, _ in _entries(file)):
                     _append(file, line)
     except OSError as error:
         raise SystemFailure(f"cannot set ids aside for {DOCKREMAP} in {etc}: {error.strerror}") from error
+
+
+def _free(taken: Iterable[tuple[str, int, int]]) -> int:
+    """Return where COUNT ids are nobody's. Raises SystemFailure."""
+    start = FIRST
+    for _, first, count in sorted(taken, key=lambda each: each[1]):
+        if first < start + COUNT and start < first + count:
+            start = first + count
+    if start + COUNT >= _IDS:
+        raise SystemFailure(f"userns-remap: /etc/subuid and /etc/subgid leave no {COUNT} ids for {DOCKREMAP}")
+    return start
 
 
 def _append(file: Path, line: str) -> None:

@@ -21,9 +21,8 @@ from functools import partial
 
 from wherry.kernel import const, mountapi, pathsafe
 from wherry.kernel.procfs import Mounted, parse_mount
-from wherry.rootfs.view import Kept, View, gathered, in_order, inside, source_of
-from wherry.runtime.idholder import spawned
-from wherry.runtime.idmaps import Ids, map_owners
+from wherry.rootfs.view import Kept, View, gathered, in_order, inside, show_owners, source_of
+from wherry.runtime.idmaps import Ids
 
 _OWN_LINKS = pathsafe.IN_ROOT | const.RESOLVE_NO_SYMLINKS
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
@@ -39,7 +38,7 @@ def of_running(pidfd: int, kept: Iterable[Kept], ids: Ids | None, *, root_device
     its root or its namespace.
     """
     wanted = in_order(kept)
-    sources = _sources(wanted, ids)
+    sources = _sources(wanted)
     try:
         take = partial(_taken, wanted=wanted, sources=sources, root_device=root_device)
         return inside(pidfd, lambda thread: gathered(lambda top: take(thread, top)), ids)
@@ -49,7 +48,7 @@ def of_running(pidfd: int, kept: Iterable[Kept], ids: Ids | None, *, root_device
         raise
 
 
-def _sources(wanted: Sequence[Kept], ids: Ids | None) -> dict[str, int]:
+def _sources(wanted: Sequence[Kept]) -> dict[str, int]:
     """Return copies of what lies on the host, by destination, with the owners of the container. We are still there."""
     found: dict[str, int] = {}
     try:
@@ -60,9 +59,7 @@ def _sources(wanted: Sequence[Kept], ids: Ids | None) -> dict[str, int]:
             if tree < 0:
                 continue
             found[each.destination] = tree
-            if ids is not None and each.engines:
-                map_owners(tree, each.source, ids.words, spawned)
-            if each.read_only:
+            if not show_owners(tree, each) or each.read_only:
                 mountapi.mount_setattr(tree, const.MOUNT_ATTR_RDONLY)
     except BaseException:
         for fd in found.values():

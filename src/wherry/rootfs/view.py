@@ -17,7 +17,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,8 @@ from wherry.kernel import const, mountapi, pathsafe
 from wherry.kernel.aside import aside
 from wherry.kernel.namespaces import owner, parent, setns, unshare
 from wherry.runtime import mountoptions
-from wherry.runtime.idmaps import Ids
+from wherry.runtime.idholder import spawned
+from wherry.runtime.idmaps import Ids, map_owners
 from wherry.runtime.mounts import Mount
 from wherry.runtime.ops_root import attach_root, mount_root
 from wherry.runtime.ops_volumes import open_part
@@ -40,8 +41,9 @@ _CHANGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL)
 class Kept:
     """A mount of the container that belongs into the view. source: on the host, "" for a file system in memory.
 
-    subpath: the part of source that is mounted. running: it is there only while the container runs. engines: the
-    engine keeps it, with the ids that the container sees.
+    subpath: the part of source that is mounted. running: it is there only while the container runs. idmap: how the
+    owners of the source are seen when it is mounted here, as `runtime.idmaps` has it, "" for as they are. ids: those
+    that the container has for them nevertheless, see `View`.
     """
 
     destination: str
@@ -49,19 +51,26 @@ class Kept:
     read_only: bool = False
     subpath: str = ""
     running: bool = False
-    engines: bool = False
+    idmap: str = ""
+    ids: Ids | None = None
 
 
 @dataclass(slots=True)
 class View:
     """root: an O_PATH descriptor of the tree's root. Whoever has a view closes it.
 
-    ids: files have the host's ids for those that the container sees, None when both are the same.
+    ids: files have the host's ids for those that the container sees, None when both are the same; foreign: those of
+    single mounts, by their numbers.
     """
 
     root: int
     _namespace: int
     ids: Ids | None = None
+    foreign: dict[int, Ids] = field(default_factory=dict)
+
+    def ids_at(self, folder: int) -> Ids | None:
+        """Return the ids of the mount that a descriptor is on."""
+        return self.foreign.get(_mount_id(folder), self.ids) if self.foreign else self.ids
 
     def close(self) -> None:
         """Unmount everything."""
@@ -154,7 +163,7 @@ def of_stopped(
         try:
             for each in in_order(kept):
                 if each.source and not each.running and os.path.lexists(each.source):
-                    _mount(root, each)
+                    _mount(view, each)
             if read_only:
                 mountapi.mount_setattr(root, const.MOUNT_ATTR_RDONLY)
         except BaseException:
@@ -229,17 +238,40 @@ def source_of(kept: Kept, *, nested: bool = True) -> int:
         raise
 
 
-def _mount(root: int, kept: Kept) -> None:
+def show_owners(tree: int, kept: Kept) -> bool:
+    """Map the owners of a copy of a source, if they are to be. Raises OSError.
+
+    False when its file system cannot: then nothing is to be written there.
+    """
+    try:
+        if kept.idmap:
+            map_owners(tree, kept.source, kept.idmap, spawned)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return False
+    return True
+
+
+def _mount_id(fd: int) -> int:
+    """The number of the mount that a descriptor is on, proc_pid_fdinfo(5)."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as info:
+        return next(int(line.split()[1]) for line in info if line.startswith("mnt_id:"))
+
+
+def _mount(view: View, kept: Kept) -> None:
     tree = source_of(kept)
     if tree < 0:
         return
     try:
-        if kept.read_only:
+        if not show_owners(tree, kept) or kept.read_only:
             mountapi.mount_setattr(tree, const.MOUNT_ATTR_RDONLY, recursive=True)
         make = pathsafe.make_directories if stat.S_ISDIR(os.fstat(tree).st_mode) else pathsafe.make_file
-        target = make(root, kept.destination)
+        target = make(view.root, kept.destination)
         try:
             mountapi.move_mount(tree, target, kept.destination)
+            if kept.ids is not None:
+                view.foreign[_mount_id(tree)] = kept.ids
         finally:
             os.close(target)
     finally:

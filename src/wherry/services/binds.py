@@ -23,6 +23,7 @@ from wherry.models.container import (
     TmpfsOptions,
     VolumeOptions,
 )
+from wherry.runtime.idmaps import Ids
 from wherry.services import owners
 from wherry.volumes import backing, names
 from wherry.volumes.records import LOCAL, invent_name
@@ -134,14 +135,17 @@ def anonymous(destination: str, driver: str = "", *, mode: str = "") -> Wanted:
     return Wanted(structs.replace(record, mode=mode, anonymous=True))
 
 
-def make_source(record: MountRecord) -> None:
-    """Make the missing host directory of a bind mount, or refuse it. Raises SystemFailure, InvalidArgument."""
+def make_source(record: MountRecord, ids: Ids | None = None) -> None:
+    """Make the missing host directory of a bind mount, or refuse it. ids: of the container, whose root gets it.
+
+    Raises SystemFailure, InvalidArgument.
+    """
     if record.type != "bind" or os.path.exists(record.source):
         return
     if not record.make_source:
         raise InvalidArgument(f'invalid mount config for type "bind": bind source path does not exist: {record.source}')
     try:
-        os.makedirs(record.source, exist_ok=True)
+        _make_folders(record.source, (0, 0) if ids is None or record.idmap else ids.host(0, 0))
     except OSError as error:
         if os.path.exists(record.source):
             return  # somebody has put a file or a socket there meanwhile: bound as it is
@@ -149,6 +153,22 @@ def make_source(record: MountRecord) -> None:
         raise SystemFailure(
             f"error while creating mount source path '{record.source}': mkdir {error.filename}: {why}"
         ) from error
+
+
+def _make_folders(path: str, owner: tuple[int, int]) -> None:
+    """Make a directory and those above that are missing, all of them somebody's. Raises OSError."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for each in reversed(missing):
+        try:
+            os.mkdir(each)
+        except FileExistsError:
+            if not os.path.isdir(each):
+                raise
+        else:
+            os.chown(each, *owner, follow_symlinks=False)
 
 
 def parse_mount(mount: MountPoint) -> Wanted:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from wherry.archive.compression import CompressionError, decompressed
 from wherry.archive.tar import Source, TarError
 from wherry.containers.catalog import Container
+from wherry.containers.record import MountRecord
 from wherry.errors import Conflict, InvalidArgument, SystemFailure
 from wherry.kernel import const, fileids
 from wherry.models.queries import ArchiveAnswer, ExtractQuery, PathStat
@@ -26,8 +27,10 @@ from wherry.packing.unpack import KindMismatch, Unpacker
 from wherry.rootfs import guarded, paths, view
 from wherry.rootfs.view import Kept, View
 from wherry.runtime.idmaps import Ids
+from wherry.runtime.mountoptions import IDMAP
 from wherry.runtime.passwd import Accounts
 from wherry.runtime.setup import SetupError
+from wherry.services import owners
 from wherry.services.chunks import Chunks
 from wherry.services.lifecycle import Lifecycle
 from wherry.services.pace import at_their_pace
@@ -70,13 +73,13 @@ class Copying:
             await held.aclose()
             raise
         self.lifecycle.publish(container, "archive-path")
-        return ArchiveAnswer(found, Chunks(source.packed(tree.ids), held))
+        return ArchiveAnswer(found, Chunks(source.packed(tree.ids_at(source.folder)), held))
 
     async def put(self, container: Container, ref: str, query: ExtractQuery, body: BinaryIO) -> None:
         """Unpack a tar, compressed or not, in a directory of the container."""
         async with self._view(container) as tree:
             # A descriptor of its own: when the engine stops, the view is closed while this still waits for the client
-            target = _Target(os.dup(tree.root), tree.ids, self.lifecycle.settings.data_root)
+            target = _Target(os.dup(tree.root), tree, self.lifecycle.settings.data_root)
             await _work(_put, target, container.record.config.user, query, body, f"in container {ref}")
         self.lifecycle.publish(container, "extract-to-dir")
 
@@ -94,10 +97,10 @@ class Copying:
     @asynccontextmanager
     async def _view(self, container: Container, *, bare: bool = False) -> AsyncIterator[View]:
         """Give the container's tree; bare: without its mounts."""
-        kept = () if bare else self._kept(container)
         async with AsyncExitStack() as stack:
             if not container.record.state.alive:
                 await stack.enter_async_context(container.lock)
+            kept = () if bare else self._kept(container)
             if container.record.state.alive:  # it may have been started while we waited
                 tree = await _work(_of_running, container, kept)
             else:
@@ -108,19 +111,34 @@ class Copying:
                 await at_their_pace(tree.close)
 
     def _kept(self, container: Container) -> tuple[Kept, ...]:
-        record = container.record
-        root = self.lifecycle.settings.container_root(record.id)
-        mounts = {f"/etc/{name}": Kept(f"/etc/{name}", str(root / name), engines=True) for name in _FILES}
+        record, settings = container.record, self.lifecycle.settings
+        root = settings.container_root(record.id)
+        ids = Ids.of_words(record.state.ids) if record.state.alive else settings.ids_of(record.host_config)
+        own = ids.words if ids is not None and record.state.alive else ""
+        mounts = {f"/etc/{name}": Kept(f"/etc/{name}", str(root / name), idmap=own) for name in _FILES}
+        records = {each.destination: each for each in record.mounts}
         for each in self.lifecycle.provision.places(record):
-            running, engines = each.kind == "mounted", each.kind == "volume" and self._is_ours(each.source)
+            running, shown, foreign = each.kind == "mounted", "", None
+            if not running and each.destination in records:
+                shown, foreign = self._owners(records[each.destination], ids, alive=record.state.alive)
             mounts[each.destination] = Kept(
-                each.destination, each.source, each.read_only, each.subpath, running=running, engines=engines
-            )
+                *(each.destination, each.source, each.read_only, each.subpath),
+                running=running, idmap=shown, ids=foreign,
+            )  # fmt: skip
         return tuple(mounts.values())
 
-    def _is_ours(self, source: str) -> bool:
-        """Whether a volume is a folder of ours, and not one of the host's or a plugin's."""
-        return source.startswith(f"{self.lifecycle.settings.data_root / 'volumes'}/")
+    def _owners(self, mount: MountRecord, ids: Ids | None, *, alive: bool) -> tuple[str, Ids | None]:
+        """Return how owners are mapped in a mount that is made for the view, and the ids that it has all the same.
+
+        In that of a container that runs files have the host's ids; in one that does not, those that the container sees,
+        but for folders of the host.
+        """
+        behind = self.lifecycle.provision.behind(mount) if mount.type == "volume" else None
+        if alive or ids is None:
+            return "".join(owners.shown(mount, ids, behind)).removeprefix(IDMAP), None
+        if mount.idmap:
+            return mount.idmap, None
+        return "", None if owners.shown(mount, ids, behind) else ids
 
     def _of_stopped(self, container: Container, kept: tuple[Kept, ...]) -> View:
         life = self.lifecycle
@@ -193,20 +211,21 @@ def _exported(root: int, ids: Ids | None) -> Generator[bytes, None, None]:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """A tree to unpack into. ids: as of `View`. ours: a folder of the engine's, whose disk must not become full."""
+    """A tree to unpack into. root: its root. ours: a folder of the engine's, whose disk must not become full."""
 
     root: int
-    ids: Ids | None
+    view: View
     ours: Path
 
     def unpack(self, folder: int, body: Source, **how: Any) -> None:
         """Unpack a tar in a folder of the tree."""
         how["reserve"] = os.fstat(folder).st_dev in (os.fstat(self.root).st_dev, os.stat(self.ours).st_dev)
-        if self.ids is None:
+        ids = self.view.ids_at(folder)
+        if ids is None:
             Unpacker(folder, **how).run(body)
         else:
-            with fileids.adopted(*self.ids.host(0, 0)):
-                Unpacker(folder, ids=self.ids.host, **how).run(body)
+            with fileids.adopted(*ids.host(0, 0)):
+                Unpacker(folder, ids=ids.host, **how).run(body)
 
 
 def _put(target: _Target, user: str, query: ExtractQuery, body: BinaryIO, where: str) -> None:

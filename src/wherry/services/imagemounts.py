@@ -56,18 +56,31 @@ def to_mount(record: Record, snapshotter: Snapshotter, ids: Ids | None) -> tuple
             os.makedirs(each.source, mode=0o700, exist_ok=True)
         except OSError as error:
             raise SystemFailure(f"cannot make the mount point of image {each.image}: {error}") from error
-        view = snapshotter.view(each.chain_id)
+        view = _protected(snapshotter.view(each.chain_id), may_mount=record.may_mount)
         complaint, options = f"error while mounting image '{each.image}': ", (*view.options, *owners.of_engine(ids))
         found.append(VolumeMount(each.source, view.type, view.source, complaint=complaint, options=options))
     return tuple(found)
 
 
-def opened(record: MountRecord, snapshotter: Snapshotter, place: Path, ids: Ids | None) -> int:
+def _protected(view: Mount, *, may_mount: bool) -> Mount:
+    """Refuse what a container could make writable: raises InvalidArgument."""
+    if view.type == "bind" and may_mount:
+        raise InvalidArgument(
+            "the storage driver vfs mounts an image as the folder that it is kept in, which a container that may mount "
+            "(--privileged, CAP_SYS_ADMIN) could write to"
+        )
+    return view
+
+
+def opened(
+    record: MountRecord, snapshotter: Snapshotter, place: Path, ids: Ids | None, *, may_mount: bool = False
+) -> int:
     """Return a detached mount of the image, or of its part. place: any directory. ids: of the container.
 
-    Raises SystemFailure, NotFound; InvalidArgument when the part leads out of the image or is not there.
+    may_mount: whether that may mount file systems. Raises SystemFailure, NotFound; InvalidArgument when the part leads
+    out of the image or is not there.
     """
-    view = snapshotter.view(record.chain_id)
+    view = _protected(snapshotter.view(record.chain_id), may_mount=may_mount)
 
     def job() -> int:
         unshare(const.CLONE_FS | const.CLONE_NEWNS)

@@ -23,7 +23,7 @@ from wherry.models.container import ExecConfig
 from wherry.network import etcfiles
 from wherry.network.api import Sandbox, SandboxRequest
 from wherry.network.controller import Networks
-from wherry.oci import apparmor
+from wherry.oci import apparmor, validate
 from wherry.oci.build import SpecRequest, build_process, build_spec, exec_process
 from wherry.oci.host import HostFacts
 from wherry.runtime.cgroups import Cgroup, grant_realtime
@@ -98,7 +98,7 @@ class Launching:
                 phases=tuple(phases),
                 volumes=volumes,
                 runtime=self._runtime(record),
-                private_mounts=_are_private(record, spec),
+                private_mounts=self._are_private(record, spec),
                 netns_file=sandbox.file if sandbox else "",
             )
             reach("start.spec")
@@ -117,6 +117,16 @@ class Launching:
         for each in record.mounts:
             yield self.provision.mount(each, rootfs, ids)
 
+    def _are_private(self, record: Record, spec: dict[str, Any]) -> bool:
+        """Whether nobody else waits for the end of what is mounted in the container.
+
+        Folders of volumes are the engine's; who waits for a container may want to unmount one of the host, or a file
+        system. A container that may mount could have mounted either.
+        """
+        if "CAP_SYS_ADMIN" in spec["process"]["capabilities"]["bounding"]:
+            return False
+        return all(each.type == "volume" and self.provision.behind(each).plain for each in record.mounts)
+
     async def confine(self, record: Record) -> None:
         """See to it that the AppArmor profile of a container is there; raises SystemFailure."""
         profile = apparmor.profile_for(record.host_config, self.facts)
@@ -125,12 +135,14 @@ class Launching:
 
     async def _sources(self, record: Record, held: AsyncExitStack) -> tuple[VolumeMount, ...]:
         """See to it that what is mounted is there; return the volumes that the supervisor has to mount itself."""
+        ids = self.settings.ids_of(record.host_config)
+        if ids is not None:
+            validate.check_user_namespace(record.host_config)  # it may have been made before there were any
         for each in record.mounts:
-            binds.make_source(each)
+            binds.make_source(each, ids)
         propagation.check(record.mounts)
         images: tuple[VolumeMount, ...] = ()
         if any(each.type == "image" for each in record.mounts):
-            ids = self.settings.ids_of(record.host_config)
             images = await asyncio.to_thread(imagemounts.to_mount, record, self.snapshotter, ids)
         file_systems = self.provision.file_systems(record)
         await held.enter_async_context(self.provision.holding(file_systems))
@@ -323,20 +335,21 @@ class Launching:
 
     def _check_remapped(self, other: Record) -> None:
         """Raise Conflict when the owner of namespaces that are to be shared lives in the host's user namespace."""
-        if self.settings.ids_of(other.host_config) is None:
+        ids = self.settings.ids
+        if not other.state.ids:
             raise Conflict(
                 f"container {other.name} is in the user namespace of the host, where a container that shares its "
                 "namespaces must be too: use --userns=host"
+            )
+        if ids is not None and other.state.ids != ids.words:
+            raise Conflict(
+                f"container {other.name} runs with other ids than userns-remap gives now: restart it, and then start "
+                "those that share its namespaces"
             )
 
 
 def _begin(phases: Phases, name: str) -> None:
     phases.append((name, time.monotonic_ns()))
-
-
-def _are_private(record: Record, spec: dict[str, Any]) -> bool:
-    """Whether what is mounted in the container is its own: no volumes, no folders of the host, no right to mount."""
-    return not record.mounts and "CAP_SYS_ADMIN" not in spec["process"]["capabilities"]["bounding"]
 
 
 def _check_joinable(kind: str, other: Record) -> None:

@@ -34,7 +34,7 @@ from wherry.errors import (
     Unavailable,
 )
 from wherry.failpoints import limit, reach
-from wherry.kernel import const
+from wherry.kernel import const, mountapi, procfs
 from wherry.models.container import ContainerConfig, HostConfig
 from wherry.rootfs import filesystems, joining
 from wherry.rootfs.joining import Known, NotThere, Running
@@ -280,8 +280,9 @@ class Mounting:
         provision, ids = self.lifecycle.provision, Ids.of_words(container.record.state.ids)
         if mount.type == "image":
             place = self.lifecycle.settings.rootfs_path
-            return imagemounts.opened(mount, self.lifecycle.snapshotter, place, ids)
-        binds.make_source(mount)
+            may_mount = container.record.may_mount
+            return imagemounts.opened(mount, self.lifecycle.snapshotter, place, ids, may_mount=may_mount)
+        binds.make_source(mount, ids)
         propagation.check([mount])
         wanted = provision.mount(mount, (), ids)
         options = mountoptions.parse(wanted.options)
@@ -302,6 +303,8 @@ class Mounting:
         except OSError as error:
             raise SystemFailure(f"cannot mount {wanted.source}: {error}") from error
         try:
+            if ids is not None:
+                _lock(tree, wanted.source, may_mount=container.record.may_mount)
             apply_options(tree, options)
             if options.idmap:
                 map_owners(tree, wanted.source, options.idmap, spawned)
@@ -345,6 +348,29 @@ class Mounting:
             return Known(state=(state.st_dev, state.st_ino))
         finally:
             os.close(fd)
+
+
+def _lock(tree: int, source: str, *, may_mount: bool) -> None:
+    """Let nothing that a container with a user namespace mounts get out to the host, and nothing be undone there.
+
+    At a start the kernel sees to both (docs/kernel/user-namespaces.md). Raises OSError EPERM for a container that may
+    mount, and so could make writable what the host has mounted read-only.
+    """
+    mountapi.mount_setattr(tree, 0, propagation=const.MS_SLAVE, recursive=True)
+    if not may_mount:
+        return
+    place = os.path.realpath(source)
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        mounts = [procfs.parse_mount(line) for line in table.read().splitlines()]
+    above = max((each.target for each in mounts if f"{place}/".startswith(f"{each.target.rstrip('/')}/")), key=len)
+    within = [each for each in mounts if each.target == above or each.target.startswith(f"{place}/")]
+    flags = sorted({flag for each in within for flag in each.options} & {"ro", "nosuid", "nodev", "noexec"})
+    if flags:
+        raise OSError(
+            errno.EPERM,
+            f"the host has it mounted {','.join(flags)}, which a container that may mount could undo; "
+            "give it with -v at the container's start",
+        )
 
 
 def _ended_late(container_id: str, work: asyncio.Future[Any]) -> None:

@@ -64,11 +64,39 @@ def test_the_ranges_themselves():
 def test_default_sets_ids_aside_once(etc):
     (etc / "subuid").write_text(f"{USER.pw_name}:200000:65536")  # no newline at the end
     found = subids.read("default", etc)
-    assert found == Ids(((0, 400500, 65536),), ((0, 400500, 65536),))
-    assert (etc / "subuid").read_text() == f"{USER.pw_name}:200000:65536\ndockremap:400500:65536\n"
+    assert found == Ids(((0, 100000, 65536),), ((0, 100000, 65536),))
+    assert (etc / "subuid").read_text() == f"{USER.pw_name}:200000:65536\ndockremap:100000:65536\n"
     before = [(etc / name).read_text() for name in ("subuid", "subgid")]
     assert subids.read("default", etc) == found
     assert [(etc / name).read_text() for name in ("subuid", "subgid")] == before
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("dockremap:0:65536", "0 must be another id on the host"),
+        ("dockremap:4294967290:65536", "invalid idmap range"),
+        ("dockremap:100000:5", "there must be a group 5"),
+        (f"dockremap:1:{'9' * 5000}\ndockremap:100000:5", "there must be a group 5"),
+        ("dockremap:100000:65536\ndockremap:120000:65536", "ranges overlap"),
+    ],
+)
+def test_lines_that_cannot_be(tmp_path, lines, why):
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text(lines + "\n")
+    with pytest.raises(InvalidArgument, match=why):
+        subids.read("default", tmp_path)
+
+
+def test_ids_are_set_aside_where_there_are_some(tmp_path):
+    (tmp_path / "subuid").write_text("a:4294901760:65535\nb:165536:65536\n")
+    assert subids.read("default", tmp_path).uids == ((0, 100000, 65536),)
+    full = "a:100000:4294867195\n"
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text(full)
+    with pytest.raises(SystemFailure, match="leave no 65536 ids"):
+        subids.read("default", tmp_path)
+    assert (tmp_path / "subuid").read_text() == full
 
 
 def test_ranges_that_overlap_are_refused(etc):

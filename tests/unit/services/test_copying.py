@@ -10,6 +10,7 @@ import pytest
 
 from tests import tars
 from wherry.models.queries import ExtractQuery
+from wherry.rootfs.view import View
 from wherry.services.copying import _put, _Target
 
 
@@ -25,7 +26,7 @@ def test_the_disk_of_the_engine_is_not_filled(tmp_path: Path, other: bool, monke
         monkeypatch.setattr(os, "fstat", lambda fd: fake if fd == root else real(fd))
     place = str(tmp_path / "t") if other else "/t"
     body = io.BytesIO(tars.archive([tars.file("f", b"x")]))
-    target = _Target(root, None, tmp_path if other else Path("/proc"))
+    target = _Target(root, View(root, -1), tmp_path if other else Path("/proc"))
     with pytest.raises(OSError, match="MiB are free"):
         _put(target, "", ExtractQuery(place), body, "")
     assert os.listdir(tmp_path / "t") == []
