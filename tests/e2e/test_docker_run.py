@@ -350,7 +350,7 @@ def test_nothing_but_a_procfs_is_mounted_at_proc(engine: Engine):
     assert (ran.returncode, "because it is not of type proc" in ran.stderr) == (125, True), ran.stderr
     ran = engine.run("run", "--rm", "--tmpfs", "/proc", "busybox", "true")
     assert (ran.returncode, "because it is not of type proc" in ran.stderr) == (125, True), ran.stderr
-    assert "version" in engine.docker("run", "--rm", "-v", "/proc:/proc", "busybox", "ls", "/proc")
+    assert "Linux" in engine.docker("run", "--rm", "-v", "/proc:/proc", "busybox", "cat", "/proc/version")
 
 
 def test_events_of_no_time_are_refused(engine: Engine):

@@ -81,7 +81,7 @@ class Launching:
             files = self._write_files(record, sandbox)
             rootfs = self._rootfs(record, phases)
             _begin(phases, "spec")
-            mounts = (*files, *self._mounts(record, rootfs))
+            mounts = (*files, *self._mounts(record))
             spec = self.spec(record, mounts, private_network=sandbox is not None)
             _begin(phases, "hand-over")
             launch = Launch(
@@ -112,10 +112,10 @@ class Launching:
             undo.pop_all()
             return task
 
-    def _mounts(self, record: Record, rootfs: tuple[Mount, ...]) -> Iterator[Mount]:
+    def _mounts(self, record: Record) -> Iterator[Mount]:
         ids = self.settings.ids_of(record.host_config)
         for each in record.mounts:
-            yield self.provision.mount(each, rootfs, ids)
+            yield self.provision.mount(each, ids)
 
     def _are_private(self, record: Record, spec: dict[str, Any]) -> bool:
         """Whether nobody else waits for the end of what is mounted in the container.

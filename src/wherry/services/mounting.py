@@ -284,7 +284,7 @@ class Mounting:
             return imagemounts.opened(mount, self.lifecycle.snapshotter, place, ids, may_mount=may_mount)
         binds.make_source(mount, ids)
         propagation.check([mount])
-        wanted = provision.mount(mount, (), ids)
+        wanted = provision.mount(mount, ids)
         options = mountoptions.parse(wanted.options)
         try:
             if mount.type == "tmpfs":

@@ -96,7 +96,7 @@ class Population:
             what = behind.complaint(base, why) if behind.bind else f"open {base}: {why}"
             raise SystemFailure(f"failed to populate volume: {what}") from error
         try:
-            if filling.is_empty(target) and root.possible:  # otherwise done at the start, see Provision.mount
+            if filling.is_empty(target):
                 staging = None if fresh or behind.bind else self._volumes.folder(mount.name)
                 with quotas.held() if "size" in (volume.options or {}) else nullcontext():
                     found = filling.fill(root.fd(), mount.destination, target, staging)
@@ -122,11 +122,6 @@ class _Root:
         self._namespace = namespace
         self._fd = -1
 
-    @property
-    def possible(self) -> bool:
-        """Whether it can be opened."""
-        return can_be_opened(self._mounts())
-
     def fd(self) -> int:
         """Return its descriptor. Raises OSError."""
         if self._fd < 0:
@@ -137,8 +132,3 @@ class _Root:
         """Unmount it."""
         if self._fd >= 0:
             os.close(self._fd)
-
-
-def can_be_opened(rootfs: Sequence[Mount]) -> bool:
-    """Whether a root can be mounted without a place for it; overlayfs before 6.8 cannot (see snapshots overlay2)."""
-    return len(rootfs) == 1 and (rootfs[0].type == "bind" or rootfs[0].source == rootfs[0].type)

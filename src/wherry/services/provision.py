@@ -31,7 +31,7 @@ from wherry.runtime.mounts import Mount, VolumeMount
 from wherry.services import owners
 from wherry.services.binds import Wanted
 from wherry.services.pluginmounts import PluginMounts
-from wherry.services.population import Population, can_be_opened
+from wherry.services.population import Population
 from wherry.services.strangers import Strangers
 from wherry.volumes import backing, names, quotas
 from wherry.volumes.backing import Backing
@@ -276,7 +276,7 @@ class Provision:
         supervisor = _parent(state.pid) if state.alive and state.pid else 0
         return filesystems.namespace_with(supervisor, str(self.volumes.mountpoint(name))) if supervisor else ""
 
-    def mount(self, record: MountRecord, rootfs: Sequence[Mount], ids: Ids | None) -> Mount:
+    def mount(self, record: MountRecord, ids: Ids | None) -> Mount:
         """Return a mount as the runtime takes it. ids: of the container. Raises SystemFailure, NotFound."""
         if record.idmap:
             self._check_owner(record)
@@ -292,7 +292,7 @@ class Provision:
             raise SystemFailure(behind.complaint(record.source, "no such file or directory"))
         if record.subpath:
             options += (f"{SUBPATH}{record.subpath}",)
-        if record.copy and (behind.while_used or not can_be_opened(rootfs)):
+        if record.copy and behind.while_used:
             options += ("tmpcopyup",)
         kind = "volume" if behind.mounted else "bind"
         return Mount(kind, source, record.destination, (*options, *(behind.attributes if behind.bind else ())))

@@ -100,9 +100,21 @@ def _move_in(aside: int, target: int) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:  # another file system is mounted there, or the volume has a project
                 raise
-            copy_tree(aside, target)
+            _copy_in(aside, target, entries)
             return
     copy_attributes(aside, target)
+
+
+def _copy_in(aside: int, target: int, entries: list[str]) -> None:
+    """Copy all or nothing: a part of an image would be taken for all of it by the next container."""
+    there = set(os.listdir(target))
+    try:
+        copy_tree(aside, target)
+    except OSError:
+        for entry in entries:
+            if entry not in there:
+                trees.remove(target, entry)
+        raise
 
 
 def sweep(folder: Path) -> None:
