@@ -33,6 +33,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     yield engine
     engine.stop()
     mountapi.umount2(str(engine.data_root))
+    engine.flags = ()  # what lies below cannot show other owners
     engine.destroy()
 
 
