@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import Engine
+from tests.engine import Engine, running
 from tests.volumes import content_image
 from tests.waiting import until
 
@@ -60,11 +60,7 @@ def server() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def engine(server: None) -> Iterator[Engine]:
-    engine = Engine()
-    engine.start()
-    engine.import_busybox()
-    yield engine
-    engine.destroy()
+    yield from running()
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine import Engine
+from tests.engine import Engine, running
 from tests.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.engine, pytest.mark.slow]
@@ -24,11 +24,7 @@ ENDED = "not-found"
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    engine = Engine()
-    engine.start()
-    engine.import_busybox()
-    yield engine
-    engine.destroy()
+    yield from running()
 
 
 @pytest.fixture(autouse=True)
