@@ -6,11 +6,11 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from wherry.kernel.const import CLONE_NEWNS, CLONE_NEWUSER
+from wherry.kernel.const import CLONE_NEWNS, CLONE_NEWUSER, NAMESPACES
 from wherry.kernel.libc import bind, c_int, check
 from wherry.kernel.process import set_dumpable, set_parent_death_signal
 
@@ -18,6 +18,14 @@ _unshare = bind("unshare", c_int)
 _setns = bind("setns", c_int, c_int)
 _NS_GET_USERNS = 0xB701  # linux/nsfs.h: _IO(0xb7, 1)
 _NS_GET_PARENT = 0xB702
+
+
+def flags_of(kinds: Iterable[str]) -> int:
+    """Return the CLONE_NEW* of kinds of namespaces, as the OCI runtime spec names them."""
+    flags = 0
+    for kind in kinds:
+        flags |= NAMESPACES[kind]
+    return flags
 
 
 def unshare(flags: int) -> None:

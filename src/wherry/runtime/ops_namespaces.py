@@ -78,10 +78,7 @@ class NewNamespaces(Operation):
         if engine is not None:
             namespaces.setns(engine, const.CLONE_NEWNS)
             os.close(engine)
-        flags = 0
-        for kind in self.kinds:
-            flags |= const.NAMESPACES[kind]
-        namespaces.unshare(flags)
+        namespaces.unshare(namespaces.flags_of(self.kinds))
 
 
 @dataclass(slots=True)
@@ -141,7 +138,6 @@ class WriteSysctls(Operation):
             except OSError as error:
                 message = f"open sysctl {key} file: {path}: {reason(error)}"
                 raise SetupError(message, error.errno or 0, f"/proc/{path}") from error
-
 
     def _write(self, setup: Setup, path: str, value: str) -> None:
         """Write, where it must be so as the root of the user namespace: the kernel compares effective user ids."""
@@ -275,10 +271,7 @@ class EnterContainer(Operation):
 
     def run(self, setup: Setup) -> None:
         assert isinstance(setup.request, ExecStart)
-        flags = 0
-        for kind in self.kinds:
-            flags |= const.NAMESPACES[kind]
-        namespaces.setns(setup.request.init_pidfd, flags)
+        namespaces.setns(setup.request.init_pidfd, namespaces.flags_of(self.kinds))
         if self.ids is not None:
             setup.user, setup.ids = setup.request.init_pidfd, self.ids
             act_for(self.ids)

@@ -37,11 +37,16 @@ class MakeRoot(Operation):
         return f"make the root file system ({self.fstype}) of its layers"
 
     def run(self, setup: Setup) -> None:
-        layers = selfprotect.layer_mounts()
-        if layers is None:
-            raise SetupError("the mounts of the layers are out of reach: no engine has started this process")
-        namespaces.setns(layers, const.CLONE_NEWNS)
+        enter_layers()
         setup.tree = make_filesystem(self.fstype, self.source, self.options.data, self.options.attributes)
+
+
+def enter_layers() -> None:
+    """Go to the mount namespace of the layers. Raises OSError; `SetupError` where no engine has said which it is."""
+    layers = selfprotect.layer_mounts()
+    if layers is None:
+        raise SetupError("the mounts of the layers are out of reach: no engine has started this process")
+    namespaces.setns(layers, const.CLONE_NEWNS)
 
 
 @dataclass(slots=True)
@@ -67,10 +72,7 @@ class MountRoot(Operation):
 def mount_root(fstype: str, source: str, options: Options, place: str) -> int:
     """Mount a root file system at the directory `place` and return a descriptor of it."""
     if options.bind or fstype == "bind":
-        tree = mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
-        # Private: pivot_root(2) refuses a shared one, and nothing mounted in here is for anybody else
-        mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
-        mountapi.mount_setattr(tree, options.attributes, clear=options.cleared)
+        tree = bound_root(source, options)
     else:
         with _names_from(fstype, source):
             try:
@@ -81,6 +83,15 @@ def mount_root(fstype: str, source: str, options: Options, place: str) -> int:
                 _mount_classic(source, options, place, error)
                 return os.open(place, const.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     attach_root(tree, place)
+    return tree
+
+
+def bound_root(source: str, options: Options) -> int:
+    """Return a copy of a folder's mounts, detached, as a root file system. Raises OSError."""
+    tree = mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+    # Private: pivot_root(2) refuses a shared one, and nothing mounted in here is for anybody else
+    mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
+    mountapi.mount_setattr(tree, options.attributes, clear=options.cleared)
     return tree
 
 

@@ -31,7 +31,7 @@ from wherry.runtime.idmaps import Ids, apply, map_owners
 from wherry.runtime.mountoptions import Options
 from wherry.runtime.ops_mounts import settings
 from wherry.runtime.ops_namespaces import act_for
-from wherry.runtime.ops_root import made_root
+from wherry.runtime.ops_root import bound_root, enter_layers, made_root
 from wherry.runtime.setup import ContainerStart, Operation, Setup, SetupError, reason
 
 _LAYERS = ("lowerdir+", "upperdir")
@@ -97,10 +97,7 @@ class OwnNamespaces(Operation):
         return "make new namespaces " + ", ".join(self.kinds)
 
     def run(self, setup: Setup) -> None:
-        flags = 0
-        for kind in self.kinds:
-            flags |= const.NAMESPACES[kind]
-        namespaces.enter_new(setup.user, flags)
+        namespaces.enter_new(setup.user, namespaces.flags_of(self.kinds))
 
 
 @dataclass(slots=True)
@@ -141,10 +138,7 @@ class MakeMappedRoot(Operation):
 
     def run(self, setup: Setup) -> None:
         if self.options.layers:
-            layers = selfprotect.layer_mounts()
-            if layers is None:
-                raise SetupError("the mounts of the layers are out of reach: no engine has started this process")
-            namespaces.setns(layers, const.CLONE_NEWNS)
+            enter_layers()
         setup.tree = make_mapped(self.fstype, self.source, self.options, setup.user)
 
 
@@ -155,10 +149,8 @@ def make_mapped(fstype: str, source: str, options: Options, user: int) -> int:
     process, of one thread, does not leave again.
     """
     if options.bind or fstype == "bind":
-        tree = mountapi.open_tree(const.AT_FDCWD, source, const.OPEN_TREE_CLONE | const.AT_RECURSIVE)
+        tree = bound_root(source, options)
         apply(tree, source, user)
-        mountapi.mount_setattr(tree, 0, propagation=const.MS_PRIVATE, recursive=True)
-        mountapi.mount_setattr(tree, options.attributes, clear=options.cleared)
         return tree
     namespaces.unshare(const.CLONE_NEWNS)
     mountapi.mount("", "/", "", const.MS_REC | const.MS_PRIVATE)
